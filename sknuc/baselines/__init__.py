@@ -1,0 +1,1 @@
+"""Baselines without torch: boosted trees and support vector machines."""

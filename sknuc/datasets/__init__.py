@@ -1,0 +1,1 @@
+"""Simulators, real data and readers."""

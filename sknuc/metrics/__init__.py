@@ -1,0 +1,1 @@
+"""Scores on numpy arrays, and displays."""

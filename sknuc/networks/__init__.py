@@ -1,0 +1,1 @@
+"""Point prediction by neural networks."""

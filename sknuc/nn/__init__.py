@@ -1,0 +1,1 @@
+"""Shared torch blocks: tensors only."""

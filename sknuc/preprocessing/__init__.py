@@ -1,0 +1,1 @@
+"""From detector signals to arrays and tables."""
