@@ -1,1 +1,7 @@
 """Encoders: the networks that read a detector's data, as scikit-learn objects."""
+
+from sknuc.encoders._base import Encoder, ModuleEncoder
+from sknuc.encoders._cnn import CNN
+from sknuc.encoders._mlp import MLP
+
+__all__ = ["CNN", "MLP", "Encoder", "ModuleEncoder"]

@@ -1,0 +1,96 @@
+"""Where and how a network computes: the device, the precision, the random numbers."""
+
+import contextlib
+import threading
+import warnings
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+
+__all__ = ["draw_seed", "needs_mixed_precision", "resolve_device", "seeded", "torch_dtype"]
+
+# torch draws initial weights and dropout masks from one generator per process. Threads that train
+# at the same time would share its numbers in an order that no seed fixes, so they take turns.
+_GENERATOR = threading.RLock()
+
+
+def resolve_device(device, dtype=torch.float32):
+    """Turn the `device` parameter into a :class:`torch.device`.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        "auto" takes CUDA where there is one, then Apple's MPS (float32 only), then the CPU.
+    dtype : torch.dtype
+        The type in which the network computes.
+
+    Raises
+    ------
+    ValueError
+        If the named device does not exist on this machine.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        if torch.backends.mps.is_available() and dtype == torch.float32:
+            return torch.device("mps")
+        return torch.device("cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(
+            f"The 'device' parameter is {device!r}, which cannot be used on this machine "
+            f"({str(error).splitlines()[0]}). Use 'auto' or 'cpu'."
+        ) from error
+    return resolved
+
+
+def prediction_device(device, dtype):
+    """Like `resolve_device`, but a model trained elsewhere still predicts, on the CPU."""
+    try:
+        return resolve_device(device, dtype)
+    except ValueError:
+        warnings.warn(
+            f"The 'device' parameter is {device!r}, which cannot be used on this machine; "
+            "predicting on the CPU.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return torch.device("cpu")
+
+
+def torch_dtype(dtype):
+    """The floating type of a network for events of numpy `dtype`.
+
+    Floats keep their precision; integers of 8 and 16 bits, as ADCs give them, are exact in
+    float32; wider integers become float64 as everywhere in scikit-learn.
+    """
+    dtype = np.dtype(dtype).newbyteorder("=")
+    if dtype == np.float32 or dtype == np.float16 or (dtype.kind in "iub" and dtype.itemsize <= 2):
+        return torch.float32
+    return torch.float64
+
+
+def needs_mixed_precision(mixed_precision, device, dtype):
+    """Whether to compute in bfloat16 where that is safe (matrix products, convolutions)."""
+    if dtype != torch.float32:
+        return False
+    if mixed_precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(mixed_precision)
+
+
+def draw_seed(random_state):
+    """Draw one seed from a scikit-learn random state; the global generators stay untouched."""
+    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+
+
+@contextlib.contextmanager
+def seeded(seed, device=None):
+    """Run a block with torch's generators seeded, and put their states back afterwards."""
+    devices = [device] if device is not None and device.type == "cuda" else []
+    with _GENERATOR, torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

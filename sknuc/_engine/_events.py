@@ -1,0 +1,273 @@
+"""Batches of events as slices of tensors, from memory or from disk.
+
+Collating events one by one costs more than a small network's arithmetic. Here an epoch is one
+permutation of the rows; the rows are gathered in chunks of some ten megabytes, and batches are
+views of a chunk. An array on disk is read in the same chunks, so that memory stays bounded.
+
+A file read in random order is slow, so data larger than `RESIDENT_BYTES` is shuffled in blocks:
+blocks of neighbouring rows in random order, many blocks to a buffer, rows shuffled within the
+buffer. The rule looks at the size alone, never at where the array lies: the same events give the
+same batches from memory, from a memory map and from HDF5.
+"""
+
+import math
+import mmap
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+__all__ = ["Batch", "EventSource", "TrainingData", "is_on_disk", "load_if_small"]
+
+RESIDENT_BYTES = 256 * 2**20  # larger arrays are shuffled in blocks, and streamed if on disk
+CHUNK_BYTES = 16 * 2**20  # gathered at once
+BLOCK_BYTES = 2**19  # neighbouring rows kept together in the block shuffle
+BUFFER_BYTES = 64 * 2**20  # shuffled together
+
+
+class Batch(SimpleNamespace):
+    """The events of one step: tensors `X`, `y`, `sample_weight` and any further columns.
+
+    `progress` is the fraction of the training that is done, from 0 to 1, for losses that follow a
+    schedule. With stacked members all tensors have a leading axis of members.
+    """
+
+    def __len__(self):
+        return self.n_events
+
+
+def is_on_disk(X):
+    """Whether `X` is a memory map, or an array-like that reads slices from a file (HDF5)."""
+    if isinstance(X, np.ndarray):
+        return isinstance(X, np.memmap)
+    return hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "chunks")
+
+
+def load_if_small(X):
+    """Read an array on disk into memory if it is small; return it unchanged otherwise."""
+    if math.prod(X.shape) * X.dtype.itemsize > RESIDENT_BYTES:
+        return X
+    return np.array(X)
+
+
+class EventSource:
+    """Rows of `X` in any order, as tensors of events in the network's precision.
+
+    Parameters
+    ----------
+    X : ndarray, memmap or HDF5 dataset of shape (n, features) or (n, *input_shape)
+        The events.
+    input_shape : tuple of int
+        The shape of one event.
+    dtype : torch.dtype
+        The network's precision.
+    device : torch.device
+        Where tensors go.
+    """
+
+    def __init__(self, X, input_shape, dtype, device):
+        self.X = X
+        self.input_shape = tuple(input_shape)
+        self.dtype = dtype
+        self.device = device
+        self.n_rows = X.shape[0]
+        self.row_bytes = math.prod(self.input_shape) * dtype.itemsize
+        self.on_disk = is_on_disk(X)
+        self._tensor = None
+        if not self.on_disk and torch_equivalent(X.dtype) == dtype:
+            tensor = as_tensor(X).reshape(self.n_rows, *self.input_shape)
+            small = self.n_rows * self.row_bytes <= RESIDENT_BYTES
+            if device.type == "cpu":
+                self._tensor = tensor
+            elif small:
+                self._tensor = tensor.to(device)
+
+    def take(self, rows):
+        """Gather `rows`, an index array of any shape, as a tensor (*rows.shape, *input_shape)."""
+        if self._tensor is not None:
+            index = torch.from_numpy(rows.ravel()).to(self.device)
+            events = self._tensor.index_select(0, index)
+        else:
+            events = self._read(rows.ravel())
+        return events.reshape(*rows.shape, *self.input_shape)
+
+    def slice(self, start, stop):
+        """Rows from `start` to `stop` as a tensor (stop - start, *input_shape)."""
+        if self._tensor is not None:
+            return self._tensor[start:stop]
+        return self._convert(self._slice(start, stop), start)
+
+    def _slice(self, start, stop):
+        block = np.array(self.X[start:stop])
+        self._release()
+        return block
+
+    def _read(self, rows):
+        """Gather rows from disk in the order in which they lie there."""
+        order = np.argsort(rows, kind="stable")
+        ordered = rows[order]
+        if isinstance(self.X, np.ndarray):
+            block = np.asarray(self.X[ordered])
+        else:
+            # HDF5 reads runs of neighbours fast and single rows slowly: gaps are read over.
+            block = np.empty((len(rows), *self.X.shape[1:]), self.X.dtype)
+            breaks = np.flatnonzero(np.diff(ordered) > 16) + 1
+            for run in np.split(np.arange(len(rows)), breaks):
+                first, last = ordered[run[0]], ordered[run[-1]]
+                block[run] = self.X[first : last + 1][ordered[run] - first]
+        self._release()
+        events = self._convert(block, None)
+        position = np.empty_like(order)
+        position[order] = np.arange(len(order))
+        return events.index_select(0, torch.from_numpy(position).to(self.device))
+
+    def _convert(self, block, start):
+        events = torch.from_numpy(np.ascontiguousarray(block, dtype=numpy_dtype(self.dtype)))
+        # A sum is finite only if all terms are (up to overflow, which the second look settles).
+        if self.on_disk and not torch.isfinite(events.sum()) and not events.isfinite().all():
+            where = "" if start is None else f" in the rows from {start} on"
+            raise ValueError(
+                f"Input X contains NaN or infinity{where}. Clean the file, or impute before."
+            )
+        return events.reshape(len(block), *self.input_shape).to(self.device)
+
+    def _release(self):
+        """Give the pages of a memory map back, which otherwise count as this process's memory."""
+        memory_map = getattr(self.X, "_mmap", None)
+        # A copy-on-write map would lose the user's changes.
+        if memory_map is not None and self.X.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+            memory_map.madvise(mmap.MADV_DONTNEED)
+
+
+class TrainingData:
+    """Events and their columns, served in shuffled batches.
+
+    Parameters
+    ----------
+    source : EventSource
+        The events.
+    columns : dict of str to ndarray of shape (n, ...) or None
+        What belongs to each event: `y`, `sample_weight`, ... None stays None. With stacked
+        members, a column may have the shape (n_members, n), each member's own weights.
+    rows : ndarray of int or None
+        The rows that take part, ascending; None for all.
+    batch_size : int
+        Events per batch (and member).
+    seeds : sequence of int
+        The seed of the shuffling; several for stacked members, each with its own.
+    """
+
+    def __init__(self, source, columns, *, rows=None, batch_size, seeds=(0,), shuffle=True):
+        self.source = source
+        self.rows = np.arange(source.n_rows) if rows is None else np.asarray(rows)
+        self.n = len(self.rows)
+        self.batch_size = batch_size
+        self.columns = {
+            name: None if column is None else as_tensor(np.asarray(column)).to(source.device)
+            for name, column in columns.items()
+        }
+        self.seeds = tuple(seeds)
+        self.shuffle = shuffle and self.n > batch_size
+        self._rngs = [np.random.RandomState(seed) for seed in self.seeds]
+        self._chunk = None
+
+    @property
+    def n_batches(self):
+        return -(-self.n // self.batch_size)
+
+    def __len__(self):
+        return self.n
+
+    def __iter__(self):
+        """Yield the batches of one epoch, in a new order each time."""
+        if not self.shuffle and self.n * self.source.row_bytes <= CHUNK_BYTES:
+            # One chunk holds everything in its one order: gather it once for all epochs.
+            if self._chunk is None:
+                self._chunk = self._gather(self._order())
+            yield from self._batches(self._chunk)
+            return
+        order = self._order()
+        per_chunk = max(1, CHUNK_BYTES // (self.source.row_bytes * self.batch_size))
+        per_chunk *= self.batch_size
+        for start in range(0, self.n, per_chunk):
+            yield from self._batches(self._gather(order[..., start : start + per_chunk]))
+
+    def _order(self):
+        """Row numbers in the order of the epoch, of shape (n,) or (n_members, n)."""
+        if not self.shuffle:
+            orders = [self.rows] * len(self.seeds)
+        elif self.n * self.source.row_bytes <= RESIDENT_BYTES:
+            orders = [self.rows[rng.permutation(self.n)] for rng in self._rngs]
+        else:
+            orders = [self.rows[self._block_permutation(rng)] for rng in self._rngs]
+        return orders[0] if len(orders) == 1 else np.stack(orders)
+
+    def _block_permutation(self, rng):
+        block = max(1, BLOCK_BYTES // self.source.row_bytes)
+        starts = rng.permutation(np.arange(0, self.n, block))
+        per_buffer = max(1, BUFFER_BYTES // (block * self.source.row_bytes))
+        order = []
+        for first in range(0, len(starts), per_buffer):
+            buffer = starts[first : first + per_buffer, np.newaxis] + np.arange(block)
+            buffer = buffer[buffer < self.n]
+            order.append(rng.permutation(buffer))
+        return np.concatenate(order)
+
+    def _gather(self, rows):
+        index = torch.from_numpy(rows).to(self.source.device)
+        chunk = {"X": self.source.take(rows)}
+        for name, column in self.columns.items():
+            if column is None:
+                chunk[name] = None
+            elif index.ndim == 2 and column.ndim == 2 and column.shape[0] == len(self.seeds):
+                chunk[name] = column.gather(1, index)
+            else:
+                chunk[name] = column[index]
+        return chunk
+
+    def _batches(self, chunk):
+        stacked = len(self.seeds) > 1
+        axis = 1 if stacked else 0
+        n = chunk["X"].shape[axis]
+        if n <= self.batch_size:
+            yield Batch(**chunk, n_events=n)
+            return
+        for start in range(0, n, self.batch_size):
+            stop = min(start + self.batch_size, n)
+            cut = (slice(None), slice(start, stop)) if stacked else slice(start, stop)
+            yield Batch(
+                **{name: None if t is None else t[cut] for name, t in chunk.items()},
+                n_events=stop - start,
+            )
+
+
+def as_tensor(array):
+    """A tensor that shares the array's memory where torch can."""
+    array = np.ascontiguousarray(array)
+    if array.flags.writeable:
+        return torch.from_numpy(array)
+    # torch warns of sharing a read-only array, as the workers of joblib receive; the engine never
+    # writes into its input, and DLPack shares it without the warning.
+    try:
+        return torch.from_dlpack(array)
+    except BufferError:
+        return torch.from_numpy(array.copy())
+
+
+def torch_equivalent(dtype):
+    """The torch type of a numpy type, or None where torch has none."""
+    return _TORCH_TYPES.get(np.dtype(dtype))
+
+
+def numpy_dtype(dtype):
+    """The numpy type of a torch floating type."""
+    return {torch.float32: np.float32, torch.float64: np.float64}[dtype]
+
+
+_TORCH_TYPES = {
+    np.dtype(np.float32): torch.float32,
+    np.dtype(np.float64): torch.float64,
+    np.dtype(np.int64): torch.int64,
+    np.dtype(np.int32): torch.int32,
+    np.dtype(bool): torch.bool,
+}

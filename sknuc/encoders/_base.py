@@ -1,0 +1,80 @@
+"""What every encoder is: hyper-parameters that build a network for one shape of event."""
+
+from abc import abstractmethod
+
+from sklearn.base import BaseEstimator
+from torch import nn
+
+__all__ = ["Encoder", "ModuleEncoder"]
+
+
+class Encoder(BaseEstimator):
+    """Base class of the encoders.
+
+    An encoder holds hyper-parameters only, with ``get_params`` and ``set_params`` as any
+    scikit-learn object, so that ``set_params(encoder__channels=...)`` and grid searches reach
+    them. It is never fitted: each estimator builds its own network from it.
+    """
+
+    channel_axis = 0
+    """The axis of one event that counts channels, whose inputs are standardised one by one."""
+
+    @abstractmethod
+    def build(self, input_shape):
+        """Build the network.
+
+        Parameters
+        ----------
+        input_shape : tuple of int
+            The shape of one event, without the axis of events.
+
+        Returns
+        -------
+        module : nn.Module
+            From events (n, *input_shape) to features (n, n_features).
+        """
+
+
+class ModuleEncoder(Encoder):
+    """Your own network as an encoder.
+
+    Parameters
+    ----------
+    factory : callable
+        A function or an ``nn.Module`` class, called as ``factory(input_shape, **params)``; returns
+        a module from events (n, *input_shape) to features (n, n_features). To be pickled it must
+        be importable: defined in a module, no lambda.
+    params : dict or None
+        Further arguments of the factory.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from sknuc.encoders import ModuleEncoder
+    >>> from sknuc.networks import NeuralClassifier
+    >>> def my_network(input_shape, width=8):
+    ...     return nn.Sequential(nn.Linear(input_shape[0], width), nn.Tanh())
+    >>> model = NeuralClassifier(encoder=ModuleEncoder(my_network, params={"width": 4}))
+    >>> model.fit([[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1]).predict([[3.0]]).shape
+    (1,)
+    """
+
+    def __init__(self, factory, *, params=None):
+        self.factory = factory
+        self.params = params
+
+    def build(self, input_shape):
+        """Call the factory.
+
+        Raises
+        ------
+        TypeError
+            If it does not return an ``nn.Module``.
+        """
+        module = self.factory(input_shape, **(self.params or {}))
+        if not isinstance(module, nn.Module):
+            raise TypeError(
+                "The 'factory' parameter of ModuleEncoder must return a torch.nn.Module. Got "
+                f"{module!r} instead."
+            )
+        return module

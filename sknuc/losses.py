@@ -1,0 +1,76 @@
+"""Losses as pure functions on tensors: one value per event, so that weights stay exact.
+
+Each takes the network's output and the target of a batch, and returns a tensor of shape (n,) (or
+(n_members, n) for stacked networks). Several targets are averaged within the event.
+"""
+
+import torch
+from torch.nn import functional as F
+
+__all__ = [
+    "absolute_error",
+    "binary_cross_entropy",
+    "cross_entropy",
+    "huber",
+    "poisson",
+    "squared_error",
+]
+
+
+def binary_cross_entropy(logit, y, *, label_smoothing=0.0):
+    r"""Cross entropy of two classes, :math:`\log(1+e^z) - y' z`.
+
+    Parameters
+    ----------
+    logit : Tensor of shape (..., n, 1)
+        z, the log odds of class 1.
+    y : Tensor of shape (..., n)
+        0 or 1.
+    label_smoothing : float
+        ε; the target becomes y' = (1-ε) y + ε/2.
+    """
+    z = logit.squeeze(-1)
+    target = y.to(z.dtype)
+    if label_smoothing:
+        target = target * (1 - label_smoothing) + label_smoothing / 2
+    return F.binary_cross_entropy_with_logits(z, target, reduction="none")
+
+
+def cross_entropy(logits, y, *, label_smoothing=0.0):
+    r"""Cross entropy of K classes, :math:`-\sum_k y'_k \log\mathrm{softmax}(z)_k`.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (..., n, n_classes)
+    y : Tensor of int, of shape (..., n)
+    label_smoothing : float
+        ε; the target becomes y' = (1-ε) onehot(y) + ε/K.
+    """
+    losses = F.cross_entropy(
+        logits.flatten(0, -2), y.flatten(), reduction="none", label_smoothing=label_smoothing
+    )
+    return losses.reshape(y.shape)
+
+
+def squared_error(output, y):
+    r"""Half the squared error, :math:`(\hat y - y)^2/2`, of outputs (..., n, n_targets)."""
+    return (output - y).square().mean(-1) / 2
+
+
+def absolute_error(output, y):
+    r"""Absolute error, :math:`|\hat y - y|`, of outputs of shape (..., n, n_targets)."""
+    return (output - y).abs().mean(-1)
+
+
+def huber(output, y, *, delta=1.0):
+    r"""Huber's loss (smooth L1): quadratic below `delta`, linear above.
+
+    .. math:: \tfrac12 r^2 \;\text{for}\; |r| \le \delta,\quad \delta(|r| - \tfrac12\delta)
+       \;\text{otherwise}, \quad r = \hat y - y
+    """
+    return F.huber_loss(output, y, reduction="none", delta=delta).mean(-1)
+
+
+def poisson(output, y):
+    r"""Half the Poisson deviance up to a constant, :math:`e^{z} - y z`, z the log of the rate."""
+    return (torch.exp(output) - y * output).mean(-1)

@@ -1,0 +1,626 @@
+r"""Classification and regression by a neural network.
+
+The classifier minimises the cross entropy :math:`-\sum_i w_i \log p(y_i | x_i) / \sum_i w_i`,
+whose minimum over all functions is the true posterior :math:`p(y|x)`; the regressor minimises a
+loss whose minimum is the mean, the median, or the rate of a Poisson process given x. The network
+is an encoder of the detector's data followed by one linear layer.
+"""
+
+from functools import partial
+from numbers import Real
+
+import numpy as np
+import torch
+from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    _check_y,
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+)
+from torch import nn
+
+from sknuc import losses
+from sknuc._engine import Player
+from sknuc.base import validate_weights
+from sknuc.torch_estimator import TorchEstimator
+
+__all__ = ["NeuralClassifier", "NeuralRegressor"]
+
+
+class _Neural(TorchEstimator):
+    """Encoder, linear head, one player: what the classifier and the regressor share."""
+
+    def _build(self):
+        encoder, n_features = self._encoder()
+        return nn.Sequential(encoder, nn.Linear(n_features, self._n_outputs()))
+
+    def _players(self):
+        loss = self._loss()
+        return [
+            Player(lambda module, batch: loss(module(batch.X), batch.y), optimizer=self._optimizer)
+        ]
+
+    def _validate_y(self, y, **check_params):
+        if y is None:
+            raise ValueError(
+                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
+                "is None."
+            )
+        return _check_y(y, estimator=self, **check_params)
+
+
+class NeuralClassifier(ClassifierMixin, _Neural):
+    r"""Neural network classifier for two or more classes.
+
+    The loss of one event is the cross entropy :math:`-\sum_k y'_k \log p_k(x)` with
+    :math:`p = \mathrm{softmax}(W f(x) + b)`, f the encoder; two classes share one output,
+    :math:`p_1 = 1/(1+e^{-z})`.
+
+    Parameters
+    ----------
+    encoder : encoder or None, default=None
+        The network that reads an event: an object of :mod:`sknuc.encoders`, or your own with a
+        method ``build(input_shape)``. None is ``MLP()``.
+    input_shape : tuple of int or None, default=None
+        How to read a row of a table ``X``, as (1, 1024) for a waveform of one channel; None takes
+        the shape of the events in an N-D ``X``, and (n_features,) from a table.
+    standardize : bool, default=True
+        Shift and scale the input to mean 0 and standard deviation 1, each feature of a table and
+        each channel of a signal or image, as measured (with the weights) in the first fit. Of
+        data above 256 MiB, evenly spaced rows of that size in all are measured.
+    max_epochs : int, default=100
+        Passes over the data.
+    batch_size : int, default=256
+        Events per step. Data of no more than one batch are one step per epoch.
+    learning_rate : float, default=0.003
+        Step size of the optimizer.
+    optimizer : {"adamw", "adam", "sgd", "rmsprop"} or callable, default="adamw"
+        Name, or ``optimizer(parameters, lr=..., weight_decay=...)`` such as a class of
+        :mod:`torch.optim` or a :func:`functools.partial` of one.
+    weight_decay : float, default=0.0
+        Shrinkage of the weights, as the optimizer defines it ("adamw": decoupled).
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes, which multiply `sample_weight`; "balanced" weighs each class as
+        much as the others.
+    label_smoothing : float in [0, 1), default=0.0
+        Share of each label that is spread evenly over all classes, against overconfidence.
+    early_stopping : bool, default=False
+        Hold out a part of the events, stop when the loss on it no longer falls, and go back to
+        the best epoch.
+    validation_fraction : float in (0, 1), default=0.1
+        The share that `early_stopping` holds out; the classes keep their shares.
+    n_iter_no_change : int, default=10
+        Epochs without improvement after which `early_stopping` ends the training.
+    tol : float, default=1e-4
+        The improvement of the loss that counts.
+    warm_start : bool, default=False
+        Go on with the network and the optimizer of the last fit.
+    callbacks : list or None, default=None
+        Callbacks of skorch, or pairs (name, callback): learning-rate schedules, checkpoints,
+        gradient clipping.
+    device : str, default="auto"
+        "auto" takes a GPU where there is one; or a name as torch knows it: "cpu", "cuda:1".
+    mixed_precision : bool or "auto", default="auto"
+        Compute matrix products and convolutions in bfloat16; "auto" does so on CUDA, for float32
+        data.
+    compile : bool or "auto", default="auto"
+        Compile the network with :func:`torch.compile`; "auto" does so on CUDA where the training
+        is long enough (20,000 steps) to earn the minute that compiling takes.
+    random_state : int, RandomState or None, default=None
+        Seed of the initial weights, shuffling, dropout and hold-out. The global generators are
+        neither read nor changed.
+    verbose : int, default=0
+        1 shows a progress bar for training and long predictions.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels.
+    module_ : torch.nn.Module
+        The trained network, from events (n, *input_shape_) to log odds (n, 1) or logits
+        (n, n_classes).
+    history_ : skorch.history.History
+        One row per epoch: losses and times.
+    n_iter_ : int
+        Epochs trained.
+    input_shape_ : tuple of int
+        The shape of one event.
+    n_features_in_ : int
+        Numbers per event.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, if `X` was a data frame.
+
+    See Also
+    --------
+    NeuralRegressor : The same for continuous targets.
+    sknuc.baselines.BDTClassifier : Boosted trees, often as good on tables of features.
+
+    References
+    ----------
+    C. Bishop, "Pattern Recognition and Machine Learning", Springer 2006, section 5.2.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_moons
+    >>> from sknuc.networks import NeuralClassifier
+    >>> X, y = make_moons(300, noise=0.1, random_state=0)
+    >>> model = NeuralClassifier(random_state=0).fit(X, y)
+    >>> bool(model.score(X, y) > 0.95)
+    True
+    """
+
+    _parameter_constraints = {
+        **TorchEstimator._parameter_constraints,
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
+    }
+
+    def __init__(
+        self,
+        *,
+        encoder=None,
+        input_shape=None,
+        standardize=True,
+        max_epochs=100,
+        batch_size=256,
+        learning_rate=0.003,
+        optimizer="adamw",
+        weight_decay=0.0,
+        class_weight=None,
+        label_smoothing=0.0,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-4,
+        warm_start=False,
+        callbacks=None,
+        device="auto",
+        mixed_precision="auto",
+        compile="auto",
+        random_state=None,
+        verbose=0,
+    ):
+        super().__init__(
+            encoder=encoder,
+            input_shape=input_shape,
+            standardize=standardize,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            tol=tol,
+            warm_start=warm_start,
+            callbacks=callbacks,
+            device=device,
+            mixed_precision=mixed_precision,
+            compile=compile,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.class_weight = class_weight
+        self.label_smoothing = label_smoothing
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y, sample_weight=None):
+        """Train the network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events; a memory map or an HDF5 dataset above 256 MiB is streamed.
+        y : array-like of shape (n_events,)
+            Labels of any kind.
+        sample_weight : array-like of shape (n_events,) or None, default=None
+            Non-negative weights.
+
+        Returns
+        -------
+        self : NeuralClassifier
+
+        Raises
+        ------
+        ValueError
+            If an input is not finite, lengths disagree, or there is only one class.
+        TrainingDivergedError
+            If the loss becomes NaN or infinite.
+        """
+        return self._fit(
+            X, y, sample_weight, reset=not (self.warm_start and self.__sklearn_is_fitted__())
+        )
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Train for one epoch on these events, going on from where the network is.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+        y : array-like of shape (n_events,)
+            Labels.
+        classes : array-like of shape (n_classes,) or None, default=None
+            All labels that will ever come; required in the first call.
+        sample_weight : array-like of shape (n_events,) or None, default=None
+            Non-negative weights.
+
+        Returns
+        -------
+        self : NeuralClassifier
+        """
+        first = not self.__sklearn_is_fitted__()
+        if first and classes is None:
+            raise ValueError("classes must be passed on the first call to partial_fit.")
+        if classes is not None:
+            classes = np.unique(classes)
+            if not first and not np.array_equal(classes, self.classes_):
+                raise ValueError(
+                    f"The 'classes' parameter of partial_fit must stay {self.classes_.tolist()}, "
+                    f"as in the first call. Got {classes.tolist()} instead."
+                )
+        return self._fit(X, y, sample_weight, reset=first, classes=classes, max_epochs=1)
+
+    def _fit(self, X, y, sample_weight, *, reset, classes=None, max_epochs=None):
+        X = self._validate_events(X, reset=reset)
+        y = column_or_1d(self._validate_y(y), warn=True)
+        check_consistent_length(X, y)
+        check_classification_targets(y)
+        sample_weight = validate_weights(sample_weight, X)
+        if reset:
+            self.classes_ = np.unique(y) if classes is None else classes
+        unknown = np.setdiff1d(y, self.classes_)
+        if len(unknown):
+            raise ValueError(
+                f"y holds the labels {unknown.tolist()}, which are not among the classes "
+                f"{self.classes_.tolist()} of this classifier."
+            )
+        codes = np.searchsorted(self.classes_, y)
+        present = np.unique(codes if sample_weight is None else codes[sample_weight > 0])
+        if (max_epochs is None and len(present) < 2) or len(self.classes_) < 2:
+            raise ValueError(
+                f"{type(self).__name__} needs events of at least 2 classes with positive weight. "
+                f"Got 1 class: {self.classes_[present[0]]!r}."
+            )
+        if self.class_weight is not None:
+            balance = compute_sample_weight(self.class_weight, y)
+            sample_weight = balance if sample_weight is None else sample_weight * balance
+        self._fit_events(
+            X,
+            {"y": codes},
+            sample_weight=sample_weight,
+            stratify=codes,
+            reset=reset,
+            max_epochs=max_epochs,
+        )
+        return self
+
+    def _n_outputs(self):
+        return 1 if len(self.classes_) == 2 else len(self.classes_)
+
+    def _loss(self):
+        binary = len(self.classes_) == 2
+        function = losses.binary_cross_entropy if binary else losses.cross_entropy
+        return partial(function, label_smoothing=self.label_smoothing)
+
+    def decision_function(self, X):
+        """Log odds of the second class, or logits of all classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *input_shape_)
+            The events.
+
+        Returns
+        -------
+        score : ndarray of shape (n_events,) or (n_events, n_classes)
+        """
+        check_is_fitted(self)
+        score = self._forward(self._validate_events(X, reset=False))
+        return score[:, 0] if score.shape[1] == 1 else score
+
+    def predict_proba(self, X):
+        """Probabilities of the classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *input_shape_)
+            The events.
+
+        Returns
+        -------
+        probability : ndarray of shape (n_events, n_classes)
+        """
+        check_is_fitted(self)
+        return self._forward(self._validate_events(X, reset=False), _probabilities)
+
+    def predict(self, X):
+        """The most probable class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *input_shape_)
+            The events.
+
+        Returns
+        -------
+        y : ndarray of shape (n_events,)
+        """
+        score = self.decision_function(X)
+        index = (score > 0).astype(int) if score.ndim == 1 else score.argmax(1)
+        return self.classes_[index]
+
+
+def _probabilities(logits):
+    if logits.shape[1] > 1:
+        return torch.softmax(logits, 1)
+    p = torch.sigmoid(logits)
+    return torch.cat([1 - p, p], 1)
+
+
+class NeuralRegressor(RegressorMixin, _Neural):
+    r"""Neural network regressor for one or several targets.
+
+    Targets are scaled inside to mean 0 and standard deviation 1 (for "poisson", to mean 1), the
+    prediction comes back in their units.
+
+    Parameters
+    ----------
+    encoder : encoder or None, default=None
+        The network that reads an event: an object of :mod:`sknuc.encoders`, or your own with a
+        method ``build(input_shape)``. None is ``MLP()``.
+    input_shape : tuple of int or None, default=None
+        How to read a row of a table ``X``, as (1, 1024) for a waveform of one channel; None takes
+        the shape of the events in an N-D ``X``, and (n_features,) from a table.
+    standardize : bool, default=True
+        Shift and scale the input to mean 0 and standard deviation 1, each feature of a table and
+        each channel of a signal or image, as measured (with the weights) in the first fit. Of
+        data above 256 MiB, evenly spaced rows of that size in all are measured.
+    loss : {"squared_error", "absolute_error", "huber", "poisson"}, default="squared_error"
+        What is estimated: the mean, the median, a mean that outliers of more than one standard
+        deviation of y pull linearly only, or the rate :math:`e^z` of counts (half the Poisson
+        deviance, :math:`e^z - y z`, for y ≥ 0).
+    max_epochs : int, default=100
+        Passes over the data.
+    batch_size : int, default=256
+        Events per step. Data of no more than one batch are one step per epoch.
+    learning_rate : float, default=0.003
+        Step size of the optimizer.
+    optimizer : {"adamw", "adam", "sgd", "rmsprop"} or callable, default="adamw"
+        Name, or ``optimizer(parameters, lr=..., weight_decay=...)`` such as a class of
+        :mod:`torch.optim` or a :func:`functools.partial` of one.
+    weight_decay : float, default=0.0
+        Shrinkage of the weights, as the optimizer defines it ("adamw": decoupled).
+    early_stopping : bool, default=False
+        Hold out a part of the events, stop when the loss on it no longer falls, and go back to
+        the best epoch.
+    validation_fraction : float in (0, 1), default=0.1
+        The share that `early_stopping` holds out.
+    n_iter_no_change : int, default=10
+        Epochs without improvement after which `early_stopping` ends the training.
+    tol : float, default=1e-4
+        The improvement of the loss (of scaled targets) that counts.
+    warm_start : bool, default=False
+        Go on with the network and the optimizer of the last fit.
+    callbacks : list or None, default=None
+        Callbacks of skorch, or pairs (name, callback): learning-rate schedules, checkpoints,
+        gradient clipping.
+    device : str, default="auto"
+        "auto" takes a GPU where there is one; or a name as torch knows it: "cpu", "cuda:1".
+    mixed_precision : bool or "auto", default="auto"
+        Compute matrix products and convolutions in bfloat16; "auto" does so on CUDA, for float32
+        data.
+    compile : bool or "auto", default="auto"
+        Compile the network with :func:`torch.compile`; "auto" does so on CUDA where the training
+        is long enough (20,000 steps) to earn the minute that compiling takes.
+    random_state : int, RandomState or None, default=None
+        Seed of the initial weights, shuffling, dropout and hold-out. The global generators are
+        neither read nor changed.
+    verbose : int, default=0
+        1 shows a progress bar for training and long predictions.
+
+    Attributes
+    ----------
+    module_ : torch.nn.Module
+        The trained network, from events (n, *input_shape_) to scaled targets (n, n_targets).
+    target_mean_, target_scale_ : ndarray of shape (n_targets,)
+        The scaling of the targets.
+    history_ : skorch.history.History
+        One row per epoch: losses and times.
+    n_iter_ : int
+        Epochs trained.
+    input_shape_ : tuple of int
+        The shape of one event.
+    n_features_in_ : int
+        Numbers per event.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, if `X` was a data frame.
+
+    See Also
+    --------
+    NeuralClassifier : The same for labels.
+
+    References
+    ----------
+    P. Huber, "Robust Estimation of a Location Parameter", Ann. Math. Statist. 35 (1964) 73.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sknuc.networks import NeuralRegressor
+    >>> X = np.linspace(-3, 3, 200).reshape(-1, 1)
+    >>> model = NeuralRegressor(random_state=0).fit(X, np.sin(X[:, 0]))
+    >>> bool(model.score(X, np.sin(X[:, 0])) > 0.95)
+    True
+    """
+
+    _parameter_constraints = {
+        **TorchEstimator._parameter_constraints,
+        "loss": [StrOptions({"squared_error", "absolute_error", "huber", "poisson"})],
+    }
+
+    def __init__(
+        self,
+        *,
+        encoder=None,
+        input_shape=None,
+        standardize=True,
+        loss="squared_error",
+        max_epochs=100,
+        batch_size=256,
+        learning_rate=0.003,
+        optimizer="adamw",
+        weight_decay=0.0,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-4,
+        warm_start=False,
+        callbacks=None,
+        device="auto",
+        mixed_precision="auto",
+        compile="auto",
+        random_state=None,
+        verbose=0,
+    ):
+        super().__init__(
+            encoder=encoder,
+            input_shape=input_shape,
+            standardize=standardize,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            tol=tol,
+            warm_start=warm_start,
+            callbacks=callbacks,
+            device=device,
+            mixed_precision=mixed_precision,
+            compile=compile,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.loss = loss
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y, sample_weight=None):
+        """Train the network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events; a memory map or an HDF5 dataset above 256 MiB is streamed.
+        y : array-like of shape (n_events,) or (n_events, n_targets)
+            The targets.
+        sample_weight : array-like of shape (n_events,) or None, default=None
+            Non-negative weights.
+
+        Returns
+        -------
+        self : NeuralRegressor
+
+        Raises
+        ------
+        ValueError
+            If an input is not finite, lengths disagree, or `loss="poisson"` meets negative y.
+        TrainingDivergedError
+            If the loss becomes NaN or infinite.
+        """
+        return self._fit(
+            X, y, sample_weight, reset=not (self.warm_start and self.__sklearn_is_fitted__())
+        )
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def partial_fit(self, X, y, sample_weight=None):
+        """Train for one epoch on these events, going on from where the network is.
+
+        The scaling of inputs and targets is that of the first call.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+        y : array-like of shape (n_events,) or (n_events, n_targets)
+            The targets.
+        sample_weight : array-like of shape (n_events,) or None, default=None
+            Non-negative weights.
+
+        Returns
+        -------
+        self : NeuralRegressor
+        """
+        return self._fit(X, y, sample_weight, reset=not self.__sklearn_is_fitted__(), max_epochs=1)
+
+    def _fit(self, X, y, sample_weight, *, reset, max_epochs=None):
+        X = self._validate_events(X, reset=reset)
+        y = self._validate_y(y, multi_output=True, y_numeric=True)
+        check_consistent_length(X, y)
+        sample_weight = validate_weights(sample_weight, X)
+        if self.loss == "poisson" and (y.min() < 0 or y.sum() <= 0):
+            raise ValueError(
+                "loss='poisson' needs non-negative targets with a positive sum. Got targets from "
+                f"{y.min():g} to {y.max():g}."
+            )
+        targets = y.reshape(len(y), -1).astype(np.float64)
+        if reset:
+            self._y_ndim = y.ndim
+            mean = np.average(targets, axis=0, weights=sample_weight)
+            scale = np.sqrt(np.average((targets - mean) ** 2, axis=0, weights=sample_weight))
+            if self.loss == "poisson":
+                mean, scale = np.zeros_like(mean), mean
+            self.target_mean_ = mean
+            self.target_scale_ = np.where(scale <= 1e-12 * np.abs(mean), 1.0, scale)
+        elif (y.ndim, targets.shape[1]) != (self._y_ndim, len(self.target_mean_)):
+            raise ValueError(
+                f"y has the shape {y.shape}, but the network was built for "
+                f"{len(self.target_mean_)} targets. Set warm_start=False to start anew."
+            )
+        self._fit_events(
+            X,
+            {"y": (targets - self.target_mean_) / self.target_scale_},
+            sample_weight=sample_weight,
+            reset=reset,
+            max_epochs=max_epochs,
+        )
+        return self
+
+    def _n_outputs(self):
+        return len(self.target_mean_)
+
+    def _loss(self):
+        return getattr(losses, self.loss)
+
+    def predict(self, X):
+        """Predict the targets.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *input_shape_)
+            The events.
+
+        Returns
+        -------
+        y : ndarray of shape (n_events,) or (n_events, n_targets)
+            In the units of the targets in ``fit``.
+        """
+        check_is_fitted(self)
+        exponential = torch.exp if self.loss == "poisson" else None
+        output = self._forward(self._validate_events(X, reset=False), exponential)
+        output *= self.target_scale_.astype(output.dtype)
+        output += self.target_mean_.astype(output.dtype)
+        return output[:, 0] if self._y_ndim == 1 else output
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags

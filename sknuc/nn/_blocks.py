@@ -1,0 +1,93 @@
+"""Blocks that several networks share."""
+
+import torch
+from torch import nn
+
+__all__ = ["GradientReversal", "Standardize", "activation", "convolution", "group_norm"]
+
+_ACTIVATIONS = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+}
+
+
+def activation(name):
+    """The activation layer of that name."""
+    return _ACTIVATIONS[name]()
+
+
+def convolution(dimensions):
+    """The convolution layer for signals of 1, 2 or 3 dimensions."""
+    return {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[dimensions]
+
+
+def group_norm(channels, groups=8):
+    """Normalisation over groups of channels of one event: it never mixes events.
+
+    References
+    ----------
+    Y. Wu, K. He, "Group Normalization", ECCV 2018, arXiv:1803.08494.
+    """
+    while channels % groups:
+        groups -= 1
+    return nn.GroupNorm(groups, channels)
+
+
+class Standardize(nn.Module):
+    r"""Shift and scale of the input, :math:`(x - \mu)/\sigma`, fixed before the training.
+
+    Parameters
+    ----------
+    mean, scale : Tensor, broadcastable to (n, *input_shape)
+        Without the axis of events.
+    """
+
+    def __init__(self, mean, scale):
+        super().__init__()
+        self.register_buffer("scale", 1.0 / scale)
+        self.register_buffer("shift", -mean / scale)
+
+    def forward(self, x):
+        """Scale x of shape (n, *input_shape)."""
+        return torch.addcmul(self.shift, x, self.scale)
+
+
+class _Reverse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, strength):
+        ctx.strength = strength
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return -ctx.strength * gradient, None
+
+
+class GradientReversal(nn.Module):
+    r"""The identity forward; the gradient times :math:`-\lambda` backward.
+
+    A head behind it learns to tell two samples apart, and everything before it learns to make them
+    alike: one loss trains both.
+
+    Parameters
+    ----------
+    strength : float
+        λ; an attribute, so that a schedule can change it.
+
+    References
+    ----------
+    Y. Ganin, V. Lempitsky, "Unsupervised Domain Adaptation by Backpropagation", ICML 2015,
+    arXiv:1409.7495.
+    """
+
+    def __init__(self, strength=1.0):
+        super().__init__()
+        self.strength = strength
+
+    def forward(self, x):
+        """Return x of any shape."""
+        return _Reverse.apply(x, self.strength)

@@ -1,0 +1,395 @@
+"""The hall through which every torch-backed method enters.
+
+:class:`TorchEstimator` joins the contract (:mod:`sknuc.base`), the encoders and the engine: the
+parameters that all methods share, training of a module, prediction block by block, continuing,
+pickling. A method adds what is its own: which module, which players, which outputs.
+"""
+
+import copy
+import math
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.model_selection import train_test_split
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from torch import nn
+
+from sknuc import _engine
+from sknuc.base import validate_events
+from sknuc.encoders import MLP
+from sknuc.exceptions import TrainingDivergedError
+from sknuc.nn import Standardize
+
+__all__ = ["TorchEstimator"]
+
+_OPTIMIZERS = {
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
+    "sgd": torch.optim.SGD,
+    "rmsprop": torch.optim.RMSprop,
+}
+
+
+class TorchEstimator(BaseEstimator):
+    """Base class of the estimators that train a network.
+
+    Subclasses define ``_build`` and ``_players``, call ``_fit_events`` from ``fit`` and
+    ``_forward`` from ``predict``.
+
+    Parameters
+    ----------
+    encoder : encoder or None, default=None
+        The network that reads an event: an object of :mod:`sknuc.encoders`, or your own with a
+        method ``build(input_shape)``. None is ``MLP()``.
+    input_shape : tuple of int or None, default=None
+        How to read a row of a table ``X``, as (1, 1024) for a waveform of one channel; None takes
+        the shape of the events in an N-D ``X``, and (n_features,) from a table.
+    standardize : bool, default=True
+        Shift and scale the input to mean 0 and standard deviation 1, each feature of a table and
+        each channel of a signal or image, as measured (with the weights) in the first fit. Of
+        data above 256 MiB, evenly spaced rows of that size in all are measured.
+    max_epochs : int, default=100
+        Passes over the data.
+    batch_size : int, default=256
+        Events per step. Data of no more than one batch are one step per epoch.
+    learning_rate : float, default=0.003
+        Step size of the optimizer.
+    optimizer : {"adamw", "adam", "sgd", "rmsprop"} or callable, default="adamw"
+        Name, or ``optimizer(parameters, lr=..., weight_decay=...)`` such as a class of
+        :mod:`torch.optim` or a :func:`functools.partial` of one.
+    weight_decay : float, default=0.0
+        Shrinkage of the weights, as the optimizer defines it ("adamw": decoupled).
+    early_stopping : bool, default=False
+        Hold out a part of the events, stop when the loss on it no longer falls, and go back to
+        the best epoch.
+    validation_fraction : float in (0, 1), default=0.1
+        The share that `early_stopping` holds out; the classes keep their shares.
+    n_iter_no_change : int, default=10
+        Epochs without improvement after which `early_stopping` ends the training.
+    tol : float, default=1e-4
+        The improvement of the loss that counts.
+    warm_start : bool, default=False
+        Go on with the network and the optimizer of the last fit.
+    callbacks : list or None, default=None
+        Callbacks of skorch, or pairs (name, callback): learning-rate schedules, checkpoints,
+        gradient clipping.
+    device : str, default="auto"
+        "auto" takes a GPU where there is one; or a name as torch knows it: "cpu", "cuda:1".
+    mixed_precision : bool or "auto", default="auto"
+        Compute matrix products and convolutions in bfloat16; "auto" does so on CUDA, for float32
+        data.
+    compile : bool or "auto", default="auto"
+        Compile the network with :func:`torch.compile`; "auto" does so on CUDA where the training
+        is long enough (20,000 steps) to earn the minute that compiling takes.
+    random_state : int, RandomState or None, default=None
+        Seed of the initial weights, shuffling, dropout and hold-out. The global generators are
+        neither read nor changed.
+    verbose : int, default=0
+        1 shows a progress bar for training and long predictions.
+    """
+
+    _parameter_constraints = {
+        "encoder": [HasMethods("build"), None],
+        "input_shape": ["array-like", None],
+        "standardize": ["boolean"],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "optimizer": [StrOptions(set(_OPTIMIZERS)), callable],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "warm_start": ["boolean"],
+        "callbacks": ["array-like", None],
+        "device": [str, torch.device],
+        "mixed_precision": ["boolean", StrOptions({"auto"})],
+        "compile": ["boolean", StrOptions({"auto"})],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        *,
+        encoder=None,
+        input_shape=None,
+        standardize=True,
+        max_epochs=100,
+        batch_size=256,
+        learning_rate=0.003,
+        optimizer="adamw",
+        weight_decay=0.0,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-4,
+        warm_start=False,
+        callbacks=None,
+        device="auto",
+        mixed_precision="auto",
+        compile="auto",
+        random_state=None,
+        verbose=0,
+    ):
+        self.encoder = encoder
+        self.input_shape = input_shape
+        self.standardize = standardize
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.optimizer = optimizer
+        self.weight_decay = weight_decay
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.callbacks = callbacks
+        self.device = device
+        self.mixed_precision = mixed_precision
+        self.compile = compile
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # For the methods to define.
+
+    def _build(self):
+        """Build the module; called with torch's generators seeded."""
+        raise NotImplementedError
+
+    def _players(self):
+        """The players of the training, most often one."""
+        raise NotImplementedError
+
+    # For the methods to use.
+
+    def _validate_events(self, X, *, reset):
+        """Validate events in memory or on disk; sets `input_shape_`, `n_features_in_`, ...
+
+        Returns
+        -------
+        X : ndarray, memmap or HDF5 dataset of shape (n, n_features) or, on disk, as it came
+        """
+        if _engine.is_on_disk(X):
+            X = _engine.load_if_small(X)
+        if _engine.is_on_disk(X):
+            return self._validate_shape_on_disk(X, reset)
+        # Small integers (ADC samples) are converted batch by batch, not up front.
+        small = getattr(getattr(X, "dtype", None), "itemsize", 8) <= 2
+        keep = isinstance(X, np.ndarray) and X.dtype.kind in "iu" and small
+        return validate_events(self, X, reset=reset, **({"dtype": None} if keep else {}))
+
+    def _validate_shape_on_disk(self, X, reset):
+        # What scikit-learn's validation would read into memory is checked block by block later.
+        if X.dtype.kind not in "fiu" or len(X.shape) < 2:
+            raise ValueError(
+                "X on disk must hold numbers, with the shape (n_events, ...). Got "
+                f"dtype {X.dtype} and shape {X.shape} instead."
+            )
+        stub = np.broadcast_to(np.zeros((), X.dtype), (1, *X.shape[1:]))
+        validate_events(self, stub, reset=reset)
+        return X
+
+    def _encoder(self):
+        """The module of the encoder for `input_shape_`, and its number of features."""
+        encoder = MLP() if self.encoder is None else self.encoder
+        module = encoder.build(self.input_shape_)
+        if not isinstance(module, nn.Module):
+            raise TypeError(
+                f"The method build of the 'encoder' parameter must return a torch.nn.Module. "
+                f"{type(encoder).__name__} returned {module!r} instead."
+            )
+        parameter = next(module.parameters(), torch.empty(0))
+        with torch.no_grad():
+            probe = torch.zeros(2, *self.input_shape_, dtype=parameter.dtype)
+            features = module.eval()(probe)
+        if features.ndim != 2 or len(features) != 2:
+            raise ValueError(
+                f"The network of the 'encoder' parameter must turn events of shape (n, "
+                f"{', '.join(map(str, self.input_shape_))}) into features (n, n_features). Got "
+                f"the shape {tuple(features.shape)} for n=2 instead."
+            )
+        return module, features.shape[1]
+
+    def _optimizer(self, parameters):
+        options = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+        if callable(self.optimizer):
+            return self.optimizer(parameters, **options)
+        if self.optimizer in ("adam", "adamw"):
+            options["fused"] = True
+        return _OPTIMIZERS[self.optimizer](parameters, **options)
+
+    def _fit_events(self, X, columns, *, sample_weight=None, stratify=None, reset, max_epochs=None):
+        """Train the module.
+
+        Parameters
+        ----------
+        X : as returned by `_validate_events`
+        columns : dict of str to ndarray of shape (n, ...)
+            Targets and what else belongs to each event, in the network's units.
+        sample_weight : ndarray of shape (n,) or None
+        stratify : ndarray of shape (n,) or None
+            Classes whose shares the hold-out keeps.
+        reset : bool
+            Build a new module; False goes on with the present one.
+        max_epochs : int or None
+            Instead of the parameter, for `partial_fit`.
+        """
+        n = X.shape[0]
+        rows = np.arange(n)
+        if sample_weight is not None:
+            # Before anything is split or measured: a weight of zero means as if not there.
+            rows = rows[sample_weight != 0]
+        random_state = np.random.RandomState(_engine.draw_seed(self.random_state))
+        build_seed, train_seed, split_seed = random_state.randint(2**31 - 1, size=3)
+        valid_rows = None
+        if self.early_stopping and max_epochs is None:
+            rows, valid_rows = self._hold_out(rows, stratify, split_seed)
+
+        dtype = _engine.torch_dtype(X.dtype)
+        device = _engine.resolve_device(self.device, dtype)
+        source = _engine.EventSource(X, self.input_shape_, dtype, device)
+        if reset:
+            with _engine.seeded(build_seed):
+                module = self._build()
+                if self.standardize:
+                    module = nn.Sequential(self._standardize(source, rows, sample_weight), module)
+            self._optimizer_states = None
+        else:
+            module = self.module_
+        module = module.to(device=device, dtype=dtype)
+
+        floats = _engine.numpy_dtype(dtype)
+        columns = {
+            name: column.astype(floats) if column.dtype.kind == "f" else column
+            for name, column in {**columns, "sample_weight": sample_weight}.items()
+            if column is not None
+        }
+        columns.setdefault("sample_weight", None)
+
+        def serve(rows, seed, shuffle):
+            return _engine.TrainingData(
+                source,
+                columns,
+                rows=rows,
+                batch_size=self.batch_size,
+                seeds=(seed,),
+                shuffle=shuffle,
+            )
+
+        data = serve(rows, train_seed, True)
+        valid = None if valid_rows is None else serve(valid_rows, 0, False)
+        compile = self.compile
+        if compile == "auto":
+            steps = (max_epochs or self.max_epochs) * data.n_batches
+            compile = device.type == "cuda" and steps >= 20_000
+        history = None if reset else self.history_
+        try:
+            with _engine.seeded(train_seed, device):
+                result = _engine.train(
+                    module,
+                    self._players(),
+                    data,
+                    valid=valid,
+                    max_epochs=max_epochs or self.max_epochs,
+                    n_iter_no_change=self.n_iter_no_change,
+                    tol=self.tol,
+                    device=device,
+                    dtype=dtype,
+                    mixed_precision=self.mixed_precision,
+                    compile=compile,
+                    callbacks=copy.deepcopy(self.callbacks),
+                    history=history,
+                    optimizer_states=self._optimizer_states,
+                    verbose=self.verbose,
+                )
+        except TrainingDivergedError as error:
+            if error.n_epochs or not reset:
+                self._keep(module, error.result)
+            raise
+        self._keep(module, result)
+
+    def _keep(self, module, result):
+        self.module_ = module
+        self.history_ = result.history
+        self.n_iter_ = len(result.history)
+        self._optimizer_states = result.optimizer_states
+
+    def _hold_out(self, rows, stratify, seed):
+        classes = None if stratify is None else stratify[rows]
+        try:
+            rows, held_out = train_test_split(
+                rows, test_size=self.validation_fraction, stratify=classes, random_state=seed
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"early_stopping=True cannot hold out a share validation_fraction="
+                f"{self.validation_fraction} of {len(rows)} events: {error} Give more events, a "
+                "larger share, or early_stopping=False."
+            ) from error
+        return np.sort(rows), np.sort(held_out)
+
+    def _standardize(self, source, rows, sample_weight):
+        """Mean and standard deviation per channel, in float64, of at most 256 MiB of rows."""
+        step = max(1, math.ceil(len(rows) * source.row_bytes / _engine.RESIDENT_BYTES))
+        rows = rows[::step]
+        weight = None if sample_weight is None else sample_weight[rows].astype(np.float64)
+        axis = 1 + getattr(self.encoder, "channel_axis", 0)
+        block = max(1, _engine.CHUNK_BYTES // source.row_bytes)
+
+        def average(function):
+            total, norm = 0.0, 0.0
+            for start in range(0, len(rows), block):
+                events = source.take(rows[start : start + block]).double().movedim(axis, 1)
+                values = function(events.flatten(2) if events.ndim > 2 else events.unsqueeze(2))
+                values = values.mean(2)
+                if weight is not None:
+                    w = torch.from_numpy(weight[start : start + block]).to(values.device)
+                    total, norm = total + (w[:, None] * values).sum(0), norm + w.sum()
+                else:
+                    total, norm = total + values.sum(0), norm + len(values)
+            return total / norm
+
+        mean = average(lambda events: events)
+        scale = average(lambda events: (events - mean[:, None]).square()).sqrt()
+        # A constant channel has a spread of rounding errors only: it is shifted, not blown up.
+        constant = scale <= 1e-12 * mean.abs()
+        scale = torch.where(constant | (scale == 0), torch.ones_like(scale), scale)
+        shape = [1] * len(self.input_shape_)
+        shape[axis - 1] = -1
+        return Standardize(mean.reshape(shape), scale.reshape(shape))
+
+    def _forward(self, X, function=None):
+        """The module's output for validated events, as an array (n, ...)."""
+        parameter = next(self.module_.parameters())
+        dtype = parameter.dtype
+        device = _engine.prediction_device(self.device, dtype)
+        if parameter.device != device:
+            self.module_.to(device)
+        source = _engine.EventSource(X, self.input_shape_, dtype, device)
+        return _engine.forward(self.module_, source, function=function, verbose=self.verbose)
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "module_")
+
+    def __getstate__(self):
+        # A model trained on a GPU loads on a machine without one.
+        state = super().__getstate__()
+        if "module_" in state and any(p.device.type != "cpu" for p in self.module_.parameters()):
+            state = {**state, "module_": copy.deepcopy(self.module_).cpu()}
+            state["_optimizer_states"] = _to_cpu(state["_optimizer_states"])
+        return state
+
+
+def _to_cpu(state):
+    if isinstance(state, torch.Tensor):
+        return state.cpu()
+    if isinstance(state, dict):
+        return {key: _to_cpu(value) for key, value in state.items()}
+    if isinstance(state, list):
+        return [_to_cpu(value) for value in state]
+    return state
