@@ -1,0 +1,860 @@
+r"""Boosted decision trees.
+
+The margin of an event is a sum of regression trees, :math:`f(x)=f_0+\eta\sum_t T_t(x)`, grown one
+after another to lower :math:`\sum_i w_i\,\ell(y_i, f(x_i))` [1]_. With the derivatives
+:math:`g, h` of :math:`\ell`, a leaf takes the value :math:`-G/(H+\lambda)`, where
+:math:`G=\sum w g` and :math:`H=\sum w h` run over the events of the leaf, and a split is worth
+
+.. math:: \tfrac12\left[\frac{G_L^2}{H_L+\lambda} + \frac{G_R^2}{H_R+\lambda}
+          - \frac{G^2}{H+\lambda}\right].
+
+Histograms of at most ``max_bins`` bins per feature make the search for the best split cheap [2]_;
+a missing value takes the side of the split that is worth more. The sums are all that the events
+enter with, so a weight of 2 equals the event twice, and signed Monte-Carlo weights have a meaning.
+
+The trees are grown by xgboost. This file adds the contract of scikit-learn: labels, weights,
+targets on their own scale, an early stop on a seeded split, and exact Shapley values.
+"""
+
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+import xgboost as xgb
+from scipy.special import expit, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, _fit_context
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_monotonic_cst, check_is_fitted
+from tqdm.auto import tqdm
+
+from sknuc.base import validate_events
+from sknuc.baselines._data import (
+    center_and_scale,
+    class_weights,
+    encode_labels,
+    merge_identical,
+    training_events,
+    training_labels,
+    training_targets,
+)
+from sknuc.baselines._losses import LOSSES, signed_metric, signed_objective
+
+__all__ = ["BDTClassifier", "BDTRegressor"]
+
+# Shapley values of one block of events take at most this much memory.
+BLOCK_BYTES = 2**26
+
+# Threads wait for each other after every level of a tree; on a busy machine this costs more than
+# it gains for fewer values (events × features) per thread.
+VALUES_PER_THREAD = 100_000
+
+
+class _Progress(xgb.callback.TrainingCallback):
+    """One progress bar over the trees, with the loss of the validation events."""
+
+    def __init__(self, total, name):
+        self.bar = tqdm(total=total, desc=name, unit="tree")
+
+    def after_iteration(self, model, epoch, evals_log):
+        for metrics in evals_log.values():
+            name, values = list(metrics.items())[-1]
+            self.bar.set_postfix({name: f"{values[-1]:.5g}"})
+        self.bar.update()
+        return False
+
+    def after_training(self, model):
+        self.bar.close()
+        return model
+
+
+class _BaseBDT(BaseEstimator):
+    """Parameters, training, margin and Shapley values of boosted trees."""
+
+    _parameter_constraints: dict = {
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "max_depth": [Interval(Integral, 1, None, closed="left"), None],
+        "max_leaf_nodes": [Interval(Integral, 2, None, closed="left"), None],
+        "min_child_weight": [Interval(Real, 0, None, closed="left")],
+        "l2_regularization": [Interval(Real, 0, None, closed="left")],
+        "subsample": [Interval(Real, 0, 1, closed="right")],
+        "max_features": [Interval(Real, 0, 1, closed="right")],
+        "max_bins": [Interval(Integral, 2, 65535, closed="both")],
+        "monotonic_cst": ["array-like", dict, None],
+        "negative_weights": [StrOptions({"error", "signed"})],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "random_state": ["random_state"],
+        "n_jobs": [Integral, None],
+        "device": [StrOptions({"cpu", "cuda"})],
+        "verbose": ["verbose"],
+    }
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def _training_events(self, X, y, sample_weight, targets):
+        # float32 before the check for infinite values, as the trees read float32.
+        X, y, weight = training_events(
+            self,
+            X,
+            y,
+            sample_weight,
+            targets=targets,
+            allow_negative=True,
+            dtype=np.float32,
+            ensure_all_finite="allow-nan",
+        )
+        if weight is not None and self.negative_weights == "error" and (weight < 0).any():
+            raise ValueError(
+                f"sample_weight has {np.count_nonzero(weight < 0)} negative values of "
+                f"{len(weight)}. Set negative_weights='signed' to train on the signed sums, as "
+                "next-to-leading-order generators mean them, or leave these events out."
+            )
+        return X, y, weight
+
+    def _grow(self, X, y, weight, loss, *, base_score=0.0, stratified=False, **params):
+        """Train the booster on validated events; `y` is on the scale of the margin."""
+        X, y, weight = merge_identical(X, y, weight)
+        random_state = check_random_state(self.random_state)
+        self._warn_light_weights(X, weight, loss)
+        signed = weight is not None and bool((weight < 0).any())
+        if signed and loss.derivatives is None:
+            raise ValueError(
+                f"loss={self.loss!r} has no meaning for negative weights; use 'squared_error' or "
+                "'huber', or leave these events out."
+            )
+        monotonic_cst = _check_monotonic_cst(self, self.monotonic_cst)
+        params = {
+            "objective": loss.objective,
+            "eval_metric": loss.metric,
+            "base_score": base_score,
+            "tree_method": "hist",
+            "eta": self.learning_rate,
+            "max_depth": self.max_depth or 0,
+            "max_leaves": self.max_leaf_nodes or 0,
+            "grow_policy": "lossguide" if self.max_leaf_nodes else "depthwise",
+            "min_child_weight": self.min_child_weight,
+            "lambda": self.l2_regularization,
+            "subsample": self.subsample,
+            "colsample_bynode": self.max_features,
+            "max_bin": self.max_bins,
+            "nthread": self._n_threads(X),
+            "device": self.device,
+            "seed": random_state.randint(np.iinfo(np.int32).max),
+            "disable_default_eval_metric": signed,
+            "verbosity": 1,
+            **params,
+        }
+        if monotonic_cst.any():
+            params["monotone_constraints"] = tuple(int(c) for c in monotonic_cst)
+
+        train, validation = slice(None), None
+        if self.early_stopping:
+            train, validation = train_test_split(
+                np.arange(len(X)),
+                test_size=self.validation_fraction,
+                stratify=y if stratified else None,
+                random_state=random_state,
+            )
+
+        def part(values, rows):
+            return None if values is None else values[rows]
+
+        def matrix(rows, ref=None):
+            return xgb.QuantileDMatrix(
+                X[rows],
+                y[rows],
+                weight=None if signed else part(weight, rows),
+                max_bin=self.max_bins,
+                nthread=params["nthread"],
+                ref=ref,
+            )
+
+        dtrain = matrix(train)
+        callbacks, evals, history, metric = [], [], {}, None
+        if self.early_stopping:
+            evals = [(matrix(validation, ref=dtrain), "validation")]
+            if signed:
+                metric = signed_metric(loss, y[validation], weight[validation])
+            callbacks.append(
+                xgb.callback.EarlyStopping(
+                    rounds=self.n_iter_no_change, min_delta=self.tol, save_best=True
+                )
+            )
+        if self.verbose:
+            callbacks.append(_Progress(self.max_iter, type(self).__name__))
+        booster = xgb.train(
+            params,
+            dtrain,
+            self.max_iter,
+            obj=signed_objective(loss, y[train], weight[train]) if signed else None,
+            evals=evals,
+            evals_result=history,
+            custom_metric=metric,
+            callbacks=callbacks,
+            verbose_eval=False,
+        )
+        # A booster on its training device could not be loaded, or be fed from memory, elsewhere.
+        booster.set_param({"device": "cpu", "nthread": _openmp_effective_n_threads(self.n_jobs)})
+        self.booster_ = booster
+        self.n_iter_ = booster.num_boosted_rounds()
+        self.validation_loss_ = (
+            np.array(next(iter(history["validation"].values()))) if history else None
+        )
+        gain = np.zeros(X.shape[1])
+        for name, value in booster.get_score(importance_type="total_gain").items():
+            gain[int(name[1:])] = np.sum(value)
+        self.feature_importances_ = gain / gain.sum() if gain.sum() > 0 else gain
+        self.expected_value_ = self._contributions(X[:1], interactions=False)[1]
+
+    def _n_threads(self, X):
+        """Return the number of threads for X, the most that each finds enough to do."""
+        most = _openmp_effective_n_threads(self.n_jobs)
+        return min(most, 1 + X.size // VALUES_PER_THREAD)
+
+    def _warn_light_weights(self, X, weight, loss):
+        """Say so when the scale of the weights, and not the data, forbids every split."""
+        if weight is None:
+            return
+        needed = 2 * self.min_child_weight / loss.first_hessian
+        if weight.sum() < needed <= len(X):
+            warnings.warn(
+                f"sample_weight sums to {weight.sum():g}, but a tree can split from {needed:g} on "
+                f"(min_child_weight={self.min_child_weight:g}): every tree is one leaf. Weights "
+                "count events: divide them by their mean, or lower min_child_weight.",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def _events(self, X):
+        check_is_fitted(self)
+        return validate_events(
+            self, X, reset=False, dtype=np.float32, ensure_all_finite="allow-nan"
+        )
+
+    def _margin(self, X):
+        """Return the margin of validated events with shape (n,) or (n, n_outputs), float64."""
+        margin = self.booster_.inplace_predict(X, predict_type="margin", validate_features=False)
+        margin = margin.astype(np.float64).reshape(len(X), -1)
+        return margin[:, 0] if margin.shape[1] == 1 else margin
+
+    def _contributions(self, X, *, interactions):
+        """Return Shapley values (n, features[, features][, outputs]) and the value without any."""
+        n_outputs = self._margin(X[:1]).size
+        width = (X.shape[1] + 1) ** (2 if interactions else 1)
+        block = max(1, BLOCK_BYTES // (4 * width * n_outputs))
+        values, base = None, None
+        for start in range(0, len(X), block):
+            rows = slice(start, start + block)
+            matrix = xgb.DMatrix(X[rows], nthread=self._n_threads(X))
+            part = self.booster_.predict(
+                matrix, pred_contribs=not interactions, pred_interactions=interactions
+            )
+            # xgboost puts outputs first and the bias last; the field puts outputs last.
+            if n_outputs > 1:
+                part = np.moveaxis(part, 1, -1)
+            keep = (slice(None), *[slice(X.shape[1])] * (2 if interactions else 1))
+            if values is None:
+                values = np.empty((len(X), *part[keep].shape[1:]))
+                last = (-1, -1) if interactions else (-1,)
+                base = np.asarray(part[(0, *last)], dtype=np.float64)
+            values[rows] = part[keep]
+        return values, base if base.ndim else float(base)
+
+    def shap_values(self, X):
+        r"""Shapley values of every event: what each feature adds to the margin.
+
+        Path-dependent TreeSHAP [3]_: the values of one event and ``expected_value_`` add up to
+        its margin (`decision_function` of a classifier; of a regressor see ``expected_value_``).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+
+        Returns
+        -------
+        shap_values : ndarray of shape (n_events, n_features) or (n_events, n_features, n_outputs)
+            With one column per class for three classes and more, one per target for several.
+        """
+        return self._contributions(self._events(X), interactions=False)[0]
+
+    def shap_interaction_values(self, X):
+        """Shapley interaction values of every event.
+
+        The sum over the second feature gives :meth:`shap_values`. Takes of the order of
+        `n_features` times longer.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+
+        Returns
+        -------
+        shap_interaction_values : ndarray of shape (n_events, n_features, n_features[, n_outputs])
+        """
+        return self._contributions(self._events(X), interactions=True)[0]
+
+
+class BDTClassifier(ClassifierMixin, _BaseBDT):
+    r"""Boosted decision trees for two classes and more.
+
+    Minimises the cross entropy. With two classes :math:`p(y=1|x)=1/(1+e^{-f(x)})`; with more, each
+    class has its own trees and :math:`p` is the softmax of the margins. The first margin
+    :math:`f_0` is that of the class frequencies. Missing values (NaN) are allowed.
+
+    Parameters
+    ----------
+    learning_rate : float, default=0.1
+        The step :math:`\eta` of every tree.
+    max_iter : int, default=100
+        The number of boosting rounds, the most there can be with `early_stopping`. One round grows
+        one tree per output.
+    max_depth : int or None, default=6
+        The largest depth of a tree; None for no limit.
+    max_leaf_nodes : int or None, default=None
+        The largest number of leaves of a tree. When given, the leaf that is worth most is split
+        first, otherwise trees grow level by level.
+    min_child_weight : float, default=1.0
+        The smallest sum of :math:`w h` in a leaf. For two classes :math:`h=p(1-p)\leq 1/4`.
+    l2_regularization : float, default=1.0
+        The penalty :math:`\lambda` on the values of leaves.
+    subsample : float, default=1.0
+        The fraction of events that each tree is grown on.
+    max_features : float, default=1.0
+        The fraction of features that each split chooses from.
+    max_bins : int, default=256
+        The largest number of bins per feature.
+    monotonic_cst : array-like of int of shape (n_features,), dict or None, default=None
+        The direction in which the margin of the second class may change with a feature: 1 never falls,
+        -1 never rises, 0 is free. A dict maps feature names to directions.
+    negative_weights : {"error", "signed"}, default="error"
+        What happens to negative Monte-Carlo weights. "error" refuses them. "signed" takes them into
+        the sums :math:`G` and :math:`H` with their sign, which keeps the expectation of the loss
+        that the generator means; a split that leaves :math:`H` below `min_child_weight` on one
+        side is not made, so `min_child_weight` must exceed the fluctuation of a few negative
+        events. The net weight of every class must be positive.
+    early_stopping : bool, default=False
+        Whether to hold out events, stop when their loss does not fall any more, and keep the
+        trees up to the best round.
+    validation_fraction : float, default=0.1
+        The fraction of events to hold out, with the classes in proportion.
+    n_iter_no_change : int, default=10
+        The number of rounds without improvement after which to stop.
+    tol : float, default=1e-7
+        The smallest improvement that counts.
+    class_weight : dict, "balanced" or None, default=None
+        The weights of classes, by label, which multiply the weights of events. "balanced" gives all
+        classes the same sum of weights.
+    random_state : int, RandomState instance or None, default=None
+        The seed of the split, of `subsample` and of `max_features`.
+    n_jobs : int or None, default=None
+        The largest number of threads; None for all that OpenMP may use, -1 for all but none,
+        and so on. The result has the same bits for any number.
+    device : {"cpu", "cuda"}, default="cpu"
+        Where to train. Prediction runs on the CPU, so that a model trained on a GPU can be loaded
+        anywhere.
+    verbose : int, default=0
+        Whether to show a progress bar.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels, sorted.
+    booster_ : xgboost.Booster
+        The trees.
+    n_iter_ : int
+        The number of boosting rounds kept.
+    validation_loss_ : ndarray of shape (n_rounds,) or None
+        The loss of the held-out events after each round, also of those not kept; None without
+        `early_stopping`.
+    feature_importances_ : ndarray of shape (n_features,)
+        The total gain of the splits on each feature, normalised to a sum of one.
+    expected_value_ : float or ndarray of shape (n_outputs,)
+        The margin without any feature, to which :meth:`shap_values` add; one per class for three
+        classes and more.
+    n_features_in_ : int
+        The number of features.
+    feature_names_in_ : ndarray of shape (n_features,)
+        The names of features, where `X` is a data frame.
+    input_shape_ : tuple of int
+        The shape of one event.
+
+    See Also
+    --------
+    BDTRegressor : Boosted trees for numbers.
+    SVMClassifier : Support vector machine with calibrated probabilities.
+
+    Notes
+    -----
+    Features are read as float32, 24 bits: subtract the offset of time stamps first. An event of
+    weight zero is the same as no event. Events of one class only are an error.
+
+    References
+    ----------
+    .. [1] J. H. Friedman, "Greedy function approximation: a gradient boosting machine", Annals of
+           Statistics 29 (2001) 1189.
+    .. [2] T. Chen and C. Guestrin, "XGBoost: a scalable tree boosting system", KDD 2016,
+           arXiv:1603.02754.
+    .. [3] S. M. Lundberg et al., "From local explanations to global understanding with explainable
+           AI for trees", Nature Machine Intelligence 2 (2020) 56, arXiv:1905.04610.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sknuc.baselines import BDTClassifier
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(500, 3))
+    >>> y = np.where(X[:, 0] * X[:, 1] > 0, "signal", "background")
+    >>> bdt = BDTClassifier(max_iter=30, random_state=0).fit(X, y)
+    >>> bdt.predict([[1.0, 1.0, 0.0], [1.0, -1.0, np.nan]])
+    array(['signal', 'background'], dtype='<U10')
+    >>> margin = bdt.expected_value_ + bdt.shap_values(X).sum(axis=1)
+    >>> bool(np.allclose(margin, bdt.decision_function(X), atol=1e-5))
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **_BaseBDT._parameter_constraints,
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+    }
+
+    def __init__(
+        self,
+        *,
+        learning_rate=0.1,
+        max_iter=100,
+        max_depth=6,
+        max_leaf_nodes=None,
+        min_child_weight=1.0,
+        l2_regularization=1.0,
+        subsample=1.0,
+        max_features=1.0,
+        max_bins=256,
+        monotonic_cst=None,
+        negative_weights="error",
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-7,
+        class_weight=None,
+        random_state=None,
+        n_jobs=None,
+        device="cpu",
+        verbose=0,
+    ):
+        self.learning_rate = learning_rate
+        self.max_iter = max_iter
+        self.max_depth = max_depth
+        self.max_leaf_nodes = max_leaf_nodes
+        self.min_child_weight = min_child_weight
+        self.l2_regularization = l2_regularization
+        self.subsample = subsample
+        self.max_features = max_features
+        self.max_bins = max_bins
+        self.monotonic_cst = monotonic_cst
+        self.negative_weights = negative_weights
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.device = device
+        self.verbose = verbose
+        self.class_weight = class_weight
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Grow the trees.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events; NaN marks a missing value.
+        y : array-like of shape (n_events,)
+            The labels.
+        sample_weight : array-like of shape (n_events,) or None, default=None
+            The weights of events.
+
+        Returns
+        -------
+        self : BDTClassifier
+
+        Raises
+        ------
+        ValueError
+            If `X` has infinite values or values beyond float32, weights are negative and
+            ``negative_weights="error"``, or a class has no positive net weight.
+        """
+        X, y, weight = self._training_events(X, y, sample_weight, training_labels)
+        self.classes_, codes = encode_labels(self, y)
+        n_classes = len(self.classes_)
+        net = np.bincount(codes, weights=weight, minlength=n_classes)
+        if (net <= 0).any():
+            raise ValueError(
+                "The weights of every class must have a positive sum. Got "
+                + ", ".join(f"{s:g} for {c!r}" for c, s in zip(self.classes_, net, strict=True))
+                + "."
+            )
+        weight = class_weights(self.class_weight, self.classes_, codes, weight)
+        prior = np.bincount(codes, weights=weight, minlength=n_classes)
+        prior = prior / prior.sum()
+        if n_classes == 2:
+            loss, params = LOSSES["binary"], {"base_score": prior[1]}
+        else:
+            if self.monotonic_cst is not None:
+                raise ValueError(
+                    "The 'monotonic_cst' parameter is for two classes, as the sum of the "
+                    f"probabilities ties all margins together. Got {n_classes} classes instead."
+                )
+            loss = LOSSES["multiclass"]
+            params = {"base_score": np.log(prior).tolist(), "num_class": n_classes}
+        self._grow(X, codes, weight, loss, stratified=True, **params)
+        return self
+
+    def decision_function(self, X):
+        """Margin of every event: the log-odds of two classes, else one margin per class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+
+        Returns
+        -------
+        margin : ndarray of shape (n_events,) or (n_events, n_classes)
+        """
+        return self._margin(self._events(X))
+
+    def predict_proba(self, X):
+        """Probability of every class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+
+        Returns
+        -------
+        proba : ndarray of shape (n_events, n_classes)
+        """
+        margin = self.decision_function(X)
+        if margin.ndim == 2:
+            return softmax(margin, axis=1)
+        proba = np.empty((len(margin), 2))
+        proba[:, 1] = expit(margin)
+        proba[:, 0] = 1 - proba[:, 1]
+        return proba
+
+    def predict(self, X):
+        """Most probable class of every event.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+
+        Returns
+        -------
+        label : ndarray of shape (n_events,)
+        """
+        margin = self.decision_function(X)
+        index = margin.argmax(axis=1) if margin.ndim == 2 else (margin > 0).astype(np.intp)
+        return self.classes_[index]
+
+
+class BDTRegressor(RegressorMixin, _BaseBDT):
+    r"""Boosted decision trees for one target or several.
+
+    Targets are trained on their own scale :math:`(y-a)/b`, so that an energy in eV and one in
+    TeV give the same trees:
+
+    ================== ============================================ ================= ===========
+    loss               :math:`\ell(y,f)`, scaled                     :math:`a`         :math:`b`
+    ================== ============================================ ================= ===========
+    "squared_error"    :math:`(y-f)^2`                              mean              std
+    "absolute_error"   :math:`|y-f|`                                median            1.48 MAD
+    "huber"            :math:`\sqrt{1+(y-f)^2}-1`                   median            1.48 MAD
+    "poisson"          :math:`e^f-yf`                               0                 mean
+    "gamma"            :math:`f+ye^{-f}`                            0                 mean
+    ================== ============================================ ================= ===========
+
+    MAD is the median absolute deviation. "huber" (pseudo-Huber) is quadratic up to about
+    :math:`b`, a robust standard deviation, and linear beyond. "poisson" and "gamma" predict
+    :math:`b e^f`. All of :math:`a, b` are weighted. Missing values (NaN) in `X` are allowed.
+
+    Parameters
+    ----------
+    loss : {"squared_error", "absolute_error", "huber", "poisson", "gamma"}, \
+            default="squared_error"
+        What the trees minimise.
+    learning_rate : float, default=0.1
+        The step :math:`\eta` of every tree.
+    max_iter : int, default=100
+        The number of boosting rounds, the most there can be with `early_stopping`. One round grows
+        one tree per output.
+    max_depth : int or None, default=6
+        The largest depth of a tree; None for no limit.
+    max_leaf_nodes : int or None, default=None
+        The largest number of leaves of a tree. When given, the leaf that is worth most is split
+        first, otherwise trees grow level by level.
+    min_child_weight : float, default=1.0
+        The smallest sum of :math:`w h` in a leaf. For the squared error :math:`h=1`, so that it
+        counts events.
+    l2_regularization : float, default=1.0
+        The penalty :math:`\lambda` on the values of leaves.
+    subsample : float, default=1.0
+        The fraction of events that each tree is grown on.
+    max_features : float, default=1.0
+        The fraction of features that each split chooses from.
+    max_bins : int, default=256
+        The largest number of bins per feature.
+    monotonic_cst : array-like of int of shape (n_features,), dict or None, default=None
+        The direction in which the prediction may change with a feature: 1 never falls,
+        -1 never rises, 0 is free. A dict maps feature names to directions.
+    negative_weights : {"error", "signed"}, default="error"
+        What happens to negative Monte-Carlo weights. "error" refuses them. "signed" takes them into
+        the sums :math:`G` and :math:`H` with their sign, which keeps the expectation of the loss
+        that the generator means; a split that leaves :math:`H` below `min_child_weight` on one
+        side is not made, so `min_child_weight` must exceed the fluctuation of a few negative
+        events. Not for "absolute_error", whose leaves are medians.
+    early_stopping : bool, default=False
+        Whether to hold out events, stop when their loss does not fall any more, and keep the
+        trees up to the best round.
+    validation_fraction : float, default=0.1
+        The fraction of events to hold out.
+    n_iter_no_change : int, default=10
+        The number of rounds without improvement after which to stop.
+    tol : float, default=1e-7
+        The smallest improvement that counts.
+    random_state : int, RandomState instance or None, default=None
+        The seed of the split, of `subsample` and of `max_features`.
+    n_jobs : int or None, default=None
+        The largest number of threads; None for all that OpenMP may use, -1 for all but none,
+        and so on. The result has the same bits for any number.
+    device : {"cpu", "cuda"}, default="cpu"
+        Where to train. Prediction runs on the CPU, so that a model trained on a GPU can be loaded
+        anywhere.
+    verbose : int, default=0
+        Whether to show a progress bar.
+
+    Attributes
+    ----------
+    target_center_, target_scale_ : ndarray of shape (n_targets,)
+        The numbers :math:`a` and :math:`b`, in the unit of `y`.
+    n_targets_ : int
+        The number of targets.
+    booster_ : xgboost.Booster
+        The trees.
+    n_iter_ : int
+        The number of boosting rounds kept.
+    validation_loss_ : ndarray of shape (n_rounds,) or None
+        The loss of the held-out events after each round, also of those not kept; None without
+        `early_stopping`.
+    feature_importances_ : ndarray of shape (n_features,)
+        The total gain of the splits on each feature, normalised to a sum of one.
+    expected_value_ : float or ndarray of shape (n_outputs,)
+        The prediction (its logarithm for "poisson" and "gamma") without any feature, to which
+        :meth:`shap_values` add; one per target for several.
+    n_features_in_ : int
+        The number of features.
+    feature_names_in_ : ndarray of shape (n_features,)
+        The names of features, where `X` is a data frame.
+    input_shape_ : tuple of int
+        The shape of one event.
+
+    See Also
+    --------
+    BDTClassifier : Boosted trees for classes.
+    SVMRegressor : Support vector regression.
+
+    Notes
+    -----
+    Features are read as float32, 24 bits: subtract the offset of time stamps first. An event of
+    weight zero is the same as no event.
+
+    References
+    ----------
+    .. [1] J. H. Friedman, "Greedy function approximation: a gradient boosting machine", Annals of
+           Statistics 29 (2001) 1189.
+    .. [2] T. Chen and C. Guestrin, "XGBoost: a scalable tree boosting system", KDD 2016,
+           arXiv:1603.02754.
+    .. [3] S. M. Lundberg et al., "From local explanations to global understanding with explainable
+           AI for trees", Nature Machine Intelligence 2 (2020) 56, arXiv:1905.04610.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sknuc.baselines import BDTRegressor
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.uniform(-1, 1, size=(500, 2))
+    >>> bdt = BDTRegressor(random_state=0).fit(X, X[:, 0] ** 2)
+    >>> bool(abs(bdt.predict([[0.5, 0.0]])[0] - 0.25) < 0.05)
+    True
+    """
+
+    _parameter_constraints: dict = {
+        "loss": [StrOptions({"squared_error", "absolute_error", "huber", "poisson", "gamma"})],
+        **_BaseBDT._parameter_constraints,
+    }
+
+    def __init__(
+        self,
+        *,
+        loss="squared_error",
+        learning_rate=0.1,
+        max_iter=100,
+        max_depth=6,
+        max_leaf_nodes=None,
+        min_child_weight=1.0,
+        l2_regularization=1.0,
+        subsample=1.0,
+        max_features=1.0,
+        max_bins=256,
+        monotonic_cst=None,
+        negative_weights="error",
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-7,
+        random_state=None,
+        n_jobs=None,
+        device="cpu",
+        verbose=0,
+    ):
+        self.loss = loss
+        self.learning_rate = learning_rate
+        self.max_iter = max_iter
+        self.max_depth = max_depth
+        self.max_leaf_nodes = max_leaf_nodes
+        self.min_child_weight = min_child_weight
+        self.l2_regularization = l2_regularization
+        self.subsample = subsample
+        self.max_features = max_features
+        self.max_bins = max_bins
+        self.monotonic_cst = monotonic_cst
+        self.negative_weights = negative_weights
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.device = device
+        self.verbose = verbose
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.single_output = True
+        tags.target_tags.multi_output = True
+        return tags
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Grow the trees.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events; NaN marks a missing value.
+        y : array-like of shape (n_events,) or (n_events, n_targets)
+            The targets.
+        sample_weight : array-like of shape (n_events,) or None, default=None
+            The weights of events.
+
+        Returns
+        -------
+        self : BDTRegressor
+
+        Raises
+        ------
+        ValueError
+            If `X` has infinite values or values beyond float32, a target is outside the range of
+            the loss, or weights are negative and ``negative_weights="error"``.
+        """
+        X, y, weight = self._training_events(X, y, sample_weight, training_targets)
+        self._one_dimensional = y.ndim == 1
+        y = y.reshape(len(y), -1)
+        self.n_targets_ = y.shape[1]
+        self.target_center_, self.target_scale_ = _target_scale(y, weight, self.loss)
+        y = (y - self.target_center_) / self.target_scale_
+        if self.loss == "absolute_error" and weight is None:
+            # xgboost interpolates medians of unweighted events only; a weight of one must not.
+            weight = np.ones(len(X))
+        self._grow(
+            X,
+            y[:, 0] if self.n_targets_ == 1 else y,
+            weight,
+            LOSSES[self.loss],
+            base_score=1.0 if self._log_link else 0.0,
+        )
+        offset = np.log(self.target_scale_) if self._log_link else self.target_center_
+        expected = offset + np.atleast_1d(self.expected_value_)
+        self.expected_value_ = float(expected[0]) if self.n_targets_ == 1 else expected
+        return self
+
+    @property
+    def _log_link(self):
+        return self.loss in ("poisson", "gamma")
+
+    def _contributions(self, X, *, interactions):
+        values, base = super()._contributions(X, interactions=interactions)
+        if self._log_link:
+            return values, base
+        scale = self.target_scale_ if self.n_targets_ > 1 else float(self.target_scale_[0])
+        return values * scale, base * scale
+
+    def predict(self, X):
+        """Target of every event.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+
+        Returns
+        -------
+        y : ndarray of shape (n_events,) or (n_events, n_targets)
+            In the unit of the targets, float64.
+        """
+        margin = self._margin(self._events(X))
+        margin = margin.reshape(len(margin), self.n_targets_)
+        value = np.exp(margin) if self._log_link else margin
+        y = self.target_center_ + self.target_scale_ * value
+        return y[:, 0] if self._one_dimensional else y
+
+
+def _target_scale(y, weight, loss):
+    """Return the centre and the scale of every target, each of shape (n_targets,)."""
+    if loss in ("poisson", "gamma"):
+        if (y < 0).any() or (loss == "gamma" and (y == 0).any()):
+            allowed = "non-negative" if loss == "poisson" else "positive"
+            raise ValueError(f"loss={loss!r} needs {allowed} targets y. Got a y of {y.min():g}.")
+        mean = np.average(y, axis=0, weights=weight)
+        if (mean <= 0).any():
+            raise ValueError(f"loss={loss!r} needs targets y with a positive mean. Got {mean}.")
+        return np.zeros(y.shape[1]), mean
+    # Location and scale only set the unit, so that signed weights may enter by their size.
+    size = None if weight is None else np.abs(weight)
+    mean, std = center_and_scale(y, size)
+    if loss == "squared_error":
+        return mean, std
+    size = np.ones(len(y)) if size is None else size
+
+    def median(values):
+        return np.quantile(values, 0.5, axis=0, weights=size, method="inverted_cdf")
+
+    center = median(y)
+    mad = 1.4826 * median(np.abs(y - center))
+    # More than half of the targets at one value have no median deviation.
+    return center, np.where(mad > 0, mad, std)
