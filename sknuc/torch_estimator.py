@@ -254,14 +254,15 @@ class TorchEstimator(BaseEstimator):
         device = _engine.resolve_device(self.device, dtype)
         source = _engine.EventSource(X, self.input_shape_, dtype, device)
         if reset:
+            scaling = self._standardize(source, rows, sample_weight) if self.standardize else None
             with _engine.seeded(build_seed):
-                module = self._build()
-                if self.standardize:
-                    module = nn.Sequential(self._standardize(source, rows, sample_weight), module)
+                module = nn.Sequential(scaling or nn.Identity(), self._build())
             self._optimizer_states = None
         else:
             module = self.module_
         module = module.to(device=device, dtype=dtype)
+        scaling, network = module
+        source.transform = scaling
 
         floats = _engine.numpy_dtype(dtype)
         columns = {
@@ -291,7 +292,7 @@ class TorchEstimator(BaseEstimator):
         try:
             with _engine.seeded(train_seed, device):
                 result = _engine.train(
-                    module,
+                    network,
                     self._players(),
                     data,
                     valid=valid,
@@ -341,27 +342,28 @@ class TorchEstimator(BaseEstimator):
         axis = 1 + getattr(self.encoder, "channel_axis", 0)
         block = max(1, _engine.CHUNK_BYTES // source.row_bytes)
 
-        def average(function):
-            total, norm = 0.0, 0.0
-            for start in range(0, len(rows), block):
-                events = source.take(rows[start : start + block]).double().movedim(axis, 1)
-                values = function(events.flatten(2) if events.ndim > 2 else events.unsqueeze(2))
-                values = values.mean(2)
-                if weight is not None:
-                    w = torch.from_numpy(weight[start : start + block]).to(values.device)
-                    total, norm = total + (w[:, None] * values).sum(0), norm + w.sum()
-                else:
-                    total, norm = total + values.sum(0), norm + len(values)
-            return total / norm
-
-        mean = average(lambda events: events)
-        scale = average(lambda events: (events - mean[:, None]).square()).sqrt()
+        means, variances = [], []
+        for start in range(0, len(rows), block):
+            events = source.take(rows[start : start + block]).movedim(axis, 1)
+            if events.ndim > 2:
+                variance, mean = torch.var_mean(events.flatten(2), dim=2, correction=0)
+            else:
+                variance, mean = torch.zeros_like(events), events
+            means.append(mean.double().cpu().numpy())
+            variances.append(variance.double().cpu().numpy())
+        means, variances = np.concatenate(means), np.concatenate(variances)
+        # The spread of all samples is the spread within events plus the spread of their means.
+        mean = np.average(means, axis=0, weights=weight)
+        variance = np.average(variances + (means - mean) ** 2, axis=0, weights=weight)
+        scale = np.sqrt(variance)
         # A constant channel has a spread of rounding errors only: it is shifted, not blown up.
-        constant = scale <= 1e-12 * mean.abs()
-        scale = torch.where(constant | (scale == 0), torch.ones_like(scale), scale)
+        tiny = 10 * np.finfo(_engine.numpy_dtype(source.dtype)).eps
+        scale[scale <= tiny * np.abs(mean)] = 1.0
         shape = [1] * len(self.input_shape_)
         shape[axis - 1] = -1
-        return Standardize(mean.reshape(shape), scale.reshape(shape))
+        return Standardize(
+            torch.from_numpy(mean).reshape(shape), torch.from_numpy(scale).reshape(shape)
+        )
 
     def _forward(self, X, function=None):
         """The module's output for validated events, as an array (n, ...)."""

@@ -63,13 +63,16 @@ class EventSource:
         The network's precision.
     device : torch.device
         Where tensors go.
+    transform : callable or None
+        Applied to what `take` gathers: once for a whole chunk, not batch by batch.
     """
 
-    def __init__(self, X, input_shape, dtype, device):
+    def __init__(self, X, input_shape, dtype, device, *, transform=None):
         self.X = X
         self.input_shape = tuple(input_shape)
         self.dtype = dtype
         self.device = device
+        self.transform = transform
         self.n_rows = X.shape[0]
         self.row_bytes = math.prod(self.input_shape) * dtype.itemsize
         self.on_disk = is_on_disk(X)
@@ -89,6 +92,8 @@ class EventSource:
             events = self._tensor.index_select(0, index)
         else:
             events = self._read(rows.ravel())
+        if self.transform is not None:
+            events = self.transform(events)
         return events.reshape(*rows.shape, *self.input_shape)
 
     def slice(self, start, stop):

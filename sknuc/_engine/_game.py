@@ -202,6 +202,8 @@ class _Game(skorch.NeuralNet):
         self._watch_gradients = _overrides(self.callbacks_, "on_grad_computed")
         self.n_batches = data.n_batches
         self._batch = 0
+        self._lowest = {}
+        self._shares = {}
         self._tensors = list(self.module_.state_dict(keep_vars=False).values())
         self._good = [t.clone() for t in self._tensors]
         n_before = len(self.history)
@@ -251,7 +253,8 @@ class _Game(skorch.NeuralNet):
         if iterator is None:
             return
         start = time.perf_counter()
-        self.module_.train(training)
+        if self.module_.training != training:
+            self.module_.train(training)
         hooks = _overrides(self.callbacks_, "on_batch_begin", "on_batch_end")
         moves = self._moves if training else self._moves[:1]
         step = self._step if training else self._evaluate
@@ -290,18 +293,19 @@ class _Game(skorch.NeuralNet):
 
     def _step(self, move, batch):
         player, optimizer, parameters = move
-        optimizer.zero_grad(set_to_none=True)
+        for parameter in parameters:
+            parameter.grad = None
         with self._precision():
-            loss = _weighted_mean(player.loss(self.module_, batch), batch.sample_weight)
+            loss = player.loss(self.module_, batch)
+        share = self._share(loss, batch.sample_weight)
+        value = _total(loss.detach(), share)
         # On an accelerator, reading the value would make every step wait: there the sum is
         # looked at once an epoch, and the epoch's start is what is kept.
-        value = loss.item() if loss.device.type == "cpu" else loss.detach()
-        if isinstance(value, float) and not math.isfinite(value):
-            raise self._diverged(player, value)
-        if len(self._moves) == 1:
-            loss.backward()
-        else:
-            loss.backward(inputs=parameters)
+        if value.device.type == "cpu":
+            value = value.item()
+            if not math.isfinite(value):
+                raise self._diverged(player, value)
+        loss.backward(share, inputs=None if len(self._moves) == 1 else parameters)
         if self._watch_gradients:
             self.notify(
                 "on_grad_computed",
@@ -315,7 +319,18 @@ class _Game(skorch.NeuralNet):
     def _evaluate(self, move, batch):
         with torch.no_grad(), self._precision():
             loss = move[0].loss(self.module_, batch)
-            return _weighted_mean(loss, batch.sample_weight).item()
+            return _total(loss, self._share(loss, batch.sample_weight)).item()
+
+    def _share(self, loss, weight):
+        """Each event's share in the mean loss, w/Σw, which starts the backward pass."""
+        if loss.ndim == 0:
+            return None
+        if weight is not None:
+            return (weight / weight.sum(-1, keepdim=True)).to(loss.dtype)
+        key = (loss.shape, loss.dtype)
+        if key not in self._shares:
+            self._shares[key] = torch.full_like(loss, 1 / loss.shape[-1], requires_grad=False)
+        return self._shares[key]
 
     def _precision(self):
         if not self.mixed_precision:
@@ -323,9 +338,10 @@ class _Game(skorch.NeuralNet):
         return torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16)
 
     def _record(self, name, value):
-        best = min(self.history[:-1, name], default=math.inf) if len(self.history) > 1 else math.inf
         self.history.record(name, value)
-        self.history.record(f"{name}_best", value < best)
+        # Checkpoints of skorch save when the loss they monitor is the best so far.
+        self.history.record(f"{name}_best", value < self._lowest.get(name, math.inf))
+        self._lowest[name] = min(value, self._lowest.get(name, math.inf))
 
     def _diverged(self, player, value):
         return TrainingDivergedError(
@@ -362,14 +378,9 @@ def _overrides(callbacks, *hooks):
     )
 
 
-def _weighted_mean(loss, weight):
-    """Σwl/Σw over events; members' means are added, so that each gets its own gradient."""
-    if loss.ndim == 0:
-        return loss
-    if weight is None:
-        return loss.mean() if loss.ndim == 1 else loss.mean(-1).sum()
-    mean = (weight * loss).sum(-1) / weight.sum(-1)
-    return mean if mean.ndim == 0 else mean.sum()
+def _total(loss, share):
+    """Σwl/Σw over events; the members' means are added, so that each gets its own gradient."""
+    return loss if share is None else torch.dot(loss.flatten(), share.flatten())
 
 
 def _total_weight(batch):
