@@ -1,5 +1,25 @@
 """Simulators, real data and readers."""
 
+from sknuc.datasets._download import clear_data_home, get_data_home
+from sknuc.datasets._hdf5 import HDF5Rows
 from sknuc.datasets._hpge import make_hpge_waveforms
+from sknuc.datasets._legend import (
+    fetch_legend_th228,
+    fetch_legend_waveforms,
+    fetch_th228_waveforms,
+)
+from sknuc.datasets._lh5 import list_lh5, read_lh5
+from sknuc.datasets._majorana import fetch_majorana
 
-__all__ = ["make_hpge_waveforms"]
+__all__ = [
+    "HDF5Rows",
+    "clear_data_home",
+    "fetch_legend_th228",
+    "fetch_legend_waveforms",
+    "fetch_majorana",
+    "fetch_th228_waveforms",
+    "get_data_home",
+    "list_lh5",
+    "make_hpge_waveforms",
+    "read_lh5",
+]
