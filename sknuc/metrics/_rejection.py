@@ -1,0 +1,253 @@
+r"""Background rejection at a fixed signal acceptance.
+
+A cut keeps the events with score :math:`s \ge t`. Its acceptance is the fraction :math:`a(t)` of
+the signal that it keeps, its rejection the fraction :math:`r(t)` of the background that it removes.
+Experiments fix the acceptance (0.9, say), which fixes the threshold, and compare the rejection.
+
+Two samples are finite. The background's leaves a binomial error of :math:`r` at the threshold. The
+signal's leaves the threshold itself uncertain: if :math:`[a_-, a_+]` is the binomial interval
+around the wanted acceptance for the size of the signal sample, then :math:`[t(a_+), t(a_-)]` is an
+interval of the threshold that needs no knowledge of the density (Woodruff), and it moves the
+rejection to :math:`r(t(a_\mp))`. The two are independent; each side is added in quadrature (the
+method of variance estimates recovery):
+
+.. math:: r_+ = r + \sqrt{(r_+^\mathrm{binomial} - r)^2 + (r(t(a_-)) - r)^2}.
+"""
+
+from dataclasses import dataclass
+from numbers import Real
+
+import numpy as np
+from sklearn.isotonic import isotonic_regression
+from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils._param_validation import Interval, validate_params
+from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import assert_all_finite
+
+from ..base import validate_weights
+from ._intervals import CONFIDENCE, binomial_interval, weighted_fraction
+
+__all__ = ["RejectionAtAcceptance", "acceptance_threshold", "rejection_at_acceptance"]
+
+ACCEPTANCE = {"acceptance": [Interval(Real, 0, 1, closed="neither")]}
+
+
+@dataclass(frozen=True)
+class RejectionAtAcceptance:
+    """The background rejection of a cut at a fixed signal acceptance.
+
+    Attributes
+    ----------
+    rejection : float
+        Fraction of the background below the threshold.
+    interval : tuple of float
+        Interval of `rejection` at `confidence_level`; holds the errors of both samples.
+    threshold : float
+        Events with a score of at least this are kept.
+    threshold_interval : tuple of float
+        Interval of `threshold` from the size of the signal sample.
+    acceptance : float
+        Fraction of the signal that is kept. It exceeds the wanted one where scores are tied.
+    confidence_level : float
+    """
+
+    rejection: float
+    interval: tuple[float, float]
+    threshold: float
+    threshold_interval: tuple[float, float]
+    acceptance: float
+    confidence_level: float
+
+
+def _validate_scores(y_score, name="y_score"):
+    y_score = column_or_1d(y_score, dtype=np.float64)
+    assert_all_finite(y_score, input_name=name)
+    return y_score
+
+
+def _thresholds(y_score, weight, acceptances):
+    """Return the highest scores at which the acceptance is at least each of `acceptances`."""
+    score, inverse = np.unique(-y_score, return_inverse=True)
+    kept = np.cumsum(np.bincount(inverse, weights=weight)) / weight.sum()
+    if np.any(weight < 0):
+        kept = isotonic_regression(kept)
+    # Sums of many weights round; an acceptance that is met to 1e-12 is met.
+    index = np.searchsorted(kept, np.asarray(acceptances) - 1e-12)
+    return -score[np.minimum(index, len(score) - 1)]
+
+
+@validate_params(
+    {"y_score": ["array-like"], "sample_weight": ["array-like", None], **ACCEPTANCE},
+    prefer_skip_nested_validation=True,
+)
+def acceptance_threshold(y_score, *, acceptance=0.9, sample_weight=None):
+    """Find the cut that keeps a given fraction of a sample.
+
+    Parameters
+    ----------
+    y_score : array-like of shape (n_events,)
+        Scores of the sample, higher for what is to be kept.
+    acceptance : float, default=0.9
+        Fraction of the weight to keep, in (0, 1).
+    sample_weight : array-like of shape (n_events,), default=None
+        Weights. Negative ones, such as those of side-bands (:func:`sideband_weights`), are allowed
+        while the sum is positive. The acceptance is then no longer a monotonic function of the
+        threshold; its isotonic regression, the nearest monotonic function, takes its place.
+
+    Returns
+    -------
+    threshold : float
+        The highest score at which ``y_score >= threshold`` keeps at least `acceptance`. Tied scores
+        are kept or removed together.
+
+    Raises
+    ------
+    ValueError
+        If a score or a weight is not finite, or the weights do not sum to a positive number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sknuc.metrics import acceptance_threshold
+    >>> acceptance_threshold(np.arange(100), acceptance=0.9)
+    10.0
+    """
+    y_score = _validate_scores(y_score)
+    weight = validate_weights(sample_weight, y_score, allow_negative=True)
+    weight = np.ones(len(y_score)) if weight is None else weight
+    return float(_thresholds(y_score, weight, [acceptance])[0])
+
+
+@validate_params(
+    {
+        "y_true": ["array-like"],
+        "y_score": ["array-like"],
+        "sample_weight": ["array-like", None],
+        **ACCEPTANCE,
+        **CONFIDENCE,
+    },
+    prefer_skip_nested_validation=True,
+)
+def rejection_at_acceptance(
+    y_true,
+    y_score,
+    *,
+    acceptance=0.9,
+    sample_weight=None,
+    pos_label=None,
+    confidence_level=0.68,
+    method="wilson",
+) -> RejectionAtAcceptance:
+    """Compute the background rejection at a fixed signal acceptance.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_events,)
+        Signal or background.
+    y_score : array-like of shape (n_events,)
+        Scores, higher for the signal.
+    acceptance : float, default=0.9
+        Wanted fraction of the signal to keep, in (0, 1).
+    sample_weight : array-like of shape (n_events,), default=None
+        Weights. Negative ones, of side-bands or of Monte-Carlo generators, count with their sign in
+        every sum and with their square in every variance; those of each class must sum to a
+        positive number. The rejection may then fluctuate out of [0, 1] and is not clipped.
+    pos_label : int, float, bool or str, default=None
+        The label of the signal; None for 1 among {0, 1}, {-1, 1} or {False, True}.
+    confidence_level : float, default=0.68
+        The probability that the interval covers the true value.
+    method : {"wilson", "clopper-pearson"}, default="wilson"
+        The binomial interval, see :func:`binomial_interval`. Weighted events enter with their
+        effective number; with negative weights the Gaussian interval is used.
+
+    Returns
+    -------
+    result : RejectionAtAcceptance
+        With the attributes `rejection`, `interval`, `threshold`, `threshold_interval`,
+        `acceptance` and `confidence_level`.
+
+    Raises
+    ------
+    ValueError
+        If `y_true` does not have two classes, `pos_label` is not one of them, a score or weight is
+        not finite, or the weights of a class do not sum to a positive number.
+
+    References
+    ----------
+    .. [1] R. S. Woodruff, "Confidence intervals for medians and other position measures", J. Am.
+       Stat. Assoc. 47 (1952) 635.
+    .. [2] G. Y. Zou and A. Donner, "Construction of confidence limits about effect measures: a
+       general approach", Stat. Med. 27 (2008) 1693.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sknuc.metrics import rejection_at_acceptance
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.repeat([0, 1], 2000)
+    >>> result = rejection_at_acceptance(y, rng.normal(2.0 * y, 1.0), confidence_level=0.95)
+    >>> low, high = result.interval
+    >>> print(f"{low:.2f} to {high:.2f}")  # the normal distribution gives 0.76
+    0.75 to 0.81
+    """
+    y_true = column_or_1d(y_true)
+    y_score = _validate_scores(y_score)
+    check_consistent_length(y_true, y_score)
+    weight = validate_weights(sample_weight, y_score, allow_negative=True)
+    weight = np.ones(len(y_score)) if weight is None else weight
+    signal = _signal(y_true, pos_label)
+
+    w_signal, w_background = weight[signal], weight[~signal]
+    for label, w in (("signal", w_signal), ("background", w_background)):
+        if not w.sum() > 0:
+            raise ValueError(
+                f"sample_weight of the {label} sums to {w.sum():g}; the sum must be positive."
+            )
+    n_effective = w_signal.sum() ** 2 / (w_signal**2).sum()
+    a_low, a_high = binomial_interval(
+        acceptance * n_effective, n_effective, confidence_level=confidence_level, method=method
+    )
+    t, t_low, t_high = _thresholds(y_score[signal], w_signal, [acceptance, a_high, a_low])
+
+    background = y_score[~signal]
+    rejection, _, (low, high) = weighted_fraction(
+        background < t, w_background, confidence_level=confidence_level, method=method
+    )
+    shift_low, shift_high = (
+        w_background[background < edge].sum() / w_background.sum() - rejection
+        for edge in (t_low, t_high)
+    )
+    return RejectionAtAcceptance(
+        rejection=rejection,
+        interval=(
+            rejection - float(np.hypot(rejection - low, shift_low)),
+            rejection + float(np.hypot(high - rejection, shift_high)),
+        ),
+        threshold=float(t),
+        threshold_interval=(float(t_low), float(t_high)),
+        acceptance=float(w_signal[y_score[signal] >= t].sum() / w_signal.sum()),
+        confidence_level=float(confidence_level),
+    )
+
+
+def _signal(y_true, pos_label):
+    """Return the mask of the signal."""
+    kind, classes = type_of_target(y_true, input_name="y_true"), np.unique(y_true)
+    if kind != "binary" or len(classes) != 2:
+        raise ValueError(
+            "The 'y_true' parameter of rejection_at_acceptance must hold two classes, signal and "
+            f"background. Got {len(classes)} ({kind}): {classes[:5].tolist()} instead."
+        )
+    if pos_label is None:
+        if classes.tolist() not in ([0, 1], [-1, 1]):
+            raise ValueError(
+                "The 'pos_label' parameter of rejection_at_acceptance must name the signal when "
+                f"the classes are not {{0, 1}} or {{-1, 1}}. Got None with {classes.tolist()}."
+            )
+        pos_label = 1
+    if pos_label not in classes.tolist():
+        raise ValueError(
+            f"The 'pos_label' parameter of rejection_at_acceptance must be one of "
+            f"{classes.tolist()}. Got {pos_label!r} instead."
+        )
+    return y_true == pos_label
