@@ -57,7 +57,7 @@ def list_lh5(path, group=None):
         else:
             shape = None
         if shape is not None:
-            contents[node.name.strip("/")] = Bunch(
+            contents[_name(node)] = Bunch(
                 datatype=_attribute(node, "datatype"),
                 shape=shape,
                 dtype=dtype,
@@ -174,6 +174,10 @@ def read_lh5(path, group=None, *, columns=None, start=0, stop=None, lazy=False):
         )
 
 
+def _name(node):
+    return node.name.strip("/") or "/"
+
+
 def _attribute(node, name):
     value = node.attrs.get(name)
     return value.decode() if isinstance(value, bytes) else value
@@ -206,7 +210,7 @@ def _tables(group):
     names = []
     for child in (require(group, name) for name in group):
         if _is_table(child):
-            names.append(child.name.strip("/"))
+            names.append(_name(child))
         elif isinstance(child, h5py.Group) and not _datatype(child).startswith("array"):
             names += _tables(child)
     return names
@@ -254,7 +258,7 @@ def _select(node, names):
         }
         if not found:
             raise KeyError(
-                f"{node.name.strip('/')} of {node.file.filename} has no column {name!r}. "
+                f"{_name(node)} of {node.file.filename} has no column {name!r}. "
                 f"Its columns are: {', '.join(columns)}."
             )
         selected |= found
@@ -273,7 +277,7 @@ def _n_rows(node, columns):
     if len(lengths) > 1:
         (first, a), (second, b) = list(lengths.items())[:2]
         raise ValueError(
-            f"{node.name.strip('/')} of {node.file.filename} is no table: its column {a!r} has "
+            f"{_name(node)} of {node.file.filename} is no table: its column {a!r} has "
             f"{first} rows, and {b!r} has {second}."
         )
     return next(iter(lengths), 0)
@@ -297,7 +301,7 @@ def _lazy(path, column, start, stop):
     if not isinstance(column, h5py.Dataset) or not column.shape:
         raise _unsupported(path, column, " lazily")
     return HDF5Rows(
-        [(path, start, stop)], column.name.strip("/"), column.shape[1:], column.dtype, column.chunks
+        [(path, start, stop)], _name(column), column.shape[1:], column.dtype, column.chunks
     )
 
 
@@ -306,6 +310,6 @@ def _unsupported(path, column, how=""):
     codec = _attribute(column, "codec")
     encoding = f", encoded by {codec}: decode it with legend-pydataobj" if codec else ""
     return ValueError(
-        f"Cannot read {column.name.strip('/')!r} of {path}{how}: it is of type {kind}{encoding}. "
+        f"Cannot read {_name(column)!r} of {path}{how}: it is of type {kind}{encoding}. "
         "Leave it out with the 'columns' parameter of read_lh5."
     )
