@@ -1,0 +1,372 @@
+r"""The whole analysis of one germanium waveform in one compiled pass (see `PulseShapeFeatures`).
+
+A waveform is read once. Its baseline-subtracted, pole-zero-corrected samples :math:`y_n` and their
+running sum :math:`S_n = \sum_{k<n} y_k` then stay in the processor's cache, where each filter is a
+difference of running sums; only the filter that finds the start of the pulse, the smoothing of
+the current and the cusp filter are weighted sums.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+__all__ = ["FEATURES", "Lengths", "pulse_shape_rows"]
+
+# Without NaN (validated) sums may be reordered and maxima vectorised; the order is fixed when the
+# kernel is compiled and does not depend on threads.
+_FAST = {"nnan", "nsz", "reassoc", "contract"}
+
+FEATURES = (
+    "energy",
+    "energy_max",
+    "energy_cusp",
+    "t0",
+    "t50",
+    "rise_time",
+    "current",
+    "a_over_e",
+    "drift_time",
+    "late_charge",
+    "tail_slope",
+    "tail_noise",
+    "baseline",
+    "baseline_slope",
+    "baseline_noise",
+    "saturated",
+    "pileup",
+    "no_pulse",
+    "truncated",
+)
+
+
+class Lengths(NamedTuple):
+    """Lengths in samples."""
+
+    baseline: int
+    rise: int
+    flat: int
+    pickoff: int
+    t0_fall: int
+    current: int
+    drift: int
+    drift_flat: int
+    late: int
+    tail: int
+
+
+@njit(fastmath=_FAST, cache=True, error_model="numpy")
+def _fast_filter(y, total, weights, fall, out):
+    """Weighted mean of the last samples less the mean of the `fall` samples before them."""
+    rise = len(weights)
+    first = rise + fall - 1
+    for n in range(min(first, len(y))):
+        out[n] = 0.0
+    for n in range(first, len(y)):
+        out[n] = (total[n + 1 - rise - fall] - total[n + 1 - rise]) / fall
+    for k in range(rise):
+        w = weights[k]
+        for n in range(first, len(y)):
+            out[n] += w * y[n - k]
+
+
+@njit(fastmath=_FAST, cache=True, error_model="numpy")
+def _max_trapezoid(total, rise, flat):
+    top = -np.inf
+    for n in range(2 * rise + flat, len(total)):
+        v = (total[n] - total[n - rise]) - (total[n - rise - flat] - total[n - 2 * rise - flat])
+        top = max(top, v)
+    return top / rise
+
+
+@njit(fastmath=_FAST, cache=True, error_model="numpy")
+def _extremum(f, first, stop):
+    top = -np.inf
+    for n in range(first, stop):
+        top = max(top, f[n])
+    return top
+
+
+@njit(fastmath=_FAST, cache=True, error_model="numpy")
+def _rms(f, first, stop):
+    square = 0.0
+    for n in range(first, stop):
+        square += f[n] * f[n]
+    return np.sqrt(square / max(stop - first, 1))
+
+
+@njit(fastmath=_FAST, cache=True, error_model="numpy")
+def _scatter(x, first, stop):
+    """Standard deviation of samples."""
+    n = stop - first
+    mean = 0.0
+    for k in range(first, stop):
+        mean += x[k]
+    mean /= n
+    square = 0.0
+    for k in range(first, stop):
+        square += (x[k] - mean) ** 2
+    return np.sqrt(square / max(n - 1, 1))
+
+
+@njit(fastmath=_FAST, cache=True, error_model="numpy")
+def _line_fit(y, first, stop):
+    """Slope per sample and standard deviation of the residuals of a straight-line fit."""
+    n = stop - first
+    mean = 0.0
+    for k in range(first, stop):
+        mean += y[k]
+    mean /= n
+    centre = first + 0.5 * (n - 1)
+    sxy = 0.0
+    syy = 0.0
+    for k in range(first, stop):
+        d = y[k] - mean
+        sxy += (k - centre) * d
+        syy += d * d
+    sxx = n * (n * n - 1.0) / 12.0
+    slope = sxy / sxx
+    return slope, np.sqrt(max(syy - slope * sxy, 0.0) / (n - 2))
+
+
+@njit(fastmath=_FAST, cache=True, error_model="numpy")
+def _current_maximum(current, phases, smooth):
+    """Maximum of the smoothed, up-sampled current; `phases` are the filter's taps per phase."""
+    n_phases, n_taps = phases.shape
+    n = len(current) - n_taps + 1
+    top = -np.inf
+    for p in range(n_phases):
+        for a in range(n):
+            smooth[a] = 0.0
+        for d in range(n_taps):
+            w = phases[p, d]
+            for a in range(n):
+                smooth[a] += w * current[a + d]
+        top = max(top, _extremum(smooth, 0, n))
+    return top
+
+
+@njit(cache=True, error_model="numpy")
+def _crossing(y, threshold, n):
+    """Walk back from sample `n`: where `y` rises through `threshold`, between two samples."""
+    while n > 0 and not (y[n - 1] < threshold <= y[n]):
+        n -= 1
+    if n == 0:
+        return np.nan
+    return n - 1 + (threshold - y[n - 1]) / (y[n] - y[n - 1])
+
+
+@njit(cache=True, error_model="numpy")
+def _baseline_drift(x, n_samples, mean):
+    """Slope per sample of the first samples, and its error from eight parts of them.
+
+    Slow noise makes neighbouring samples alike, so that the scatter of single samples says
+    little about the error of a slope.
+    """
+    n_part = n_samples // 8
+    if n_part == 0:
+        return 0.0, 0.0
+    sxy = 0.0
+    syy = 0.0
+    for p in range(8):
+        d = 0.0
+        for k in range(p * n_part, (p + 1) * n_part):
+            d += x[k] - mean
+        d /= n_part
+        sxy += (p - 3.5) * d
+        syy += d * d
+    # Sums over p of (p - 3.5)^2 = 42; two parameters are fitted to eight means.
+    error = np.sqrt(max(syy - sxy * sxy / 42.0, 0.0) / 6.0 / 42.0)
+    return sxy / 42.0 / n_part, error / n_part
+
+
+@njit(cache=True, error_model="numpy")
+def _t0(f, y, total, top, level, rise, fall):
+    """First sample of the pulse: back from the maximum of the filter to its noise.
+
+    LEGEND's front window has the weights 2 (R - k) / R^2, which sum to 1 + 1/R.
+    """
+    first = rise + fall - 1
+    n = first
+    while f[n] != top:
+        n += 1
+    later = np.inf
+    while n >= first:
+        rear = (total[n + 1 - rise] - total[n + 1 - rise - fall]) / fall
+        value = f[n] + (f[n] + rear) / rise
+        if value < level <= later:
+            return n + 1
+        later = value
+        n -= 1
+    return -1
+
+
+@njit(fastmath=_FAST, cache=True, error_model="numpy")
+def _cusp_energy(y, cusp, end, flat):
+    """Difference of two weighted means, with most weight next to the flat gap between them."""
+    late = 0.0
+    early = 0.0
+    for k in range(len(cusp)):
+        late += cusp[k] * y[end + k]
+        early += cusp[k] * y[end - flat - 1 - k]
+    return late - early
+
+
+@njit(cache=True, error_model="numpy")
+def _pulse_shape(x, y, total, f, current, smooth, out, n, weights, phases, cusp, scalars):
+    """Fill one row of the table; `x` holds the samples, everything else is scratch or settings."""
+    period, pole_zero_gain, low, high, threshold, fill = scalars
+    n_samples = len(x)
+    out[:] = fill
+
+    baseline = 0.0
+    for k in range(n.baseline):
+        baseline += x[k] - x[0]
+    baseline = x[0] + baseline / n.baseline
+    noise = _scatter(x, 0, n.baseline)
+    slope, slope_error = _baseline_drift(x, n.baseline, baseline)
+    lowest = x[0]
+    highest = x[0]
+    charge = 0.0
+    total[0] = 0.0
+    for k in range(n_samples):
+        v = x[k]
+        lowest = min(lowest, v)
+        highest = max(highest, v)
+        v -= baseline
+        y[k] = v + pole_zero_gain * charge
+        charge += v
+        total[k + 1] = total[k] + y[k]
+
+    # Below this, differences are rounding errors.
+    tiny = 1e-9 * max(abs(lowest), abs(highest))
+    # What is left of an earlier pulse falls: significantly, and by more than the noise.
+    drop = -slope * n.baseline
+    pileup = drop > threshold * slope_error * n.baseline and drop > noise and drop > tiny
+    energy_max = _max_trapezoid(total, n.rise, n.flat)
+    out[1] = energy_max
+    out[12] = baseline
+    out[13] = slope * 1e3 / period
+    out[14] = noise
+    out[15] = 1.0 if lowest <= low or highest >= high else 0.0
+
+    # The quietest quarter of the baseline, so that an early pulse in it does not hide others.
+    first = len(weights) + n.t0_fall - 1
+    _fast_filter(y, total, weights, n.t0_fall, f)
+    quarter = (n.baseline - first) // 4
+    filter_noise = noise
+    if quarter >= 8:
+        filter_noise = np.inf
+        for q in range(4):
+            start = first + q * quarter
+            filter_noise = min(filter_noise, _rms(f, start, start + quarter))
+    top = _extremum(f, first, n_samples)
+    detection = max(threshold * filter_noise, tiny)
+    if not top > detection:
+        out[16] = 1.0 if pileup else 0.0
+        out[17] = 1.0
+        out[18] = 0.0
+        return
+    out[17] = 0.0
+
+    # A waveform without noise starts where the filter has reached 1e-4 of its maximum.
+    level = max(_scatter(x, n.baseline - max(n.baseline // 8, 1), n.baseline), 1e-4 * top)
+    t0 = _t0(f, y, total, top, level, len(weights), n.t0_fall)
+    if t0 < 0:
+        out[16] = 1.0 if pileup else 0.0
+        out[18] = 1.0
+        return
+    out[3] = t0 * period
+    truncated = False
+
+    before = t0 - n.drift // 4
+    if before > first:
+        pileup = pileup or _extremum(f, first, before) > detection
+    # A step is seen by the fast filter for the length of its rear window.
+    after = t0 + n.drift + n.drift_flat
+    if after < n_samples:
+        pileup = pileup or _extremum(f, after, n_samples) > detection
+    out[16] = 1.0 if pileup else 0.0
+
+    end = t0 + n.rise + n.pickoff + 1
+    if end <= n_samples and end - 2 * n.rise - n.flat >= 0:
+        late = total[end] - total[end - n.rise]
+        early = total[end - n.rise - n.flat] - total[end - 2 * n.rise - n.flat]
+        out[0] = (late - early) / n.rise
+    else:
+        truncated = True
+
+    half = len(cusp)
+    end = t0 + n.pickoff
+    if end + half <= n_samples and end - n.flat - half >= 0:
+        out[2] = _cusp_energy(y, cusp, end, n.flat)
+    else:
+        truncated = True
+
+    if t0 + n.current + 1 <= n_samples:
+        n_taps = phases.shape[1]
+        pad = n_taps // 2
+        # The current at either end of the window is continued: no step is made there.
+        for k in range(len(current)):
+            a = t0 + min(max(k - pad, 0), n.current - 1)
+            current[k] = y[a + 1] - y[a]
+        out[6] = _current_maximum(current, phases, smooth)
+        if out[0] > 0.0:
+            out[7] = out[6] / out[0]
+    else:
+        truncated = True
+
+    end = t0 + 2 * n.drift + n.drift_flat + 1
+    if end <= n_samples:
+        late = total[end] - total[end - n.drift]
+        early = total[end - n.drift - n.drift_flat] - total[end - 2 * n.drift - n.drift_flat]
+        if energy_max > 0.0:
+            out[8] = (late - early) / energy_max * period
+    else:
+        truncated = True
+
+    if energy_max > 0.0:
+        t99 = t0
+        while t99 < n_samples - 1 and not (y[t99] <= 0.99 * energy_max < y[t99 + 1]):
+            t99 += 1
+        if t99 < n_samples - 1:
+            t99 += 1
+            t90 = _crossing(y, 0.9 * energy_max, t99)
+            t50 = _crossing(y, 0.5 * energy_max, t99)
+            t10 = _crossing(y, 0.1 * energy_max, t99)
+            if not np.isnan(t50):
+                out[4] = t50 * period
+            if not np.isnan(t90 - t10):
+                out[5] = (t90 - t10) * period
+            t80 = _crossing(y, 0.8 * energy_max, t99)
+            if not np.isnan(t80):
+                begin = int(np.ceil(t80))
+                end = begin + 2 * n.late
+                if end <= n_samples:
+                    late = total[end] - total[end - n.late]
+                    early = total[end - n.late] - total[begin]
+                    out[9] = (late - early) / energy_max * period
+                else:
+                    truncated = True
+
+    begin = t0 + n.tail
+    if n_samples - begin >= 3:
+        slope, scatter = _line_fit(y, begin, n_samples)
+        out[10] = slope * 1e3 / period
+        out[11] = scatter
+    else:
+        truncated = True
+    out[18] = 1.0 if truncated else 0.0
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def pulse_shape_rows(X, out, n, weights, phases, cusp, scalars):
+    """Fill the rows of `out`, in the order of `FEATURES`."""
+    n_samples = X.shape[1]
+    y = np.empty(n_samples)
+    f = np.empty(n_samples)
+    total = np.empty(n_samples + 1)
+    current = np.empty(n.current + phases.shape[1] - 1)
+    smooth = np.empty(n.current)
+    for i in range(len(X)):
+        _pulse_shape(X[i], y, total, f, current, smooth, out[i], n, weights, phases, cusp, scalars)
