@@ -189,7 +189,7 @@ def _fit_band(aoe, edges):
             f"{edges[1]:.0f} keV; a band needs 100. Lower 'n_bands' or take more data."
         )
     mode, width = _half_sample_mode(aoe)
-    return fit_peak(aoe, window=(mode - 12 * width, mode + 8 * width), shape="tail")
+    return fit_peak(aoe, window=(mode - 12 * width, mode + 8 * width))
 
 
 def _half_sample_mode(x):
