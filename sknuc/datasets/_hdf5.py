@@ -127,6 +127,19 @@ class HDF5Rows:
     shape : tuple of int
     dtype : numpy dtype
     ndim : int
+
+    Examples
+    --------
+    >>> import h5py, os, tempfile
+    >>> from sknuc.datasets import HDF5Rows
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "a.h5")
+    ...     with h5py.File(path, "w") as file:
+    ...         file["wave"] = [[0, 1], [2, 3], [4, 5]]
+    ...     waves = HDF5Rows([(path, 1, 3)], "wave", (2,), "int64")
+    ...     waves.shape, waves[[1, 0]]
+    ((2, 2), array([[4, 5],
+           [2, 3]]))
     """
 
     def __init__(self, sources, name, shape, dtype, chunks=None):

@@ -18,12 +18,18 @@ from sklearn.utils import Bunch, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.parallel import Parallel, delayed
 
+from sknuc.datasets._hpge_truth import (
+    CLASSES,
+    draw,
+    draw_classes,
+    draw_energies,
+    draw_radii,
+    draw_sites,
+)
 from sknuc.datasets._noise import N_POLES, noise_filter
 from sknuc.datasets._pulses import REACH, add_pulses, filter_noise, gaussian_taps
 
 __all__ = ["make_hpge_waveforms"]
-
-CLASSES = ("single_site", "multi_site", "surface_alpha")
 
 # Events per random stream: small enough for the cache of a core.
 _BLOCK = 64
@@ -54,10 +60,7 @@ volume) and surface_alpha (uniform on the surface around the contact, with delay
         "delayed_fraction": [tuple, Real],
         "release_time": [tuple, Real],
         "smoothing": [Interval(Real, 0, None, closed="left")],
-        "decay_time": [
-            Interval(Real, 0, None, closed="right"),
-            Interval(Real, 0, None, closed="neither"),
-        ],
+        "decay_time": [Interval(Real, 0, None, closed="right")],
         "white_noise": [Interval(Real, 0, None, closed="left")],
         "pink_noise": [Interval(Real, 0, None, closed="left")],
         "baseline_length": [Interval(Real, 0, None, closed="left"), None],
@@ -188,7 +191,7 @@ def make_hpge_waveforms(
             surface alphas), ``release_time`` (ns, NaN without), ``saturated`` (bool), each of
             shape (n_samples,), and ``site_radius`` (mm) and ``site_fraction`` of shape
             (n_samples, max_sites), NaN for sites that do not exist.
-        frame : DataFrame of shape (n_samples, n_columns)
+        frame : DataFrame of shape (n_samples, n_columns) or None
             Truth and target, when ``as_frame=True``.
         sampling_period : float
             In ns.
@@ -240,15 +243,15 @@ def make_hpge_waveforms(
     truth_seed, *block_seeds = seed.spawn(1 + math.ceil(n_samples / _BLOCK))
     rng = np.random.Generator(np.random.PCG64DXSM(truth_seed))
 
-    target = _draw_classes(rng, n_samples, weights)
-    site_counts, fractions = _draw_sites(rng, target, n_sites, min_site_fraction)
-    radii = _draw_radii(rng, target, fractions.shape[1], contact_radius, detector_radius)
-    energies = _draw_energies(rng, n_samples, energy, energy_distribution)
+    target = draw_classes(rng, n_samples, weights)
+    site_counts, fractions = draw_sites(rng, target, n_sites, min_site_fraction)
+    radii = draw_radii(rng, target, fractions.shape[1], contact_radius, detector_radius)
+    energies = draw_energies(rng, n_samples, energy, energy_distribution)
     t0 = rng.uniform(baseline_length - t0_jitter, baseline_length + t0_jitter, n_samples)
     alpha = target == 2
-    a = _draw(rng, n_samples, "delayed_fraction", delayed_fraction, 0, 1)
+    a = draw(rng, n_samples, "delayed_fraction", delayed_fraction, 0, 1)
     a = np.where(alpha, a, 0.0)
-    release = _draw(rng, n_samples, "release_time", release_time, 0, np.inf, open_low=True)
+    release = draw(rng, n_samples, "release_time", release_time, 0, np.inf, open_low=True)
 
     filter_ = noise_filter(gain * white_noise, gain * pink_noise, waveform_length)
     taps, oversampling = gaussian_taps(smoothing, sampling_period, contact_radius / drift_velocity)
@@ -309,17 +312,15 @@ def make_hpge_waveforms(
         release_time=np.where(alpha, release, np.nan),
         saturated=saturated,
     )
-    bunch = Bunch(
+    return Bunch(
         data=data,
         target=target,
         target_names=np.array(CLASSES),
         truth=truth,
+        frame=_truth_frame(truth, target) if as_frame else None,
         sampling_period=float(sampling_period),
         DESCR=_DESCR,
     )
-    if as_frame:
-        bunch.frame = _truth_frame(truth, target)
-    return bunch
 
 
 def _truth_frame(truth, target):
@@ -329,82 +330,3 @@ def _truth_frame(truth, target):
     for name in ("site_radius", "site_fraction"):
         columns |= {f"{name}_{i}": column for i, column in enumerate(truth[name].T)}
     return pd.DataFrame(columns | {"target": target})
-
-
-def _bounds(name, value, low, high, open_low=False):
-    """Return the range that a parameter gives, checked to lie within [low, high]."""
-    value = value if isinstance(value, tuple) else (value, value)
-    if (
-        len(value) != 2
-        or not all(isinstance(v, Real) and not isinstance(v, bool) for v in value)
-        or not low <= value[0] <= value[1] <= high
-        or (open_low and value[0] == low)
-        or not all(math.isfinite(v) for v in value)
-    ):
-        raise ValueError(
-            f"The {name!r} parameter of make_hpge_waveforms must be a number or a range "
-            f"(low, high) with low <= high within {'(' if open_low else '['}{low}, {high}]. "
-            f"Got {value!r} instead."
-        )
-    return value
-
-
-def _draw(rng, n_samples, name, value, low, high, open_low=False):
-    return rng.uniform(*_bounds(name, value, low, high, open_low), n_samples)
-
-
-def _draw_energies(rng, n_samples, energy, distribution):
-    if isinstance(energy, np.ndarray):
-        if energy.shape != (n_samples,) or not np.all(np.isfinite(energy) & (energy >= 0)):
-            raise ValueError(
-                "The 'energy' parameter of make_hpge_waveforms must, as an array, hold one finite "
-                f"energy >= 0 for each of the {n_samples} events. Got {energy!r} instead."
-            )
-        return energy.astype(np.float64)
-    if distribution == "log_uniform":
-        low, high = _bounds("energy", energy, 0, np.inf, open_low=True)
-        return np.exp(rng.uniform(math.log(low), math.log(high), n_samples))
-    return _draw(rng, n_samples, "energy", energy, 0, np.inf)
-
-
-def _draw_classes(rng, n_samples, weights):
-    weights = np.ones(len(CLASSES)) if weights is None else np.asarray(weights, dtype=np.float64)
-    if (
-        weights.shape != (len(CLASSES),)
-        or not np.all(np.isfinite(weights) & (weights >= 0))
-        or weights.sum() == 0
-    ):
-        raise ValueError(
-            "The 'weights' parameter of make_hpge_waveforms must be three finite numbers >= 0 "
-            f"that are not all zero, for {', '.join(CLASSES)}. Got {weights.tolist()} instead."
-        )
-    edges = np.rint(n_samples * np.cumsum(weights) / weights.sum()).astype(int)
-    return rng.permutation(np.repeat(np.arange(len(CLASSES)), np.diff(edges, prepend=0)))
-
-
-def _draw_sites(rng, target, n_sites, min_fraction):
-    """Numbers of sites, and shares of the energy that are uniform beyond the least one."""
-    low, high = _bounds("n_sites", n_sites, 2, np.inf)
-    if not (isinstance(low, Integral) and isinstance(high, Integral)):
-        raise ValueError(
-            "The 'n_sites' parameter of make_hpge_waveforms must be whole numbers. "
-            f"Got {n_sites!r} instead."
-        )
-    if high * min_fraction > 1:
-        raise ValueError(
-            "The 'min_site_fraction' parameter of make_hpge_waveforms must be at most 1 / "
-            f"{high} for events of {high} sites. Got {min_fraction} instead."
-        )
-    counts = np.where(target == 1, rng.integers(low, high + 1, len(target)), 1)
-    shares = rng.standard_exponential((len(target), high))
-    shares[np.arange(high) >= counts[:, None]] = 0.0
-    shares /= shares.sum(axis=1, keepdims=True)
-    least = np.where(counts > 1, min_fraction, 0.0)[:, None]
-    return counts, np.where(shares > 0, least, 0.0) + (1 - counts[:, None] * least) * shares
-
-
-def _draw_radii(rng, target, max_sites, contact_radius, detector_radius):
-    """Distances from the contact: uniform in the volume, alphas uniform on the surface."""
-    power = np.where(target == 2, 2.0, 3.0)[:, None]
-    low, high = contact_radius**power, detector_radius**power
-    return (low + (high - low) * rng.random((len(target), max_sites))) ** (1 / power)

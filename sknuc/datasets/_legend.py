@@ -93,6 +93,12 @@ def fetch_legend_th228(*, as_frame=False, data_home=None, download_if_missing=Tr
     ------
     OSError
         If the file is not there and cannot be fetched, or is damaged.
+
+    Examples
+    --------
+    >>> from sknuc.datasets import fetch_legend_th228
+    >>> table = fetch_legend_th228(as_frame=True)  # doctest: +SKIP
+    >>> (table.frame["A_max"] / table.frame["cuspEmax"]).median()  # doctest: +SKIP
     """
     path = fetch_file(LEGEND["th228"], data_home, download_if_missing=download_if_missing)
     table = read_lh5(path, "ch1104000/dsp")
@@ -157,6 +163,13 @@ def fetch_legend_waveforms(
     ------
     OSError
         If a file is not there and cannot be fetched, or is damaged.
+
+    Examples
+    --------
+    >>> from sknuc.datasets import fetch_legend_waveforms
+    >>> events = fetch_legend_waveforms("ch1084804")  # doctest: +SKIP
+    >>> events.data.shape, len(events.dsp["trapEmax"])  # doctest: +SKIP
+    ((10, 8192), 10)
     """
     tiers = ("raw", "dsp", "hit")
     paths = {
@@ -221,6 +234,12 @@ def fetch_th228_waveforms(*, data_home=None, download_if_missing=True):
         If fcio is not installed.
     OSError
         If the file is not there and cannot be fetched, or is damaged.
+
+    Examples
+    --------
+    >>> from sknuc.datasets import fetch_th228_waveforms
+    >>> fetch_th228_waveforms().data.shape  # doctest: +SKIP
+    (1000, 1836)
     """
     try:
         from fcio import fcio_open

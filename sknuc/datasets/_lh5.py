@@ -44,6 +44,18 @@ def list_lh5(path, group=None):
         If the file is missing, truncated, corrupted or no HDF5.
     KeyError
         If there is no such group.
+
+    Examples
+    --------
+    >>> import h5py, os, tempfile
+    >>> from sknuc.datasets import list_lh5
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "a.h5")
+    ...     with h5py.File(path, "w") as file:
+    ...         file["dsp/A_max"] = [1.5, 2.5, 3.5]
+    ...     contents = list_lh5(path)
+    >>> {name: item.shape for name, item in contents.items()}
+    {'dsp': (3,), 'dsp/A_max': (3,)}
     """
     contents = {}
 

@@ -126,6 +126,12 @@ def fetch_majorana(
     ----------
     .. [1] I. J. Arnquist et al. (MAJORANA), "Majorana Demonstrator Data Release for AI/ML
        Applications", arXiv:2308.10856 (2023).
+
+    Examples
+    --------
+    >>> from sknuc.datasets import fetch_majorana
+    >>> events = fetch_majorana("MJD_Train_0", target="psd_label_low_avse")  # doctest: +SKIP
+    >>> X, y = events.data[:1000], events.target[:1000]  # doctest: +SKIP
     """
     names = [files] if isinstance(files, str) else list(files)
     names = [str(name).removesuffix(".hdf5") for name in names]
