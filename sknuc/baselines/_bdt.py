@@ -28,6 +28,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_monotonic_cst, check_is_fitted
+from threadpoolctl import ThreadpoolController
 from tqdm.auto import tqdm
 
 from sknuc.base import validate_events
@@ -50,6 +51,9 @@ BLOCK_BYTES = 2**26
 # Threads wait for each other after every level of a tree; on a busy machine this costs more than
 # it gains for fewer values (events × features) per thread.
 VALUES_PER_THREAD = 100_000
+
+# The OpenMP libraries loaded so far, xgboost's among them.
+OPENMP = ThreadpoolController().select(user_api="openmp")
 
 
 class _Progress(xgb.callback.TrainingCallback):
@@ -146,7 +150,6 @@ class _BaseBDT(BaseEstimator):
             "subsample": self.subsample,
             "colsample_bynode": self.max_features,
             "max_bin": self.max_bins,
-            "nthread": self._n_threads(X),
             "device": self.device,
             "seed": random_state.randint(np.iinfo(np.int32).max),
             "disable_default_eval_metric": signed,
@@ -174,36 +177,35 @@ class _BaseBDT(BaseEstimator):
                 y[rows],
                 weight=None if signed else part(weight, rows),
                 max_bin=self.max_bins,
-                nthread=params["nthread"],
                 ref=ref,
             )
 
-        dtrain = matrix(train)
-        callbacks, evals, history, metric = [], [], {}, None
+        callbacks, metric, history = [], None, {}
         if self.early_stopping:
-            evals = [(matrix(validation, ref=dtrain), "validation")]
-            if signed:
-                metric = signed_metric(loss, y[validation], weight[validation])
             callbacks.append(
                 xgb.callback.EarlyStopping(
                     rounds=self.n_iter_no_change, min_delta=self.tol, save_best=True
                 )
             )
+            if signed:
+                metric = signed_metric(loss, y[validation], weight[validation])
         if self.verbose:
             callbacks.append(_Progress(self.max_iter, type(self).__name__))
-        booster = xgb.train(
-            params,
-            dtrain,
-            self.max_iter,
-            obj=signed_objective(loss, y[train], weight[train]) if signed else None,
-            evals=evals,
-            evals_result=history,
-            custom_metric=metric,
-            callbacks=callbacks,
-            verbose_eval=False,
-        )
+        with self._threads(X):
+            dtrain = matrix(train)
+            booster = xgb.train(
+                params,
+                dtrain,
+                self.max_iter,
+                obj=signed_objective(loss, y[train], weight[train]) if signed else None,
+                evals=[(matrix(validation, dtrain), "validation")] if self.early_stopping else [],
+                evals_result=history,
+                custom_metric=metric,
+                callbacks=callbacks,
+                verbose_eval=False,
+            )
         # A booster on its training device could not be loaded, or be fed from memory, elsewhere.
-        booster.set_param({"device": "cpu", "nthread": _openmp_effective_n_threads(self.n_jobs)})
+        booster.set_param({"device": "cpu"})
         self.booster_ = booster
         self.n_iter_ = booster.num_boosted_rounds()
         self.validation_loss_ = (
@@ -215,10 +217,10 @@ class _BaseBDT(BaseEstimator):
         self.feature_importances_ = gain / gain.sum() if gain.sum() > 0 else gain
         self.expected_value_ = self._contributions(X[:1], interactions=False)[1]
 
-    def _n_threads(self, X):
-        """Return the number of threads for X, the most that each finds enough to do."""
+    def _threads(self, X):
+        """Limit xgboost, in this context, to as many threads as find enough to do."""
         most = _openmp_effective_n_threads(self.n_jobs)
-        return min(most, 1 + X.size // VALUES_PER_THREAD)
+        return OPENMP.limit(limits=min(most, 1 + X.size // VALUES_PER_THREAD))
 
     def _warn_light_weights(self, X, weight, loss):
         """Say so when the scale of the weights, and not the data, forbids every split."""
@@ -242,7 +244,10 @@ class _BaseBDT(BaseEstimator):
 
     def _margin(self, X):
         """Return the margin of validated events with shape (n,) or (n, n_outputs), float64."""
-        margin = self.booster_.inplace_predict(X, predict_type="margin", validate_features=False)
+        with self._threads(X):
+            margin = self.booster_.inplace_predict(
+                X, predict_type="margin", validate_features=False
+            )
         margin = margin.astype(np.float64).reshape(len(X), -1)
         return margin[:, 0] if margin.shape[1] == 1 else margin
 
@@ -254,10 +259,12 @@ class _BaseBDT(BaseEstimator):
         values, base = None, None
         for start in range(0, len(X), block):
             rows = slice(start, start + block)
-            matrix = xgb.DMatrix(X[rows], nthread=self._n_threads(X))
-            part = self.booster_.predict(
-                matrix, pred_contribs=not interactions, pred_interactions=interactions
-            )
+            with self._threads(X):
+                part = self.booster_.predict(
+                    xgb.DMatrix(X[rows]),
+                    pred_contribs=not interactions,
+                    pred_interactions=interactions,
+                )
             # xgboost puts outputs first and the bias last; the field puts outputs last.
             if n_outputs > 1:
                 part = np.moveaxis(part, 1, -1)

@@ -127,8 +127,8 @@ def merge_identical(X, y, sample_weight):
         None stays None where no event appears twice.
     """
     key = _row_hash(X) + np.uint64(31) * _row_hash(y.reshape(len(y), -1))
-    order = np.argsort(key, kind="stable")
-    key, X, y = key[order], X[order], y[order]
+    order = np.argsort(key)
+    key, X, y = key[order], X.take(order, axis=0), y.take(order, axis=0)
     weight = None if sample_weight is None else sample_weight[order]
     # Real data seldom has copies: only rows whose hashes agree are compared.
     same = key[1:] == key[:-1]

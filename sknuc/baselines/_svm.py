@@ -1,0 +1,597 @@
+r"""Support vector machines, with their scaling and their probabilities.
+
+A support vector machine [1]_ minimises :math:`\tfrac12\lVert w\rVert^2 + C\sum_i w_i\,\xi_i` over
+functions :math:`f(x)=\langle w,\phi(x)\rangle+b`, where the inner product of the features
+:math:`\phi` is a kernel. It needs three things around it that are easily got wrong:
+
+* a *scale* for every feature, as the kernel compares distances: the mean and standard deviation of
+  the training events, weighted like the loss;
+* a *size*: the exact problem [2]_ takes :math:`O(n^2)` to :math:`O(n^3)` operations. Up to
+  ``max_exact_samples`` events the kernel is exact; beyond, it is Nyström's [3]_ on ``n_landmarks``
+  landmarks, with the slack squared, see :mod:`sknuc.baselines._nystroem`;
+* a *probability*, which a margin is not. Platt's sigmoid [4]_ is fitted to margins of events that
+  the machine giving them was not trained on.
+"""
+
+from functools import partial
+from numbers import Integral, Real
+
+import numpy as np
+from joblib import Parallel, delayed
+from scipy.optimize import minimize
+from scipy.special import expit, log_expit, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, _fit_context
+from sklearn.model_selection import StratifiedKFold
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, SVR
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from sknuc.base import validate_events
+from sknuc.baselines._data import (
+    center_and_scale,
+    class_weights,
+    encode_labels,
+    merge_identical,
+    training_events,
+    training_labels,
+    training_targets,
+)
+from sknuc.baselines._nystroem import NystroemMachine
+
+__all__ = ["SVMClassifier", "SVMRegressor"]
+
+# Kernel rows that libsvm keeps, in MB.
+CACHE_MB = 500
+
+
+class _BaseSVM(BaseEstimator):
+    """Parameters, scaling and kernel of support vector machines."""
+
+    _parameter_constraints: dict = {
+        "C": [Interval(Real, 0, None, closed="neither")],
+        "kernel": [StrOptions({"linear", "poly", "rbf", "sigmoid"})],
+        "gamma": [StrOptions({"scale", "auto"}), Interval(Real, 0, None, closed="neither")],
+        "degree": [Interval(Integral, 1, None, closed="left")],
+        "coef0": [Interval(Real, None, None, closed="neither")],
+        "max_exact_samples": [Interval(Integral, 0, None, closed="left")],
+        "n_landmarks": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "random_state": ["random_state"],
+        "n_jobs": [Integral, None],
+    }
+
+    def _scale(self, X, weight):
+        """Return the scaler, the scaled events and the kernel's parameters."""
+        scaler = StandardScaler().fit(X, sample_weight=weight)
+        X = scaler.transform(X)
+        gamma = self.gamma
+        if gamma == "auto":
+            gamma = 1 / X.shape[1]
+        elif gamma == "scale":
+            # The features have weighted mean zero; only constant ones lack the variance one.
+            variance = np.average(X**2, axis=0, weights=weight).mean()
+            gamma = 1 / (X.shape[1] * variance) if variance > 0 else 1.0
+        kernel = {
+            "kernel": self.kernel,
+            "gamma": gamma,
+            "degree": self.degree,
+            "coef0": self.coef0,
+        }
+        return scaler, X, kernel
+
+    def _exact(self, n_events):
+        return n_events <= self.max_exact_samples
+
+    def _nystroem(self, X, Y, weight, kernel, seed, epsilon=None):
+        if self.kernel == "linear":
+            kernel = {"kernel": "linear"}
+        elif self.kernel == "rbf":
+            kernel = {"kernel": "rbf", "gamma": kernel["gamma"]}
+        elif self.kernel == "sigmoid":
+            kernel = {k: v for k, v in kernel.items() if k != "degree"}
+        return NystroemMachine(
+            n_landmarks=self.n_landmarks, C=self.C, epsilon=epsilon, random_state=seed, **kernel
+        ).fit(X, Y, np.ones(len(X)) if weight is None else weight)
+
+    def _events(self, X):
+        check_is_fitted(self)
+        return validate_events(self, X, reset=False, dtype=np.float64)
+
+
+class SVMClassifier(ClassifierMixin, _BaseSVM):
+    r"""Support vector machine for two classes and more, with calibrated probabilities.
+
+    The margin :math:`f(x)` of the machine becomes the log-odds :math:`a f(x)+b`, with
+    :math:`a>0`, so that events keep their order. :math:`a` and :math:`b` maximise the likelihood
+    of the margins of a cross-fit: the events are split into folds, and each fold is judged by a
+    machine (its scaling and landmarks included) trained on the others. The machine that is kept is
+    trained on all events. With three classes and more, every class has its :math:`a` and
+    :math:`b`, and the probabilities are normalised. `decision_function`, `predict_proba` and
+    `predict` read the same log-odds and never contradict each other.
+
+    Parameters
+    ----------
+    C : float, default=1.0
+        The price of slack, for an event of weight 1.
+    kernel : {"linear", "poly", "rbf", "sigmoid"}, default="rbf"
+        The kernel, of scaled features.
+    gamma : {"scale", "auto"} or float, default="scale"
+        The coefficient of the kernels "rbf", "poly" and "sigmoid". "scale" is
+        1 / (`n_features` · variance of the scaled features), "auto" is 1 / `n_features`.
+    degree : int, default=3
+        The degree of the kernel "poly".
+    coef0 : float, default=0.0
+        The constant in the kernels "poly" and "sigmoid".
+    max_exact_samples : int, default=10000
+        The largest number of different events for which the kernel is exact. libsvm takes a time
+        of the order of :math:`n^2` to :math:`n^3`: 10,000
+        overlapping events of 20 features take about 10 s with the cross-fit.
+    n_landmarks : int, default=500
+        The number of landmarks of Nyström's method beyond `max_exact_samples`.
+    calibration_folds : int or None, default=5
+        The number of folds of the cross-fit; at most the number of events of the smallest class.
+        None takes the margin itself as the log-odds, without calibration, and trains once. So does
+        a class with one event, which no cross-fit can judge.
+    class_weight : dict, "balanced" or None, default=None
+        The weights of classes, by label, which multiply the weights of events. "balanced" gives all
+        classes the same sum of weights.
+    tol : float, default=1e-3
+        The tolerance of libsvm, for the exact kernel.
+    random_state : int, RandomState instance or None, default=None
+        The seed of the landmarks and of the folds.
+    n_jobs : int or None, default=None
+        The number of folds that are trained at the same time, as threads; None for one.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels, sorted.
+    calibration_ : ndarray of shape (n_outputs, 2)
+        :math:`a` and :math:`b`; one row for two classes, else one per class.
+    n_folds_ : int
+        The number of folds of the cross-fit; 0 where the probabilities are not calibrated.
+    scaler_ : StandardScaler
+        The weighted means and standard deviations of the features.
+    gamma_ : float
+        The coefficient of the kernel.
+    approximation_ : {"exact", "nystroem"}
+        Which machine was trained.
+    svm_ : SVC or NystroemMachine
+        The machine, which reads the output of `scaler_`.
+    n_features_in_ : int
+        The number of features.
+    feature_names_in_ : ndarray of shape (n_features,)
+        The names of features, where `X` is a data frame.
+    input_shape_ : tuple of int
+        The shape of one event.
+
+    See Also
+    --------
+    BDTClassifier : Boosted decision trees.
+    SVMRegressor : Support vector regression.
+
+    Notes
+    -----
+    A weight is a multiplicity: 0 is no event, 2 is the event twice. Negative weights are an error,
+    as the problem is not convex with them. Missing values are an error.
+
+    References
+    ----------
+    .. [1] C. Cortes and V. Vapnik, "Support-vector networks", Machine Learning 20 (1995) 273.
+    .. [2] C.-C. Chang and C.-J. Lin, "LIBSVM: a library for support vector machines", ACM TIST 2
+           (2011) 27.
+    .. [3] C. Williams and M. Seeger, "Using the Nyström method to speed up kernel machines",
+           NeurIPS 13 (2000) 682.
+    .. [4] J. Platt, "Probabilistic outputs for support vector machines", in: Advances in Large
+           Margin Classifiers, MIT Press (1999).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sknuc.baselines import SVMClassifier
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(200, 2))
+    >>> y = np.where(np.hypot(*X.T) < 1, "signal", "background")
+    >>> svm = SVMClassifier(random_state=0).fit(X, y)
+    >>> svm.predict([[0.0, 0.0], [2.0, 2.0]])
+    array(['signal', 'background'], dtype='<U10')
+    >>> svm.approximation_
+    'exact'
+    """
+
+    _parameter_constraints: dict = {
+        **_BaseSVM._parameter_constraints,
+        "calibration_folds": [Interval(Integral, 2, None, closed="left"), None],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+    }
+
+    def __init__(
+        self,
+        *,
+        C=1.0,
+        kernel="rbf",
+        gamma="scale",
+        degree=3,
+        coef0=0.0,
+        max_exact_samples=10000,
+        n_landmarks=500,
+        calibration_folds=5,
+        class_weight=None,
+        tol=1e-3,
+        random_state=None,
+        n_jobs=None,
+    ):
+        self.C = C
+        self.kernel = kernel
+        self.gamma = gamma
+        self.degree = degree
+        self.coef0 = coef0
+        self.max_exact_samples = max_exact_samples
+        self.n_landmarks = n_landmarks
+        self.calibration_folds = calibration_folds
+        self.class_weight = class_weight
+        self.tol = tol
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Train the machine and calibrate its probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+        y : array-like of shape (n_events,)
+            The labels.
+        sample_weight : array-like of shape (n_events,) or None, default=None
+            The weights of events.
+
+        Returns
+        -------
+        self : SVMClassifier
+
+        Raises
+        ------
+        ValueError
+            If `X` has NaN or infinite values, a weight is negative, or fewer than two classes have
+            events.
+        """
+        X, y, weight = training_events(
+            self, X, y, sample_weight, targets=training_labels, dtype=np.float64
+        )
+        self.classes_, codes = encode_labels(self, y)
+        weight = class_weights(self.class_weight, self.classes_, codes, weight)
+        X, codes, weight = merge_identical(X, codes, weight)
+        random_state = check_random_state(self.random_state)
+        machine_seed, fold_seed = random_state.randint(np.iinfo(np.int32).max, size=2)
+        # One decision for all folds, so that the sigmoid belongs to the machine that is kept.
+        train = partial(self._train, exact=self._exact(len(X)), seed=machine_seed)
+        self.scaler_, self.svm_, self.gamma_ = train(X, codes, weight)
+        self.approximation_ = "exact" if self._exact(len(X)) else "nystroem"
+
+        n_outputs = 1 if len(self.classes_) == 2 else len(self.classes_)
+        self.calibration_ = np.tile([1.0, 0.0], (n_outputs, 1))
+        folds = min(self.calibration_folds or 0, np.bincount(codes).min())
+        self.n_folds_ = int(folds) if folds >= 2 else 0
+        if self.n_folds_:
+            margin = self._cross_fit(X, codes, weight, train, fold_seed)
+            for k in range(n_outputs):
+                is_class = codes == (1 if n_outputs == 1 else k)
+                self.calibration_[k] = _platt(margin[:, k], is_class, weight)
+        return self
+
+    def _train(self, X, codes, weight, *, exact, seed):
+        """Return the scaler, the machine and the gamma of these events."""
+        scaler, X, kernel = self._scale(X, weight)
+        if exact:
+            svm = SVC(C=self.C, tol=self.tol, cache_size=CACHE_MB, **kernel)
+            return scaler, svm.fit(X, codes, sample_weight=weight), kernel["gamma"]
+        n_classes = len(self.classes_)
+        signs = np.where(codes[:, None] == np.arange(n_classes), 1.0, -1.0)
+        signs = signs[:, 1:] if n_classes == 2 else signs
+        return scaler, self._nystroem(X, signs, weight, kernel, seed), kernel["gamma"]
+
+    def _cross_fit(self, X, codes, weight, train, seed):
+        """Return the margins (n, n_outputs) of events from machines that have not seen them."""
+
+        def judge(seen, unseen):
+            part = None if weight is None else weight[seen]
+            scaler, svm, _ = train(X[seen], codes[seen], part)
+            return _margin(scaler, svm, X[unseen])
+
+        splits = list(
+            StratifiedKFold(self.n_folds_, shuffle=True, random_state=seed).split(X, codes)
+        )
+        parts = Parallel(n_jobs=self.n_jobs, prefer="threads")(
+            delayed(judge)(*split) for split in splits
+        )
+        margin = np.empty((len(X), parts[0].shape[1]))
+        for (_, unseen), part in zip(splits, parts, strict=True):
+            margin[unseen] = part
+        return margin
+
+    def decision_function(self, X):
+        """Calibrated log-odds of every event, a rising function of the machine's margin.
+
+        The margin itself is ``svm_.decision_function(scaler_.transform(X))``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+
+        Returns
+        -------
+        log_odds : ndarray of shape (n_events,) or (n_events, n_classes)
+            For two classes, of the second one; else of every class against the others.
+        """
+        X = self._events(X)
+        margin = _margin(self.scaler_, self.svm_, X)
+        log_odds = margin * self.calibration_[:, 0] + self.calibration_[:, 1]
+        return log_odds[:, 0] if log_odds.shape[1] == 1 else log_odds
+
+    def predict_proba(self, X):
+        """Probability of every class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+
+        Returns
+        -------
+        proba : ndarray of shape (n_events, n_classes)
+        """
+        log_odds = self.decision_function(X)
+        if log_odds.ndim == 1:
+            return np.column_stack([expit(-log_odds), expit(log_odds)])
+        # The sigmoids, normalised; in logarithms, as all of them may vanish far from the data.
+        return softmax(log_expit(log_odds), axis=1)
+
+    def predict(self, X):
+        """Most probable class of every event.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+
+        Returns
+        -------
+        label : ndarray of shape (n_events,)
+        """
+        log_odds = self.decision_function(X)
+        index = log_odds.argmax(axis=1) if log_odds.ndim == 2 else (log_odds > 0).astype(np.intp)
+        return self.classes_[index]
+
+
+class SVMRegressor(RegressorMixin, _BaseSVM):
+    r"""Support vector regression for one target or several.
+
+    The slack of an event is :math:`\xi=\max(0,|y-f(x)|-\epsilon)`, with targets scaled to mean 0
+    and standard deviation 1 inside; several targets are trained one by one on the same kernel.
+
+    Parameters
+    ----------
+    C : float, default=1.0
+        The price of slack, for an event of weight 1.
+    kernel : {"linear", "poly", "rbf", "sigmoid"}, default="rbf"
+        The kernel, of scaled features.
+    gamma : {"scale", "auto"} or float, default="scale"
+        The coefficient of the kernels "rbf", "poly" and "sigmoid". "scale" is
+        1 / (`n_features` · variance of the scaled features), "auto" is 1 / `n_features`.
+    degree : int, default=3
+        The degree of the kernel "poly".
+    coef0 : float, default=0.0
+        The constant in the kernels "poly" and "sigmoid".
+    epsilon : float, default=0.1
+        The half-width of the tube without slack, in standard deviations of the target.
+    max_exact_samples : int, default=10000
+        The largest number of different events for which the kernel is exact. libsvm takes a time
+        of the order of :math:`n^2` to :math:`n^3`: 10,000
+        noisy events of 20 features take about 5 s per target.
+    n_landmarks : int, default=500
+        The number of landmarks of Nyström's method beyond `max_exact_samples`.
+    tol : float, default=1e-3
+        The tolerance of libsvm, for the exact kernel.
+    random_state : int, RandomState instance or None, default=None
+        The seed of the landmarks.
+    n_jobs : int or None, default=None
+        The number of targets that are trained at the same time, as threads; None for one.
+
+    Attributes
+    ----------
+    target_center_, target_scale_ : ndarray of shape (n_targets,)
+        The weighted mean and standard deviation of every target, in the unit of `y`.
+    n_targets_ : int
+        The number of targets.
+    scaler_ : StandardScaler
+        The weighted means and standard deviations of the features.
+    gamma_ : float
+        The coefficient of the kernel.
+    approximation_ : {"exact", "nystroem"}
+        Which machine was trained.
+    svm_ : list of SVR, one per target, or NystroemMachine
+        The machine, which reads the output of `scaler_`.
+    n_features_in_ : int
+        The number of features.
+    feature_names_in_ : ndarray of shape (n_features,)
+        The names of features, where `X` is a data frame.
+    input_shape_ : tuple of int
+        The shape of one event.
+
+    See Also
+    --------
+    BDTRegressor : Boosted decision trees.
+    SVMClassifier : Support vector machine for classes.
+
+    Notes
+    -----
+    A weight is a multiplicity: 0 is no event, 2 is the event twice. Negative weights are an error,
+    as the problem is not convex with them. Missing values are an error.
+
+    References
+    ----------
+    .. [1] C. Cortes and V. Vapnik, "Support-vector networks", Machine Learning 20 (1995) 273.
+    .. [2] C.-C. Chang and C.-J. Lin, "LIBSVM: a library for support vector machines", ACM TIST 2
+           (2011) 27.
+    .. [3] C. Williams and M. Seeger, "Using the Nyström method to speed up kernel machines",
+           NeurIPS 13 (2000) 682.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sknuc.baselines import SVMRegressor
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.uniform(-2, 2, size=(200, 1))
+    >>> svm = SVMRegressor(C=10, epsilon=0.01).fit(X, np.sin(X[:, 0]))
+    >>> bool(abs(svm.predict([[1.0]])[0] - np.sin(1.0)) < 0.02)
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **_BaseSVM._parameter_constraints,
+        "epsilon": [Interval(Real, 0, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        *,
+        C=1.0,
+        kernel="rbf",
+        gamma="scale",
+        degree=3,
+        coef0=0.0,
+        epsilon=0.1,
+        max_exact_samples=10000,
+        n_landmarks=500,
+        tol=1e-3,
+        random_state=None,
+        n_jobs=None,
+    ):
+        self.C = C
+        self.kernel = kernel
+        self.gamma = gamma
+        self.degree = degree
+        self.coef0 = coef0
+        self.epsilon = epsilon
+        self.max_exact_samples = max_exact_samples
+        self.n_landmarks = n_landmarks
+        self.tol = tol
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.single_output = True
+        tags.target_tags.multi_output = True
+        return tags
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Train the machine.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+        y : array-like of shape (n_events,) or (n_events, n_targets)
+            The targets.
+        sample_weight : array-like of shape (n_events,) or None, default=None
+            The weights of events.
+
+        Returns
+        -------
+        self : SVMRegressor
+
+        Raises
+        ------
+        ValueError
+            If `X` or `y` has NaN or infinite values, or a weight is negative.
+        """
+        X, y, weight = training_events(
+            self, X, y, sample_weight, targets=training_targets, dtype=np.float64
+        )
+        self._one_dimensional = y.ndim == 1
+        X, y, weight = merge_identical(X, y.reshape(len(y), -1), weight)
+        self.n_targets_ = y.shape[1]
+        self.target_center_, self.target_scale_ = center_and_scale(y, weight)
+        y = (y - self.target_center_) / self.target_scale_
+        self.scaler_, X, kernel = self._scale(X, weight)
+        if self._exact(len(X)):
+            svr = partial(
+                SVR, C=self.C, epsilon=self.epsilon, tol=self.tol, cache_size=CACHE_MB, **kernel
+            )
+            self.svm_ = Parallel(n_jobs=self.n_jobs, prefer="threads")(
+                delayed(svr().fit)(X, target, sample_weight=weight) for target in y.T
+            )
+        else:
+            seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+            self.svm_ = self._nystroem(X, y, weight, kernel, seed, epsilon=self.epsilon)
+        self.gamma_ = kernel["gamma"]
+        self.approximation_ = "exact" if self._exact(len(X)) else "nystroem"
+        return self
+
+    def predict(self, X):
+        """Target of every event.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+
+        Returns
+        -------
+        y : ndarray of shape (n_events,) or (n_events, n_targets)
+            In the unit of the targets.
+        """
+        X = self._events(X)
+        X = self.scaler_.transform(X)
+        if self.approximation_ == "exact":
+            y = np.column_stack([svr.predict(X) for svr in self.svm_])
+        else:
+            y = self.svm_.decision_function(X)
+        y = self.target_center_ + self.target_scale_ * y
+        return y[:, 0] if self._one_dimensional else y
+
+
+def _margin(scaler, svm, X):
+    """Return the margins of raw events with shape (n, n_outputs)."""
+    return svm.decision_function(scaler.transform(X)).reshape(len(X), -1)
+
+
+def _platt(margin, is_class, weight):
+    """Fit the sigmoid :math:`1/(1+e^{-(a f+b)})` with :math:`a>0` to margins.
+
+    As in [4]_, a class of weight :math:`N` counts as :math:`(N+1)/(N+2)` and not as certain, so
+    that separable margins have a finite slope.
+    """
+    weight = np.ones(len(margin)) if weight is None else weight
+    n_in, n_out = weight[is_class].sum(), weight[~is_class].sum()
+    target = np.where(is_class, (n_in + 1) / (n_in + 2), 1 / (n_out + 2))
+    weight = weight / (n_in + n_out)
+    scale = np.sqrt(weight @ (margin - weight @ margin) ** 2)
+    scale = scale if scale > 0 else 1.0
+    center = weight @ margin
+
+    def loss(parameters):
+        z = parameters[0] * (margin - center) / scale + parameters[1]
+        residual = weight * (expit(z) - target)
+        value = weight @ (np.logaddexp(0, z) - target * z)
+        return value, np.array([residual @ (margin - center) / scale, residual.sum()])
+
+    prior = weight @ target
+    best = minimize(
+        loss,
+        [1.0, np.log(prior / (1 - prior))],
+        jac=True,
+        method="L-BFGS-B",
+        # Margins that say nothing about unseen events still keep their order.
+        bounds=[(1e-6, None), (None, None)],
+        options={"ftol": 1e-15, "gtol": 1e-9},
+    )
+    a = best.x[0] / scale
+    return a, best.x[1] - a * center
