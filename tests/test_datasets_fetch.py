@@ -33,7 +33,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         start = 0
         if server.ranges and (wanted := self.headers.get("Range")):
-            start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])
+            start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if server.ranges is True else 0
             self.send_response(206)
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         else:
@@ -132,6 +132,13 @@ def test_a_server_without_ranges_starts_again(server, remote, tmp_path):
     server.cuts = [150_000, 90_000]
     assert fetch_file(remote, tmp_path).read_bytes() == server.files["data.bin"]
     assert len(server.requests) == 3
+
+
+def test_a_server_that_sends_another_range_starts_again(server, remote, tmp_path):
+    server.ranges = "from the beginning"
+    server.cuts = [150_000]
+    assert fetch_file(remote, tmp_path).read_bytes() == server.files["data.bin"]
+    assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize("ranges", [True, False])

@@ -155,7 +155,7 @@ def make_hpge_waveforms(
         Time constant of the discharge, in ns; ``np.inf`` for none.
     white_noise, pink_noise : float, default=2.0 and 1.0
         Standard deviations of the white and of the 1/f noise in one sample, in keV. The 1/f noise
-        is that of relaxation times from one sampling period to four records.
+        is that of relaxation times from 0.65 sampling periods to four records.
     baseline_length : float, default=None
         Mean time of interaction after the first sample, in ns; None for a quarter of the waveform.
     t0_jitter : float, default=100.0

@@ -34,7 +34,7 @@ from scipy.optimize import brentq
 __all__ = ["N_POLES", "NoiseFilter", "noise_autocovariance", "noise_filter"]
 
 # A constant, so that the loop over the poles is unrolled. Eight relaxation times a factor r apart
-# ripple about the 1/f law by 2/cosh(pi^2/ln r): 0.05 % for records of 1024 samples, 2 % for 65536.
+# ripple about the 1/f law by 2/cosh(pi^2/ln r): 0.2 % for records of 1024 samples, 2 % for 65536.
 N_POLES = 8
 
 
@@ -60,8 +60,10 @@ class NoiseFilter(NamedTuple):
 
 
 def _relaxation_times(n_samples):
-    # Up to four records long: the slowest frequency of a record is then still within 3 % of 1/f.
-    return np.geomspace(1.0, 4.0 * n_samples, N_POLES)
+    # In sampling periods. Up to four records long: the slowest frequency of a record is then
+    # within 3 % of 1/f. At the fast end the steeper fall beyond the shortest time and the aliases
+    # of sampling cancel at 0.65: the spectrum is 1/f within 10 % up to 0.2 / sampling period.
+    return np.geomspace(0.65, 4.0 * n_samples, N_POLES)
 
 
 def noise_autocovariance(white, pink, n_samples):
