@@ -337,7 +337,8 @@ class TorchEstimator(BaseEstimator):
     def _standardize(self, source, rows, sample_weight):
         """Mean and standard deviation per channel, in float64, of at most 256 MiB of rows."""
         step = max(1, math.ceil(len(rows) * source.row_bytes / _engine.RESIDENT_BYTES))
-        rows = rows[::step]
+        # Neighbours lie together on disk, so whole groups of them are kept or left out.
+        rows = rows[np.arange(len(rows)) // 64 % step == 0]
         weight = None if sample_weight is None else sample_weight[rows].astype(np.float64)
         axis = 1 + getattr(self.encoder, "channel_axis", 0)
         block = max(1, _engine.CHUNK_BYTES // source.row_bytes)

@@ -12,6 +12,7 @@ same batches from memory, from a memory map and from HDF5.
 
 import math
 import mmap
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +22,7 @@ __all__ = ["Batch", "EventSource", "TrainingData", "is_on_disk", "load_if_small"
 
 RESIDENT_BYTES = 256 * 2**20  # larger arrays are shuffled in blocks, and streamed if on disk
 CHUNK_BYTES = 16 * 2**20  # gathered at once
+PIECE_BYTES = 2**22  # copied from a memory map before its pages are given back
 BLOCK_BYTES = 2**19  # neighbouring rows kept together in the block shuffle
 BUFFER_BYTES = 64 * 2**20  # shuffled together
 
@@ -111,16 +113,19 @@ class EventSource:
         """Gather rows from disk in the order in which they lie there."""
         order = np.argsort(rows, kind="stable")
         ordered = rows[order]
+        block = np.empty((len(rows), *self.X.shape[1:]), self.X.dtype)
         if isinstance(self.X, np.ndarray):
-            block = np.asarray(self.X[ordered])
+            # The kernel maps the neighbours of each page that is touched, so give back often.
+            piece = max(1, PIECE_BYTES // max(1, block[:1].nbytes))
+            for start in range(0, len(rows), piece):
+                block[start : start + piece] = self.X[ordered[start : start + piece]]
+                self._release()
         else:
             # HDF5 reads runs of neighbours fast and single rows slowly: gaps are read over.
-            block = np.empty((len(rows), *self.X.shape[1:]), self.X.dtype)
             breaks = np.flatnonzero(np.diff(ordered) > 16) + 1
             for run in np.split(np.arange(len(rows)), breaks):
                 first, last = ordered[run[0]], ordered[run[-1]]
                 block[run] = self.X[first : last + 1][ordered[run] - first]
-        self._release()
         events = self._convert(block, None)
         position = np.empty_like(order)
         position[order] = np.arange(len(order))
@@ -194,8 +199,10 @@ class TrainingData:
         order = self._order()
         per_chunk = max(1, CHUNK_BYTES // (self.source.row_bytes * self.batch_size))
         per_chunk *= self.batch_size
-        for start in range(0, self.n, per_chunk):
-            yield from self._batches(self._gather(order[..., start : start + per_chunk]))
+        chunks = [order[..., start : start + per_chunk] for start in range(0, self.n, per_chunk)]
+        gathered = read_ahead if self.source.on_disk else map
+        for chunk in gathered(self._gather, chunks):
+            yield from self._batches(chunk)
 
     def _order(self):
         """Row numbers in the order of the epoch, of shape (n,) or (n_members, n)."""
@@ -244,6 +251,19 @@ class TrainingData:
                 **{name: None if t is None else t[cut] for name, t in chunk.items()},
                 n_events=stop - start,
             )
+
+
+def read_ahead(function, items):
+    """Like `map`, with the next result being made in a thread while this one is used."""
+    with ThreadPoolExecutor(1) as pool:
+        pending = None
+        for item in items:
+            upcoming = pool.submit(function, item)
+            if pending is not None:
+                yield pending.result()
+            pending = upcoming
+        if pending is not None:
+            yield pending.result()
 
 
 def as_tensor(array):
