@@ -18,8 +18,7 @@ from numbers import Integral, Real
 
 import numpy as np
 from joblib import Parallel, delayed
-from scipy.optimize import minimize
-from scipy.special import expit, log_expit, softmax
+from scipy.special import expit, log_expit, logit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, _fit_context
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
@@ -44,6 +43,9 @@ __all__ = ["SVMClassifier", "SVMRegressor"]
 
 # Kernel rows that libsvm keeps, in MB.
 CACHE_MB = 500
+
+# The least slope of a sigmoid, per standard deviation of the margins.
+MIN_SLOPE = 1e-6
 
 
 class _BaseSVM(BaseEstimator):
@@ -124,7 +126,7 @@ class SVMClassifier(ClassifierMixin, _BaseSVM):
         The degree of the kernel "poly".
     coef0 : float, default=0.0
         The constant in the kernels "poly" and "sigmoid".
-    max_exact_samples : int, default=10000
+    max_exact_samples : int, default=5000
         The largest number of different events for which the kernel is exact. libsvm takes a time
         of the order of :math:`n^2` to :math:`n^3`: 10,000
         overlapping events of 20 features take about 10 s with the cross-fit.
@@ -133,7 +135,7 @@ class SVMClassifier(ClassifierMixin, _BaseSVM):
     calibration_folds : int or None, default=5
         The number of folds of the cross-fit; at most the number of events of the smallest class.
         None takes the margin itself as the log-odds, without calibration, and trains once. So does
-        a class with one event, which no cross-fit can judge.
+        a class with one event, which no cross-fit can judge; see ``n_folds_``.
     class_weight : dict, "balanced" or None, default=None
         The weights of classes, by label, which multiply the weights of events. "balanced" gives all
         classes the same sum of weights.
@@ -215,7 +217,7 @@ class SVMClassifier(ClassifierMixin, _BaseSVM):
         gamma="scale",
         degree=3,
         coef0=0.0,
-        max_exact_samples=10000,
+        max_exact_samples=5000,
         n_landmarks=500,
         calibration_folds=5,
         class_weight=None,
@@ -389,7 +391,7 @@ class SVMRegressor(RegressorMixin, _BaseSVM):
         The constant in the kernels "poly" and "sigmoid".
     epsilon : float, default=0.1
         The half-width of the tube without slack, in standard deviations of the target.
-    max_exact_samples : int, default=10000
+    max_exact_samples : int, default=5000
         The largest number of different events for which the kernel is exact. libsvm takes a time
         of the order of :math:`n^2` to :math:`n^3`: 10,000
         noisy events of 20 features take about 5 s per target.
@@ -466,7 +468,7 @@ class SVMRegressor(RegressorMixin, _BaseSVM):
         degree=3,
         coef0=0.0,
         epsilon=0.1,
-        max_exact_samples=10000,
+        max_exact_samples=5000,
         n_landmarks=500,
         tol=1e-3,
         random_state=None,
@@ -573,25 +575,31 @@ def _platt(margin, is_class, weight):
     n_in, n_out = weight[is_class].sum(), weight[~is_class].sum()
     target = np.where(is_class, (n_in + 1) / (n_in + 2), 1 / (n_out + 2))
     weight = weight / (n_in + n_out)
-    scale = np.sqrt(weight @ (margin - weight @ margin) ** 2)
-    scale = scale if scale > 0 else 1.0
     center = weight @ margin
+    scale = np.sqrt(weight @ (margin - center) ** 2) or 1.0
+    design = np.column_stack([(margin - center) / scale, np.ones(len(margin))])
 
-    def loss(parameters):
-        z = parameters[0] * (margin - center) / scale + parameters[1]
-        residual = weight * (expit(z) - target)
-        value = weight @ (np.logaddexp(0, z) - target * z)
-        return value, np.array([residual @ (margin - center) / scale, residual.sum()])
+    def loss(x):
+        z = design @ x
+        return weight @ (np.logaddexp(0, z) - target * z)
 
-    prior = weight @ target
-    best = minimize(
-        loss,
-        [1.0, np.log(prior / (1 - prior))],
-        jac=True,
-        method="L-BFGS-B",
-        # Margins that say nothing about unseen events still keep their order.
-        bounds=[(1e-6, None), (None, None)],
-        options={"ftol": 1e-15, "gtol": 1e-9},
-    )
-    a = best.x[0] / scale
-    return a, best.x[1] - a * center
+    constant = logit(weight @ target)
+    x = np.array([0.0, constant])
+    for _ in range(100):
+        p = expit(design @ x)
+        gradient = design.T @ (weight * (p - target))
+        if np.abs(gradient).max() < 1e-12:
+            break
+        hessian = (design.T * (weight * p * (1 - p))) @ design
+        step = np.linalg.lstsq(hessian, gradient)[0]
+        length, now = 1.0, loss(x)
+        while loss(x - length * step) > now and length > 1e-10:
+            length /= 2
+        if length <= 1e-10:
+            break
+        x = x - length * step
+    if x[0] < MIN_SLOPE:
+        # Margins that say nothing about unseen events give the class frequency, and keep order.
+        x = np.array([MIN_SLOPE, constant])
+    a = x[0] / scale
+    return a, x[1] - a * center

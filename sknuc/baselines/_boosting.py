@@ -1,0 +1,290 @@
+"""What boosted trees share: parameters, training by xgboost, margin and Shapley values.
+
+The objective is derived in :mod:`sknuc.baselines._bdt`.
+"""
+
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+import xgboost as xgb
+from sklearn.base import BaseEstimator
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_monotonic_cst, check_is_fitted
+from threadpoolctl import ThreadpoolController
+from tqdm.auto import tqdm
+
+from sknuc.base import validate_events
+from sknuc.baselines._data import merge_identical, training_events
+from sknuc.baselines._losses import signed_metric, signed_objective
+
+__all__ = ["BaseBDT"]
+
+# Shapley values of one block of events take at most this much memory.
+BLOCK_BYTES = 2**26
+
+# Threads wait for each other after every level of a tree; on a busy machine this costs more than
+# it gains for fewer values (events × features) per thread.
+VALUES_PER_THREAD = 100_000
+
+# The OpenMP libraries loaded so far, xgboost's among them.
+OPENMP = ThreadpoolController().select(user_api="openmp")
+
+
+class _Progress(xgb.callback.TrainingCallback):
+    """One progress bar over the trees, with the loss of the validation events."""
+
+    def __init__(self, total, name):
+        self.bar = tqdm(total=total, desc=name, unit="tree")
+
+    def after_iteration(self, model, epoch, evals_log):
+        for metrics in evals_log.values():
+            name, values = list(metrics.items())[-1]
+            self.bar.set_postfix({name: f"{values[-1]:.5g}"})
+        self.bar.update()
+        return False
+
+    def after_training(self, model):
+        self.bar.close()
+        return model
+
+
+class BaseBDT(BaseEstimator):
+    """Parameters, training, margin and Shapley values of boosted trees."""
+
+    _parameter_constraints: dict = {
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "max_depth": [Interval(Integral, 1, None, closed="left"), None],
+        "max_leaf_nodes": [Interval(Integral, 2, None, closed="left"), None],
+        "min_child_weight": [Interval(Real, 0, None, closed="left")],
+        "l2_regularization": [Interval(Real, 0, None, closed="left")],
+        "subsample": [Interval(Real, 0, 1, closed="right")],
+        "max_features": [Interval(Real, 0, 1, closed="right")],
+        "max_bins": [Interval(Integral, 2, 65535, closed="both")],
+        "monotonic_cst": ["array-like", dict, None],
+        "negative_weights": [StrOptions({"error", "signed"})],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "random_state": ["random_state"],
+        "n_jobs": [Integral, None],
+        "device": [StrOptions({"cpu", "cuda"})],
+        "verbose": ["verbose"],
+    }
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def _training_events(self, X, y, sample_weight, targets):
+        # float32 before the check for infinite values, as the trees read float32.
+        X, y, weight = training_events(
+            self,
+            X,
+            y,
+            sample_weight,
+            targets=targets,
+            allow_negative=True,
+            dtype=np.float32,
+            ensure_all_finite="allow-nan",
+        )
+        if weight is not None and self.negative_weights == "error" and (weight < 0).any():
+            raise ValueError(
+                f"sample_weight has {np.count_nonzero(weight < 0)} negative values of "
+                f"{len(weight)}. Set negative_weights='signed' to train on the signed sums, as "
+                "next-to-leading-order generators mean them, or leave these events out."
+            )
+        return X, y, weight
+
+    def _grow(self, X, y, weight, loss, *, base_score=0.0, stratified=False, **params):
+        """Train the booster on validated events; `y` is on the scale of the margin."""
+        X, y, weight = merge_identical(X, y, weight)
+        random_state = check_random_state(self.random_state)
+        self._warn_light_weights(X, weight, loss)
+        signed = weight is not None and bool((weight < 0).any())
+        if signed and loss.derivatives is None:
+            raise ValueError(
+                f"loss={self.loss!r} has no meaning for negative weights; use 'squared_error' or "
+                "'huber', or leave these events out."
+            )
+        monotonic_cst = _check_monotonic_cst(self, self.monotonic_cst)
+        params = {
+            "objective": loss.objective,
+            "eval_metric": loss.metric,
+            "base_score": base_score,
+            "tree_method": "hist",
+            "eta": self.learning_rate,
+            "max_depth": self.max_depth or 0,
+            "max_leaves": self.max_leaf_nodes or 0,
+            "grow_policy": "lossguide" if self.max_leaf_nodes else "depthwise",
+            "min_child_weight": self.min_child_weight,
+            "lambda": self.l2_regularization,
+            "subsample": self.subsample,
+            "colsample_bynode": self.max_features,
+            "max_bin": self.max_bins,
+            "device": self.device,
+            "seed": random_state.randint(np.iinfo(np.int32).max),
+            "disable_default_eval_metric": signed,
+            "verbosity": 1,
+            **params,
+        }
+        if monotonic_cst.any():
+            params["monotone_constraints"] = tuple(int(c) for c in monotonic_cst)
+
+        train, validation = slice(None), None
+        if self.early_stopping:
+            train, validation = train_test_split(
+                np.arange(len(X)),
+                test_size=self.validation_fraction,
+                stratify=y if stratified else None,
+                random_state=random_state,
+            )
+
+        def part(values, rows):
+            return None if values is None else values[rows]
+
+        def matrix(rows, ref=None):
+            return xgb.QuantileDMatrix(
+                X[rows],
+                y[rows],
+                weight=None if signed else part(weight, rows),
+                max_bin=self.max_bins,
+                ref=ref,
+            )
+
+        callbacks, metric, history = [], None, {}
+        if self.early_stopping:
+            callbacks.append(
+                xgb.callback.EarlyStopping(
+                    rounds=self.n_iter_no_change, min_delta=self.tol, save_best=True
+                )
+            )
+            if signed:
+                metric = signed_metric(loss, y[validation], weight[validation])
+        if self.verbose:
+            callbacks.append(_Progress(self.max_iter, type(self).__name__))
+        with self._threads(X):
+            dtrain = matrix(train)
+            booster = xgb.train(
+                params,
+                dtrain,
+                self.max_iter,
+                obj=signed_objective(loss, y[train], weight[train]) if signed else None,
+                evals=[(matrix(validation, dtrain), "validation")] if self.early_stopping else [],
+                evals_result=history,
+                custom_metric=metric,
+                callbacks=callbacks,
+                verbose_eval=False,
+            )
+        # A booster on its training device could not be loaded, or be fed from memory, elsewhere.
+        booster.set_param({"device": "cpu"})
+        self.booster_ = booster
+        self.n_iter_ = booster.num_boosted_rounds()
+        self.validation_loss_ = (
+            np.array(next(iter(history["validation"].values()))) if history else None
+        )
+        gain = np.zeros(X.shape[1])
+        for name, value in booster.get_score(importance_type="total_gain").items():
+            gain[int(name[1:])] = np.sum(value)
+        self.feature_importances_ = gain / gain.sum() if gain.sum() > 0 else gain
+        self.expected_value_ = self._contributions(X[:1], interactions=False)[1]
+
+    def _threads(self, X):
+        """Limit xgboost, in this context, to as many threads as find enough to do."""
+        most = _openmp_effective_n_threads(self.n_jobs)
+        return OPENMP.limit(limits=min(most, 1 + X.size // VALUES_PER_THREAD))
+
+    def _warn_light_weights(self, X, weight, loss):
+        """Say so when the scale of the weights, and not the data, forbids every split."""
+        if weight is None:
+            return
+        needed = 2 * self.min_child_weight / loss.first_hessian
+        if weight.sum() < needed <= len(X):
+            warnings.warn(
+                f"sample_weight sums to {weight.sum():g}, but a tree can split from {needed:g} on "
+                f"(min_child_weight={self.min_child_weight:g}): every tree is one leaf. Weights "
+                "count events: divide them by their mean, or lower min_child_weight.",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def _events(self, X):
+        check_is_fitted(self)
+        return validate_events(
+            self, X, reset=False, dtype=np.float32, ensure_all_finite="allow-nan"
+        )
+
+    def _margin(self, X):
+        """Return the margin of validated events with shape (n,) or (n, n_outputs), float64."""
+        with self._threads(X):
+            margin = self.booster_.inplace_predict(
+                X, predict_type="margin", validate_features=False
+            )
+        margin = margin.astype(np.float64).reshape(len(X), -1)
+        return margin[:, 0] if margin.shape[1] == 1 else margin
+
+    def _contributions(self, X, *, interactions):
+        """Return Shapley values (n, features[, features][, outputs]) and the value without any."""
+        n_outputs = self._margin(X[:1]).size
+        width = (X.shape[1] + 1) ** (2 if interactions else 1)
+        block = max(1, BLOCK_BYTES // (4 * width * n_outputs))
+        values, base = None, None
+        for start in range(0, len(X), block):
+            rows = slice(start, start + block)
+            with self._threads(X):
+                part = self.booster_.predict(
+                    xgb.DMatrix(X[rows]),
+                    pred_contribs=not interactions,
+                    pred_interactions=interactions,
+                )
+            # xgboost puts outputs first and the bias last; the field puts outputs last.
+            if n_outputs > 1:
+                part = np.moveaxis(part, 1, -1)
+            keep = (slice(None), *[slice(X.shape[1])] * (2 if interactions else 1))
+            if values is None:
+                values = np.empty((len(X), *part[keep].shape[1:]))
+                last = (-1, -1) if interactions else (-1,)
+                base = np.asarray(part[(0, *last)], dtype=np.float64)
+            values[rows] = part[keep]
+        return values, base if base.ndim else float(base)
+
+    def shap_values(self, X):
+        r"""Shapley values of every event: what each feature adds to the margin.
+
+        Path-dependent TreeSHAP [3]_: the values of one event and ``expected_value_`` add up to
+        its margin (`decision_function` of a classifier; of a regressor see ``expected_value_``).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+
+        Returns
+        -------
+        shap_values : ndarray of shape (n_events, n_features) or (n_events, n_features, n_outputs)
+            With one column per class for three classes and more, one per target for several.
+        """
+        return self._contributions(self._events(X), interactions=False)[0]
+
+    def shap_interaction_values(self, X):
+        """Shapley interaction values of every event.
+
+        The sum over the second feature gives :meth:`shap_values`. Takes of the order of
+        `n_features` times longer.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+
+        Returns
+        -------
+        shap_interaction_values : ndarray of shape (n_events, n_features, n_features[, n_outputs])
+        """
+        return self._contributions(self._events(X), interactions=True)[0]
