@@ -47,6 +47,7 @@ class Lengths(NamedTuple):
     rise: int
     flat: int
     pickoff: int
+    t0_rise: int
     t0_fall: int
     current: int
     drift: int
@@ -56,71 +57,86 @@ class Lengths(NamedTuple):
 
 
 @njit(fastmath=_FAST, cache=True, error_model="numpy")
-def _fast_filter(y, total, weights, fall, out):
-    """Weighted mean of the last samples less the mean of the `fall` samples before them."""
-    rise = len(weights)
+def _fast_filter(total, double, rise, fall, out):
+    """Mean of the last samples, weighted with their order, less the mean of those before them.
+
+    The weights R, R - 1, ... 1 are a sum of windows, hence a difference of sums of running sums.
+    """
     first = rise + fall - 1
-    for n in range(min(first, len(y))):
-        out[n] = 0.0
-    for n in range(first, len(y)):
-        out[n] = (total[n + 1 - rise - fall] - total[n + 1 - rise]) / fall
-    for k in range(rise):
-        w = weights[k]
-        for n in range(first, len(y)):
-            out[n] += w * y[n - k]
+    out[:first] = 0.0
+    n = len(out) - first
+    # Views that start at zero: indices that cannot be negative make vector instructions.
+    filtered = out[first:]
+    now = total[first + 1 :]
+    front = total[fall:]
+    double_now = double[first + 1 :]
+    double_front = double[fall:]
+    weight = 2.0 / (rise * (rise + 1.0))
+    for k in range(n):
+        triangle = rise * now[k] - (double_now[k] - double_front[k])
+        filtered[k] = weight * triangle - (front[k] - total[k]) / fall
 
 
 @njit(fastmath=_FAST, cache=True, error_model="numpy")
-def _max_trapezoid(total, rise, flat):
-    top = -np.inf
-    for n in range(2 * rise + flat, len(total)):
-        v = (total[n] - total[n - rise]) - (total[n - rise - flat] - total[n - 2 * rise - flat])
-        top = max(top, v)
-    return top / rise
-
-
-@njit(fastmath=_FAST, cache=True, error_model="numpy")
-def _extremum(f, first, stop):
-    top = -np.inf
-    for n in range(first, stop):
-        top = max(top, f[n])
+def _maximum(f):
+    # Four at a time: one comparison need not wait for the one before.
+    n = len(f) // 4
+    a, b, c, d = f[:n], f[n : 2 * n], f[2 * n : 3 * n], f[3 * n : 4 * n]
+    top_a = top_b = top_c = top_d = f[len(f) - 1]
+    for k in range(n):
+        top_a = max(top_a, a[k])
+        top_b = max(top_b, b[k])
+        top_c = max(top_c, c[k])
+        top_d = max(top_d, d[k])
+    top = max(max(top_a, top_b), max(top_c, top_d))
+    for k in range(4 * n, len(f)):
+        top = max(top, f[k])
     return top
 
 
 @njit(fastmath=_FAST, cache=True, error_model="numpy")
-def _rms(f, first, stop):
-    square = 0.0
-    for n in range(first, stop):
-        square += f[n] * f[n]
-    return np.sqrt(square / max(stop - first, 1))
+def _max_trapezoid(total, rise, flat, out):
+    a = total[rise:]
+    b = total[rise + flat :]
+    c = total[2 * rise + flat :]
+    for k in range(len(c)):
+        out[k] = (c[k] - b[k]) - (a[k] - total[k])
+    return _maximum(out[: len(c)]) / rise
 
 
 @njit(fastmath=_FAST, cache=True, error_model="numpy")
-def _scatter(x, first, stop):
+def _rms(f):
+    square = 0.0
+    for k in range(len(f)):
+        square += f[k] * f[k]
+    return np.sqrt(square / len(f))
+
+
+@njit(fastmath=_FAST, cache=True, error_model="numpy")
+def _scatter(x):
     """Standard deviation of samples."""
-    n = stop - first
     mean = 0.0
-    for k in range(first, stop):
+    for k in range(len(x)):
         mean += x[k]
-    mean /= n
+    mean /= len(x)
     square = 0.0
-    for k in range(first, stop):
+    for k in range(len(x)):
         square += (x[k] - mean) ** 2
-    return np.sqrt(square / max(n - 1, 1))
+    return np.sqrt(square / max(len(x) - 1, 1))
 
 
 @njit(fastmath=_FAST, cache=True, error_model="numpy")
-def _line_fit(y, first, stop):
+def _line_fit(y):
     """Slope per sample and standard deviation of the residuals of a straight-line fit."""
-    n = stop - first
+    n = len(y)
     mean = 0.0
-    for k in range(first, stop):
+    for k in range(n):
         mean += y[k]
     mean /= n
-    centre = first + 0.5 * (n - 1)
+    centre = 0.5 * (n - 1)
     sxy = 0.0
     syy = 0.0
-    for k in range(first, stop):
+    for k in range(n):
         d = y[k] - mean
         sxy += (k - centre) * d
         syy += d * d
@@ -140,9 +156,10 @@ def _current_maximum(current, phases, smooth):
             smooth[a] = 0.0
         for d in range(n_taps):
             w = phases[p, d]
+            shifted = current[d:]
             for a in range(n):
-                smooth[a] += w * current[a + d]
-        top = max(top, _extremum(smooth, 0, n))
+                smooth[a] += w * shifted[a]
+        top = max(top, _maximum(smooth))
     return top
 
 
@@ -156,23 +173,29 @@ def _crossing(y, threshold, n):
     return n - 1 + (threshold - y[n - 1]) / (y[n] - y[n - 1])
 
 
+@njit(fastmath=_FAST, cache=True, error_model="numpy")
+def _mean(x):
+    # Relative to the first sample, which keeps the digits of small differences.
+    total = 0.0
+    for k in range(len(x)):
+        total += x[k] - x[0]
+    return x[0] + total / len(x)
+
+
 @njit(cache=True, error_model="numpy")
-def _baseline_drift(x, n_samples, mean):
+def _baseline_drift(x, mean):
     """Slope per sample of the first samples, and its error from eight parts of them.
 
     Slow noise makes neighbouring samples alike, so that the scatter of single samples says
     little about the error of a slope.
     """
-    n_part = n_samples // 8
+    n_part = len(x) // 8
     if n_part == 0:
         return 0.0, 0.0
     sxy = 0.0
     syy = 0.0
     for p in range(8):
-        d = 0.0
-        for k in range(p * n_part, (p + 1) * n_part):
-            d += x[k] - mean
-        d /= n_part
+        d = _mean(x[p * n_part : (p + 1) * n_part]) - mean
         sxy += (p - 3.5) * d
         syy += d * d
     # Sums over p of (p - 3.5)^2 = 42; two parameters are fitted to eight means.
@@ -181,7 +204,7 @@ def _baseline_drift(x, n_samples, mean):
 
 
 @njit(cache=True, error_model="numpy")
-def _t0(f, y, total, top, level, rise, fall):
+def _t0(f, total, top, level, rise, fall):
     """First sample of the pulse: back from the maximum of the filter to its noise.
 
     LEGEND's front window has the weights 2 (R - k) / R^2, which sum to 1 + 1/R.
@@ -202,33 +225,32 @@ def _t0(f, y, total, top, level, rise, fall):
 
 
 @njit(fastmath=_FAST, cache=True, error_model="numpy")
-def _cusp_energy(y, cusp, end, flat):
+def _cusp_energy(late, early, cusp):
     """Difference of two weighted means, with most weight next to the flat gap between them."""
-    late = 0.0
-    early = 0.0
+    # Weights fall along `late` and, reversed in time, along `early`.
+    last = len(cusp) - 1
+    energy = 0.0
     for k in range(len(cusp)):
-        late += cusp[k] * y[end + k]
-        early += cusp[k] * y[end - flat - 1 - k]
-    return late - early
+        energy += cusp[k] * (late[k] - early[last - k])
+    return energy
 
 
 @njit(cache=True, error_model="numpy")
-def _pulse_shape(x, y, total, f, current, smooth, out, n, weights, phases, cusp, scalars):
+def _pulse_shape(x, y, total, double, f, current, smooth, out, n, phases, cusp, scalars):
     """Fill one row of the table; `x` holds the samples, everything else is scratch or settings."""
     period, pole_zero_gain, low, high, threshold, fill = scalars
     n_samples = len(x)
     out[:] = fill
 
-    baseline = 0.0
-    for k in range(n.baseline):
-        baseline += x[k] - x[0]
-    baseline = x[0] + baseline / n.baseline
-    noise = _scatter(x, 0, n.baseline)
-    slope, slope_error = _baseline_drift(x, n.baseline, baseline)
+    before = x[: n.baseline]
+    baseline = _mean(before)
+    noise = _scatter(before)
+    slope, slope_error = _baseline_drift(before, baseline)
     lowest = x[0]
     highest = x[0]
     charge = 0.0
     total[0] = 0.0
+    double[0] = 0.0
     for k in range(n_samples):
         v = x[k]
         lowest = min(lowest, v)
@@ -236,6 +258,7 @@ def _pulse_shape(x, y, total, f, current, smooth, out, n, weights, phases, cusp,
         v -= baseline
         y[k] = v + pole_zero_gain * charge
         charge += v
+        double[k + 1] = double[k] + total[k]
         total[k + 1] = total[k] + y[k]
 
     # Below this, differences are rounding errors.
@@ -243,7 +266,7 @@ def _pulse_shape(x, y, total, f, current, smooth, out, n, weights, phases, cusp,
     # What is left of an earlier pulse falls: significantly, and by more than the noise.
     drop = -slope * n.baseline
     pileup = drop > threshold * slope_error * n.baseline and drop > noise and drop > tiny
-    energy_max = _max_trapezoid(total, n.rise, n.flat)
+    energy_max = _max_trapezoid(total, n.rise, n.flat, f)
     out[1] = energy_max
     out[12] = baseline
     out[13] = slope * 1e3 / period
@@ -251,16 +274,16 @@ def _pulse_shape(x, y, total, f, current, smooth, out, n, weights, phases, cusp,
     out[15] = 1.0 if lowest <= low or highest >= high else 0.0
 
     # The quietest quarter of the baseline, so that an early pulse in it does not hide others.
-    first = len(weights) + n.t0_fall - 1
-    _fast_filter(y, total, weights, n.t0_fall, f)
+    first = n.t0_rise + n.t0_fall - 1
+    _fast_filter(total, double, n.t0_rise, n.t0_fall, f)
     quarter = (n.baseline - first) // 4
     filter_noise = noise
     if quarter >= 8:
         filter_noise = np.inf
         for q in range(4):
             start = first + q * quarter
-            filter_noise = min(filter_noise, _rms(f, start, start + quarter))
-    top = _extremum(f, first, n_samples)
+            filter_noise = min(filter_noise, _rms(f[start : start + quarter]))
+    top = _maximum(f[first:])
     detection = max(threshold * filter_noise, tiny)
     if not top > detection:
         out[16] = 1.0 if pileup else 0.0
@@ -270,8 +293,8 @@ def _pulse_shape(x, y, total, f, current, smooth, out, n, weights, phases, cusp,
     out[17] = 0.0
 
     # A waveform without noise starts where the filter has reached 1e-4 of its maximum.
-    level = max(_scatter(x, n.baseline - max(n.baseline // 8, 1), n.baseline), 1e-4 * top)
-    t0 = _t0(f, y, total, top, level, len(weights), n.t0_fall)
+    level = max(_scatter(before[n.baseline - max(n.baseline // 8, 1) :]), 1e-4 * top)
+    t0 = _t0(f, total, top, level, n.t0_rise, n.t0_fall)
     if t0 < 0:
         out[16] = 1.0 if pileup else 0.0
         out[18] = 1.0
@@ -279,13 +302,13 @@ def _pulse_shape(x, y, total, f, current, smooth, out, n, weights, phases, cusp,
     out[3] = t0 * period
     truncated = False
 
-    before = t0 - n.drift // 4
-    if before > first:
-        pileup = pileup or _extremum(f, first, before) > detection
+    guard = t0 - n.drift // 4
+    if guard > first:
+        pileup = pileup or _maximum(f[first:guard]) > detection
     # A step is seen by the fast filter for the length of its rear window.
     after = t0 + n.drift + n.drift_flat
     if after < n_samples:
-        pileup = pileup or _extremum(f, after, n_samples) > detection
+        pileup = pileup or _maximum(f[after:]) > detection
     out[16] = 1.0 if pileup else 0.0
 
     end = t0 + n.rise + n.pickoff + 1
@@ -299,7 +322,7 @@ def _pulse_shape(x, y, total, f, current, smooth, out, n, weights, phases, cusp,
     half = len(cusp)
     end = t0 + n.pickoff
     if end + half <= n_samples and end - n.flat - half >= 0:
-        out[2] = _cusp_energy(y, cusp, end, n.flat)
+        out[2] = _cusp_energy(y[end:], y[end - n.flat - half :], cusp)
     else:
         truncated = True
 
@@ -351,7 +374,7 @@ def _pulse_shape(x, y, total, f, current, smooth, out, n, weights, phases, cusp,
 
     begin = t0 + n.tail
     if n_samples - begin >= 3:
-        slope, scatter = _line_fit(y, begin, n_samples)
+        slope, scatter = _line_fit(y[begin:])
         out[10] = slope * 1e3 / period
         out[11] = scatter
     else:
@@ -360,13 +383,14 @@ def _pulse_shape(x, y, total, f, current, smooth, out, n, weights, phases, cusp,
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def pulse_shape_rows(X, out, n, weights, phases, cusp, scalars):
+def pulse_shape_rows(X, out, n, phases, cusp, scalars):
     """Fill the rows of `out`, in the order of `FEATURES`."""
     n_samples = X.shape[1]
     y = np.empty(n_samples)
     f = np.empty(n_samples)
     total = np.empty(n_samples + 1)
+    double = np.empty(n_samples + 1)
     current = np.empty(n.current + phases.shape[1] - 1)
     smooth = np.empty(n.current)
     for i in range(len(X)):
-        _pulse_shape(X[i], y, total, f, current, smooth, out[i], n, weights, phases, cusp, scalars)
+        _pulse_shape(X[i], y, total, double, f, current, smooth, out[i], n, phases, cusp, scalars)

@@ -342,7 +342,6 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
             X,
             table,
             self.lengths_,
-            self._t0_weights,
             self._phases,
             self._cusp,
             tuple(float(s) for s in scalars),
@@ -410,7 +409,8 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
         n = {name: max(round(time / period), 1) for name, time in times.items()}
         n["flat_time"] = round(times["flat_time"] / period)
         if "flat_time" not in given:
-            n["flat_time"] = min(n["flat_time"], n_samples - 2)
+            room = n_samples - 2 * (n["rise_time"] if "rise_time" in given else 1)
+            n["flat_time"] = max(min(n["flat_time"], room), 0)
         if "rise_time" not in given:
             n["rise_time"] = max(min(n["rise_time"], (n_samples - n["flat_time"]) // 2), 1)
         drift_flat = round(self.scale_ * _DRIFT_FLAT / period)
@@ -426,6 +426,7 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
             rise=n["rise_time"],
             flat=n["flat_time"],
             pickoff=pickoff,
+            t0_rise=n["t0_rise"],
             t0_fall=n["t0_fall"],
             current=n["current_window"],
             drift=n["drift_window"],
@@ -433,8 +434,6 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
             late=n["late_window"],
             tail=n["tail_delay"],
         )
-        weights = np.arange(n["t0_rise"], 0, -1.0)
-        self._t0_weights = weights / weights.sum()
         self._phases = _smoothing_phases(
             max(round(self.current_smoothing * _UPSAMPLING / period), 1)
         )
