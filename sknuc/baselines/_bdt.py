@@ -26,6 +26,7 @@ from sknuc.baselines._data import (
     center_and_scale,
     class_weights,
     encode_labels,
+    merge_identical,
     training_labels,
     training_targets,
 )
@@ -227,6 +228,7 @@ class BDTClassifier(ClassifierMixin, BaseBDT):
         """
         X, y, weight = self._training_events(X, y, sample_weight, training_labels)
         self.classes_, codes = encode_labels(self, y)
+        X, codes, weight = merge_identical(X, codes, weight)
         n_classes = len(self.classes_)
         net = np.bincount(codes, weights=weight, minlength=n_classes)
         if (net <= 0).any():
@@ -513,7 +515,7 @@ class BDTRegressor(RegressorMixin, BaseBDT):
         """
         X, y, weight = self._training_events(X, y, sample_weight, training_targets)
         self._one_dimensional = y.ndim == 1
-        y = y.reshape(len(y), -1)
+        X, y, weight = merge_identical(X, y.reshape(len(y), -1), weight)
         self.n_targets_ = y.shape[1]
         self.target_center_, self.target_scale_ = _target_scale(y, weight, self.loss)
         y = (y - self.target_center_) / self.target_scale_

@@ -18,7 +18,7 @@ from threadpoolctl import ThreadpoolController
 from tqdm.auto import tqdm
 
 from sknuc.base import validate_events
-from sknuc.baselines._data import merge_identical, training_events
+from sknuc.baselines._data import training_events
 from sknuc.baselines._losses import signed_metric, signed_objective
 
 __all__ = ["BaseBDT"]
@@ -83,17 +83,19 @@ class BaseBDT(BaseEstimator):
         return tags
 
     def _training_events(self, X, y, sample_weight, targets):
-        # float32 before the check for infinite values, as the trees read float32.
-        X, y, weight = training_events(
-            self,
-            X,
-            y,
-            sample_weight,
-            targets=targets,
-            allow_negative=True,
-            dtype=np.float32,
-            ensure_all_finite="allow-nan",
-        )
+        # float32 before the check for infinite values, as the trees read float32: what overflows
+        # is told as an error.
+        with np.errstate(over="ignore", invalid="ignore"):
+            X, y, weight = training_events(
+                self,
+                X,
+                y,
+                sample_weight,
+                targets=targets,
+                allow_negative=True,
+                dtype=np.float32,
+                ensure_all_finite="allow-nan",
+            )
         if weight is not None and self.negative_weights == "error" and (weight < 0).any():
             raise ValueError(
                 f"sample_weight has {np.count_nonzero(weight < 0)} negative values of "
@@ -104,7 +106,6 @@ class BaseBDT(BaseEstimator):
 
     def _grow(self, X, y, weight, loss, *, base_score=0.0, stratified=False, **params):
         """Train the booster on validated events; `y` is on the scale of the margin."""
-        X, y, weight = merge_identical(X, y, weight)
         random_state = check_random_state(self.random_state)
         self._warn_light_weights(X, weight, loss)
         signed = weight is not None and bool((weight < 0).any())
@@ -116,7 +117,6 @@ class BaseBDT(BaseEstimator):
         monotonic_cst = _check_monotonic_cst(self, self.monotonic_cst)
         params = {
             "objective": loss.objective,
-            "eval_metric": loss.metric,
             "base_score": base_score,
             "tree_method": "hist",
             "eta": self.learning_rate,
@@ -134,6 +134,8 @@ class BaseBDT(BaseEstimator):
             "verbosity": 1,
             **params,
         }
+        if not signed:
+            params["eval_metric"] = loss.metric
         if monotonic_cst.any():
             params["monotone_constraints"] = tuple(int(c) for c in monotonic_cst)
 
@@ -216,9 +218,10 @@ class BaseBDT(BaseEstimator):
 
     def _events(self, X):
         check_is_fitted(self)
-        return validate_events(
-            self, X, reset=False, dtype=np.float32, ensure_all_finite="allow-nan"
-        )
+        with np.errstate(over="ignore", invalid="ignore"):
+            return validate_events(
+                self, X, reset=False, dtype=np.float32, ensure_all_finite="allow-nan"
+            )
 
     def _margin(self, X):
         """Return the margin of validated events with shape (n,) or (n, n_outputs), float64."""

@@ -1,0 +1,451 @@
+"""Boosted trees: Shapley values that add up, weights as multiplicities, constraints that hold."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import xgboost as xgb
+from imblearn.over_sampling import SMOTE, RandomOverSampler
+from imblearn.pipeline import Pipeline
+from scipy.special import expit
+from sklearn.base import clone
+from sklearn.metrics import log_loss
+from sklearn.model_selection import GridSearchCV
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+from sknuc.baselines import BDTClassifier, BDTRegressor
+from sknuc.baselines._losses import LOSSES, signed_metric, signed_objective
+
+BDTS = [BDTClassifier, BDTRegressor]
+
+
+def log_odds(X):
+    return 1.5 * X[:, 0] + X[:, 1] * X[:, 2]
+
+
+@pytest.fixture(scope="module")
+def events():
+    rng = np.random.default_rng(7)
+    X = rng.normal(size=(2000, 5)).astype(np.float32)
+    y = (rng.random(2000) < expit(log_odds(X))).astype(int)
+    return X, y
+
+
+@pytest.fixture(scope="module")
+def classifier(events):
+    return BDTClassifier(max_iter=40, random_state=0).fit(*events)
+
+
+@pytest.mark.parametrize("bdt", BDTS)
+def test_scikit_learn_contract(bdt):
+    for estimator, check in estimator_checks_generator(bdt()):
+        if check.func.__name__ != "check_array_api_input":
+            check(estimator)
+
+
+# Shapley values
+
+
+def test_shapley_values_add_up_to_the_margin(events, classifier):
+    X, _ = events
+    values = classifier.shap_values(X)
+    assert values.shape == X.shape
+    margin = classifier.expected_value_ + values.sum(axis=1)
+    np.testing.assert_allclose(margin, classifier.decision_function(X), atol=1e-4)
+
+
+def test_shapley_values_equal_those_of_shap(events, classifier):
+    with warnings.catch_warnings():
+        # shap's colour maps use a call that matplotlib retires.
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        import shap
+    X, _ = events
+    explainer = shap.TreeExplainer(classifier.booster_, feature_perturbation="tree_path_dependent")
+    np.testing.assert_allclose(
+        classifier.shap_values(X[:200]), explainer.shap_values(X[:200]), atol=1e-4
+    )
+    assert classifier.expected_value_ == pytest.approx(float(explainer.expected_value), abs=1e-4)
+
+
+def test_shapley_interactions_sum_to_shapley_values(events, classifier):
+    X, _ = events
+    interactions = classifier.shap_interaction_values(X[:50])
+    np.testing.assert_allclose(interactions.sum(axis=2), classifier.shap_values(X[:50]), atol=1e-4)
+    strength = np.abs(interactions).mean(axis=0)
+    np.fill_diagonal(strength, 0)
+    assert set(np.unravel_index(strength.argmax(), strength.shape)) == {1, 2}
+
+
+def test_shapley_values_of_classes_add_up(events):
+    X, _ = events
+    y = np.digitize(X[:, 0], [-0.5, 0.5])
+    bdt = BDTClassifier(max_iter=15).fit(X, y)
+    values = bdt.shap_values(X[:100])
+    assert values.shape == (100, 5, 3)
+    np.testing.assert_allclose(
+        bdt.expected_value_ + values.sum(axis=1), bdt.decision_function(X[:100]), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("loss", "link"), [("squared_error", np.asarray), ("huber", np.asarray), ("poisson", np.log)]
+)
+@pytest.mark.parametrize("n_targets", [1, 2])
+def test_shapley_values_of_regressors_are_in_the_unit_of_the_target(events, loss, link, n_targets):
+    X, _ = events
+    y = 1e4 * np.exp(X[:, :n_targets].astype(float))
+    bdt = BDTRegressor(loss=loss, max_iter=20).fit(X, y)
+    values = bdt.shap_values(X[:100])
+    if n_targets == 1:
+        values = values[..., None]
+    total = bdt.expected_value_ + values.sum(axis=1)
+    np.testing.assert_allclose(total, link(bdt.predict(X[:100])), rtol=1e-5, atol=1e-4)
+
+
+def test_blocks_of_shapley_values_are_the_values(events, classifier, monkeypatch):
+    X, _ = events
+    whole = classifier.shap_values(X)
+    monkeypatch.setattr("sknuc.baselines._boosting.BLOCK_BYTES", 4 * 6 * 300)
+    np.testing.assert_array_equal(classifier.shap_values(X), whole)
+
+
+def test_importances_rank_what_the_truth_depends_on(classifier):
+    importances = classifier.feature_importances_
+    assert importances.sum() == pytest.approx(1)
+    assert importances.argmax() == 0
+    assert importances[3:].max() < importances[:3].min()
+
+
+# Learning
+
+
+def test_probabilities_approach_the_posterior():
+    rng = np.random.default_rng(3)
+    X = rng.normal(size=(24_000, 3))
+    posterior = expit(log_odds(X))
+    y = rng.random(len(X)) < posterior
+    bdt = BDTClassifier(early_stopping=True, max_iter=500, random_state=0)
+    p = bdt.fit(X[:12_000], y[:12_000]).predict_proba(X[12_000:])[:, 1]
+    optimum = log_loss(y[12_000:], posterior[12_000:])
+    assert log_loss(y[12_000:], p) < optimum + 0.015
+    # Calibrated in every decile, within the statistical error.
+    for part in np.array_split(np.argsort(p), 10):
+        truth = posterior[12_000:][part]
+        assert abs(truth.mean() - p[part].mean()) < 0.04
+
+
+def test_regressor_learns_a_function_at_any_scale():
+    rng = np.random.default_rng(1)
+    X = rng.uniform(-1, 1, size=(4000, 2))
+    y = np.sin(3 * X[:, 0]) + X[:, 1] ** 2
+    test = rng.uniform(-0.95, 0.95, size=(500, 2))
+    truth = np.sin(3 * test[:, 0]) + test[:, 1] ** 2
+    for loss in ("squared_error", "absolute_error", "huber"):
+        bdt = BDTRegressor(loss=loss, max_iter=300).fit(X, y)
+        assert np.abs(bdt.predict(test) - truth).mean() < 0.05, loss
+        # A power of two and a large offset change no bit of the trees.
+        far = clone(bdt).fit(X, 2.0**-20 * y).predict(test) * 2.0**20
+        np.testing.assert_allclose(far, bdt.predict(test), rtol=1e-12)
+    offset = BDTRegressor(max_iter=300).fit(X, y + 1e9).predict(test) - 1e9
+    assert np.abs(offset - truth).mean() < 0.05
+
+
+def test_absolute_error_finds_medians_and_poisson_finds_means():
+    rng = np.random.default_rng(2)
+    group = np.repeat([0.0, 1.0], 2000)
+    y = rng.exponential(np.where(group == 0, 1, 5))
+    kwargs = {"max_iter": 200, "l2_regularization": 0.0}
+    median = BDTRegressor(loss="absolute_error", **kwargs).fit(group[:, None], y)
+    counts = BDTRegressor(loss="poisson", **kwargs).fit(group[:, None], y)
+    gamma = BDTRegressor(loss="gamma", **kwargs).fit(group[:, None], y)
+    for g in (0.0, 1.0):
+        of_group = y[group == g]
+        assert median.predict([[g]])[0] == pytest.approx(np.median(of_group), rel=5e-3)
+        assert counts.predict([[g]])[0] == pytest.approx(of_group.mean(), rel=1e-3)
+        assert gamma.predict([[g]])[0] == pytest.approx(of_group.mean(), rel=1e-3)
+
+
+def test_huber_withstands_outliers():
+    rng = np.random.default_rng(4)
+    X = rng.uniform(-1, 1, size=(3000, 1))
+    truth = 3 * X[:, 0]
+    y = truth + 0.1 * rng.normal(size=len(X))
+    y[rng.random(len(X)) < 0.03] += 100
+    error = {
+        loss: np.abs(BDTRegressor(loss=loss, max_depth=3).fit(X, y).predict(X) - truth).mean()
+        for loss in ("squared_error", "huber")
+    }
+    assert error["huber"] < 0.1 < error["squared_error"]
+
+
+def test_targets_in_columns_equal_targets_alone(events):
+    X, _ = events
+    Y = np.column_stack([X[:, 0] ** 2, 100 + X[:, 1]])
+    together = BDTRegressor(max_iter=20).fit(X, Y).predict(X)
+    assert together.shape == Y.shape
+    for k in range(2):
+        alone = BDTRegressor(max_iter=20).fit(X, Y[:, k]).predict(X)
+        np.testing.assert_allclose(together[:, k], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_missing_values_inform():
+    rng = np.random.default_rng(5)
+    y = rng.integers(0, 2, 1000)
+    X = rng.normal(size=(1000, 2))
+    X[y == 1, 0] = np.nan
+    bdt = BDTClassifier(max_iter=20).fit(X, y)
+    assert bdt.score(X, y) == 1.0
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+def test_monotonic_constraint_holds_everywhere(events, direction):
+    X, y = events
+    frame = pd.DataFrame(X, columns=list("abcde"))
+    bdt = BDTClassifier(max_iter=60, monotonic_cst={"b": direction}).fit(frame, y)
+    by_index = BDTClassifier(max_iter=60, monotonic_cst=[0, direction, 0, 0, 0]).fit(X, y)
+    rng = np.random.default_rng(0)
+    free = BDTClassifier(max_iter=60).fit(X, y)
+    grid = np.linspace(-4, 4, 101, dtype=np.float32)
+    violated = False
+    for other in rng.normal(size=(20, 5)).astype(np.float32):
+        line = np.tile(other, (len(grid), 1))
+        line[:, 1] = grid
+        margin = bdt.decision_function(pd.DataFrame(line, columns=list("abcde")))
+        assert (direction * np.diff(margin) >= -1e-6).all()
+        np.testing.assert_array_equal(by_index.decision_function(line), margin)
+        violated |= (direction * np.diff(free.decision_function(line)) < -1e-3).any()
+    assert violated
+
+
+@pytest.mark.parametrize("bdt", BDTS)
+def test_early_stopping_keeps_the_best_round(events, bdt):
+    X, y = events
+    noisy = y ^ (np.random.default_rng(0).random(len(y)) < 0.3)
+    model = bdt(early_stopping=True, max_iter=400, learning_rate=0.3, random_state=1)
+    model.fit(X, noisy)
+    loss = model.validation_loss_
+    assert model.n_iter_ == loss.argmin() + 1 == model.booster_.num_boosted_rounds()
+    assert len(loss) == model.n_iter_ + model.n_iter_no_change < 400
+    again = clone(model).fit(X, noisy)
+    assert again.booster_.save_raw() == model.booster_.save_raw()
+
+
+# Weights
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        BDTClassifier(),
+        *(BDTRegressor(loss=x) for x in BDTRegressor._parameter_constraints["loss"][0].options),
+    ],
+    ids=str,
+)
+def test_weights_are_multiplicities(estimator, early_stopping):
+    rng = np.random.default_rng(6)
+    n = 3000  # many more than there are bins
+    X = rng.normal(size=(n, 4))
+    y = rng.poisson(np.exp(X[:, 0])) + 1 if "loss" in estimator.get_params() else X[:, 0] > X[:, 1]
+    weight = rng.integers(0, 4, size=n)
+    estimator.set_params(max_iter=20, subsample=0.7, early_stopping=early_stopping, random_state=0)
+    weighted = clone(estimator).fit(X, y, sample_weight=weight)
+    rows = rng.permutation(np.repeat(np.arange(n), weight))
+    repeated = clone(estimator).fit(X[rows], y[rows])
+    np.testing.assert_allclose(weighted.predict(X), repeated.predict(X), rtol=1e-6)
+    np.testing.assert_allclose(
+        weighted.shap_values(X[:20]), repeated.shap_values(X[:20]), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_order_of_events_does_not_matter(events):
+    X, y = events
+    order = np.random.default_rng(0).permutation(len(X))
+    bdt = BDTClassifier(max_iter=10, subsample=0.5, random_state=0)
+    first = clone(bdt).fit(X, y).predict_proba(X)
+    np.testing.assert_array_equal(clone(bdt).fit(X[order], y[order]).predict_proba(X), first)
+
+
+def test_class_weight_equals_sample_weight(events):
+    X, y = events
+    keep = (y == 1) | (np.arange(len(y)) % 5 == 0)
+    X, y = X[keep], np.where(y[keep] == 1, "signal", "background")
+    ratio = (y == "signal").sum() / (y == "background").sum()
+    by_class = BDTClassifier(max_iter=10, class_weight={"background": ratio, "signal": 1}).fit(X, y)
+    by_event = BDTClassifier(max_iter=10).fit(X, y, np.where(y == "signal", 1, ratio))
+    np.testing.assert_array_equal(by_class.predict_proba(X), by_event.predict_proba(X))
+    balanced = BDTClassifier(max_iter=1, learning_rate=1e-9, class_weight="balanced").fit(X, y)
+    np.testing.assert_allclose(balanced.predict_proba(X[:1]), 0.5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [n for n, loss in LOSSES.items() if loss.derivatives])
+def test_signed_derivatives_are_those_of_xgboost(events, name):
+    X, label = events
+    loss = LOSSES[name]
+    rng = np.random.default_rng(0)
+    y = {"binary": label, "multiclass": np.digitize(X[:, 0], [-0.5, 0.5])}.get(
+        name, rng.gamma(2, 0.5, size=len(X))
+    )
+    weight = rng.gamma(2, 0.5, size=len(X))
+    params = {"objective": loss.objective, "base_score": 0.5, "eta": 0.1}
+    if name == "multiclass":
+        params |= {"num_class": 3, "base_score": [0.0, 0.0, 0.0]}
+    # Bins from the same unit weights, so that only the derivatives differ.
+    bins = xgb.QuantileDMatrix(X)
+    weighted = xgb.QuantileDMatrix(X, y, weight=weight, ref=bins)
+    plain = xgb.QuantileDMatrix(X, y, ref=bins)
+    ours = xgb.train(params, plain, 8, obj=signed_objective(loss, y, weight))
+    theirs = xgb.train(params, weighted, 8)
+    margins = [b.inplace_predict(X, predict_type="margin") for b in (ours, theirs)]
+    np.testing.assert_allclose(*margins, atol=2e-4)
+    if name in ("binary", "multiclass"):
+        _, value = signed_metric(loss, y, weight)(margins[1], None)
+        p = theirs.inplace_predict(X)
+        assert value == pytest.approx(log_loss(y, p, sample_weight=weight), rel=1e-5)
+
+
+def test_signed_weights_cancel_what_the_generator_subtracts():
+    # Class 1 is N(+1, 1), but the generator also emits as many events again at N(-1, 1), and
+    # takes them back with weight -1, event by other event.
+    rng = np.random.default_rng(8)
+    n = 20_000
+    x = np.concatenate([rng.normal(1, 1, n), rng.normal(-1, 1, n), rng.normal(-1, 1, 2 * n)])
+    y = np.repeat([1, 0, 1], [n, n, 2 * n])
+    weight = np.repeat([1, 1, 1, -1], n)
+    bdt = BDTClassifier(
+        negative_weights="signed", max_depth=3, min_child_weight=300, max_iter=60, random_state=0
+    )
+    grid = np.linspace(-1, 2.5, 30)[:, None]
+    truth = expit(2 * grid[:, 0])
+    signed = bdt.fit(x[:, None], y, weight).predict_proba(grid)[:, 1]
+    dropped = bdt.fit(x[weight > 0, None], y[weight > 0]).predict_proba(grid)[:, 1]
+    assert np.abs(signed - truth).max() < 0.1
+    assert np.abs(dropped - truth).max() > 0.2
+    stopped = clone(bdt).set_params(early_stopping=True, max_iter=300).fit(x[:, None], y, weight)
+    assert np.abs(stopped.predict_proba(grid)[:, 1] - truth).max() < 0.15
+    assert stopped.n_iter_ == stopped.validation_loss_.argmin() + 1
+
+
+def test_opposite_copies_cancel_exactly(events):
+    X, y = events
+    both = np.concatenate([X, X[:100], X[:100]])
+    labels = np.concatenate([y, 1 - y[:100], 1 - y[:100]])
+    weight = np.concatenate([np.ones(len(X) + 100), -np.ones(100)])
+    bdt = BDTClassifier(max_iter=10, negative_weights="signed")
+    cancelled = clone(bdt).fit(both, labels, weight).predict_proba(X)
+    np.testing.assert_array_equal(cancelled, clone(bdt).fit(X, y).predict_proba(X))
+
+
+def test_weights_too_light_to_split_are_told(events):
+    X, y = events
+    with pytest.warns(UserWarning, match="every tree is one leaf"):
+        bdt = BDTClassifier(max_iter=2).fit(X, y, np.full(len(X), 1e-6))
+    assert len(np.unique(bdt.decision_function(X))) == 1
+
+
+# The rest of the contract
+
+
+def test_threads_do_not_change_a_bit():
+    rng = np.random.default_rng(9)
+    X = rng.normal(size=(30_000, 10)).astype(np.float32)
+    y = X[:, 0] + X[:, 1] * X[:, 2] > rng.normal(size=len(X))
+    settings = {"max_iter": 10, "subsample": 0.7, "max_features": 0.5, "random_state": 0}
+    one, two, three = (BDTClassifier(n_jobs=n, **settings).fit(X, y) for n in (1, 2, 3))
+    assert one.booster_.save_raw() == two.booster_.save_raw() == three.booster_.save_raw()
+    np.testing.assert_array_equal(one.predict_proba(X), two.predict_proba(X))
+
+
+@pytest.mark.parametrize("bdt", BDTS)
+def test_shapes_and_types_of_events(events, bdt):
+    X, y = events
+    model = bdt(max_iter=5).fit(X.reshape(-1, 1, 5), y)
+    assert model.input_shape_ == (1, 5)
+    table = bdt(max_iter=5).fit(X.astype(np.float64), y)
+    assert table.booster_.save_raw() == model.booster_.save_raw()
+    np.testing.assert_array_equal(model.predict(X.reshape(-1, 1, 5)), table.predict(X))
+    with pytest.raises(ValueError, match="shape"):
+        model.predict(X.reshape(-1, 5, 1))
+    restored = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(restored.predict(X), model.predict(X))
+
+
+@pytest.mark.parametrize("sampler", [SMOTE(random_state=0), RandomOverSampler(random_state=0)])
+def test_grid_search_over_a_pipeline_with_an_over_sampler(events, sampler):
+    X, y = events
+    y = np.where((y == 1) & (X[:, 0] > 1), "rare", "common")
+    pipeline = Pipeline([("over", sampler), ("bdt", BDTClassifier(max_iter=10))])
+    search = GridSearchCV(pipeline, {"bdt__max_depth": [1, 4]}, cv=3).fit(X, y)
+    assert set(search.predict(X)) == {"rare", "common"}
+    assert search.best_score_ > 0.8
+
+
+def test_labels_of_any_kind(events):
+    X, y = events
+    expected = BDTClassifier(max_iter=5).fit(X, y).predict(X)
+    for kinds in ([False, True], ["b", "s"], [-1.0, 1.0], [10, 30]):
+        kinds = np.array(kinds)
+        bdt = BDTClassifier(max_iter=5).fit(X, kinds[y])
+        np.testing.assert_array_equal(bdt.classes_, kinds)
+        np.testing.assert_array_equal(bdt.predict(X), kinds[expected])
+    objects = BDTClassifier(max_iter=5).fit(X, np.array(["b", "s"], object)[y])
+    np.testing.assert_array_equal(objects.predict(X), np.array(["b", "s"])[expected])
+
+
+def test_progress_bar_shows_the_loss(events, capfd):
+    BDTClassifier(max_iter=5, early_stopping=True, verbose=1, random_state=0).fit(*events)
+    assert "5/5" in capfd.readouterr().err
+    BDTClassifier(max_iter=5).fit(*events)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("bdt", BDTS)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"X": lambda X: np.where(X > 2, np.inf, X)}, "infinity"),
+        ({"X": lambda X: X.astype(float) * 1e39}, "too large for dtype"),
+        ({"X": lambda X: X[:-1]}, "inconsistent numbers of samples"),
+        ({"X": lambda X: np.array([["a"] * 5] * len(X), object)}, "could not convert"),
+        ({"X": lambda X: X[:0], "y": lambda y: y[:0]}, "minimum of 1"),
+        ({"sample_weight": lambda y: -np.ones(len(y))}, "negative_weights|sum"),
+        ({"sample_weight": lambda y: np.where(y == 1, -0.1, 1)}, "negative_weights='signed'"),
+        ({"sample_weight": lambda y: np.zeros(len(y))}, "non-zero"),
+        ({"sample_weight": lambda y: np.full(len(y), np.nan)}, "NaN"),
+        ({"sample_weight": lambda y: np.ones(3)}, "sample_weight.shape"),
+    ],
+)
+def test_bad_events_are_refused(events, bdt, change, message):
+    X, y = events
+    given = {"X": X, "y": y}
+    given = {k: change.get(k, lambda v: v)(v) for k, v in given.items()}
+    if "sample_weight" in change:
+        given["sample_weight"] = change["sample_weight"](y)
+    with pytest.raises(ValueError, match=message):
+        bdt(max_iter=2).fit(**given)
+
+
+def test_bad_settings_are_refused(events):
+    X, y = events
+    with pytest.raises(ValueError, match="only one class"):
+        BDTClassifier().fit(X, np.zeros(len(X)))
+    with pytest.raises(ValueError, match="only one class"):
+        BDTClassifier().fit(X, y, sample_weight=y)
+    with pytest.raises(ValueError, match="positive sum"):
+        BDTClassifier(negative_weights="signed").fit(X, y, np.where(y == 1, -0.1, 1))
+    with pytest.raises(ValueError, match="'absolute_error' has no meaning for negative weights"):
+        BDTRegressor(loss="absolute_error", negative_weights="signed").fit(
+            X, y, np.where(y == 1, -0.1, 1)
+        )
+    with pytest.raises(ValueError, match="non-negative targets"):
+        BDTRegressor(loss="poisson").fit(X, X[:, 0])
+    with pytest.raises(ValueError, match="positive targets"):
+        BDTRegressor(loss="gamma").fit(X, y)
+    with pytest.raises(ValueError, match="'learning_rate' parameter of BDTClassifier"):
+        BDTClassifier(learning_rate=-1).fit(X, y)
+    with pytest.raises(ValueError, match="monotonic_cst"):
+        BDTClassifier(monotonic_cst=[1, 0]).fit(X, y)
+    with pytest.raises(ValueError, match="two classes"):
+        BDTClassifier(monotonic_cst=[1, 0, 0, 0, 0]).fit(X, np.arange(len(X)) % 3)
