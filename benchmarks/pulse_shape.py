@@ -8,10 +8,9 @@ Both sides compute baseline, pole-zero correction, trapezoid energies, t0, time 
 drift time, late charge, tail slope and extrema of the same uint16 waveforms of 8192 samples. They
 alternate in one run; the medians count. dspeed gets its fastest block width, the input in memory,
 a chain that is built and compiled before, no cusp filter (ours computes one), and once one and
-once as many processes as there are cores. The waveforms are 30 real LEGEND-200 events with
-LEGEND's own noise scaled by random factors, moved and with random amplitudes, or simulated pulses
-where the file is not there. A sum over the same bytes on all cores measures how fast memory can be
-read.
+once as many processes as there are cores. The waveforms are 29 real LEGEND-200 events, moved,
+with random amplitudes and a little more noise, or simulated pulses where the file is not there. A
+pass over the same bytes on all cores measures how fast memory can be read.
 """
 
 import argparse
@@ -77,7 +76,7 @@ def waveforms(n_events, rng):
 
 
 def dspeed_config(n):
-    """dspeed's recipe for the same quantities; `n` are the lengths of PulseShapeFeatures."""
+    """Recipe of dspeed for the same quantities; `n` are the lengths of PulseShapeFeatures."""
     p = "dspeed.processors."
     tau = TAU / PERIOD
     eighth = n.baseline // 8
@@ -173,6 +172,7 @@ class Dspeed:
         self.chain = build_processing_chain(config, self.table, block_width=block_width)[0]
 
     def __call__(self):
+        """Process all waveforms."""
         return self.chain(self.table)
 
 
@@ -264,7 +264,8 @@ def main():
     theirs = chain()
     names = list(features.get_feature_names_out())
     clean = (ours[:, [names.index(f) for f in ("saturated", "pileup", "no_pulse")]] == 0).all(1)
-    units = {"tail_slope": 1e3 / PERIOD}
+    # Slopes are per sample there, and the area of the drift is a mean over its window.
+    units = {"tail_slope": 1e3 / PERIOD, "drift_time": features.lengths_.drift * PERIOD}
     # The centre of dspeed's filter for t0, from its first sample.
     shift = {"t0": (features.lengths_.t0_rise + features.lengths_.t0_fall) // 2 * PERIOD}
     print(f"\nAgreement of {clean.sum()} clean events:\n")

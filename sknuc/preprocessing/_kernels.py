@@ -53,7 +53,7 @@ def run_rows(kernel, X, out, *args):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def pole_zero_rows(X, out, decay, second_decay, gain):
+def pole_zero_rows(X, out, rate, second_decay, gain):
     """Deconvolve one or two exponential decays into a step (see `PoleZeroCorrector`)."""
     for i in range(len(X)):
         total = 0.0
@@ -61,7 +61,7 @@ def pole_zero_rows(X, out, decay, second_decay, gain):
         u = 0.0
         for n in range(X.shape[1]):
             x = X[i, n]
-            y = x + (1.0 - decay) * total
+            y = x + rate * total
             total += x
             if second_decay > 0.0:
                 u = y - second_decay * previous + gain * u
@@ -71,7 +71,7 @@ def pole_zero_rows(X, out, decay, second_decay, gain):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def inverse_pole_zero_rows(X, out, decay, second_decay, gain):
+def inverse_pole_zero_rows(X, out, rate, second_decay, gain):
     """Turn steps into exponential decays again: the inverse of `pole_zero_rows`."""
     for i in range(len(X)):
         x = 0.0
@@ -84,7 +84,7 @@ def inverse_pole_zero_rows(X, out, decay, second_decay, gain):
             if second_decay > 0.0:
                 v = u - gain * previous_u + second_decay * previous_v
                 previous_u = u
-            x = v - previous_v + decay * x
+            x += v - previous_v - rate * x
             previous_v = v
             out[i, n] = x
 

@@ -95,6 +95,18 @@ def _maximum(f):
 
 
 @njit(fastmath=_FAST, cache=True, error_model="numpy")
+def _maximum_rise(f, lag, out):
+    """Greatest difference between samples that are `lag` apart."""
+    n = len(f) - lag
+    if n <= 0:
+        return 0.0
+    later = f[lag:]
+    for k in range(n):
+        out[k] = later[k] - f[k]
+    return _maximum(out[:n])
+
+
+@njit(fastmath=_FAST, cache=True, error_model="numpy")
 def _max_trapezoid(total, rise, flat, out):
     a = total[rise:]
     b = total[rise + flat :]
@@ -110,6 +122,23 @@ def _rms(f):
     for k in range(len(f)):
         square += f[k] * f[k]
     return np.sqrt(square / len(f))
+
+
+@njit(cache=True, error_model="numpy")
+def _quiet_rms(f, default):
+    """Second smallest rms of four quarters: an early pulse is seen in two of them at most."""
+    quarter = len(f) // 4
+    if quarter < 8:
+        return default
+    smallest = np.inf
+    second = np.inf
+    for q in range(4):
+        rms = _rms(f[q * quarter : (q + 1) * quarter])
+        if rms < smallest:
+            smallest, second = rms, smallest
+        elif rms < second:
+            second = rms
+    return second
 
 
 @njit(fastmath=_FAST, cache=True, error_model="numpy")
@@ -273,16 +302,9 @@ def _pulse_shape(x, y, total, double, f, current, smooth, out, n, phases, cusp, 
     out[14] = noise
     out[15] = 1.0 if lowest <= low or highest >= high else 0.0
 
-    # The quietest quarter of the baseline, so that an early pulse in it does not hide others.
-    first = n.t0_rise + n.t0_fall - 1
     _fast_filter(total, double, n.t0_rise, n.t0_fall, f)
-    quarter = (n.baseline - first) // 4
-    filter_noise = noise
-    if quarter >= 8:
-        filter_noise = np.inf
-        for q in range(4):
-            start = first + q * quarter
-            filter_noise = min(filter_noise, _rms(f[start : start + quarter]))
+    first = n.t0_rise + n.t0_fall - 1
+    filter_noise = _quiet_rms(f[first : n.baseline], noise)
     top = _maximum(f[first:])
     detection = max(threshold * filter_noise, tiny)
     if not top > detection:
@@ -302,13 +324,12 @@ def _pulse_shape(x, y, total, double, f, current, smooth, out, n, phases, cusp, 
     out[3] = t0 * period
     truncated = False
 
-    guard = t0 - n.drift // 4
-    if guard > first:
-        pileup = pileup or _maximum(f[first:guard]) > detection
-    # A step is seen by the fast filter for the length of its rear window.
-    after = t0 + n.drift + n.drift_flat
-    if after < n_samples:
-        pileup = pileup or _maximum(f[after:]) > detection
+    # Another pulse lifts the fast filter at once; charge that is released slowly does not.
+    lag = max(n.t0_fall // 2, 1)
+    lifted = np.sqrt(2.0) * detection
+    pileup = pileup or _maximum_rise(f[first : max(t0 - n.drift // 4, first)], lag, double) > lifted
+    after = t0 + n.drift + n.drift_flat - lag
+    pileup = pileup or _maximum_rise(f[min(after, n_samples) :], lag, double) > lifted
     out[16] = 1.0 if pileup else 0.0
 
     end = t0 + n.rise + n.pickoff + 1

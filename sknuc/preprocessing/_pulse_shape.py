@@ -128,7 +128,7 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
         Length of the two windows that define the late charge, in ns (1.5 µs).
     tail_delay : float, default=None
         Start of the tail after t0, in ns (8.192 µs).
-    detection_threshold : float, default=5.0
+    detection_threshold : float, default=6.0
         Height of a pulse in units of the noise of the t0 filter, above which it is one.
     adc_range : tuple of float or "auto" or None, default="auto"
         Lowest and highest ADC value; samples there are saturated. "auto" takes (0, 65520) for
@@ -141,9 +141,6 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
     ----------
     time_constant_ : float
         The decay time constant in ns that is used.
-    scale_ : float
-        Factor, at most 1, on those lengths that were left at None: with it, they fit before and
-        after the pulses of the training waveforms.
     lengths_ : namedtuple of int
         All lengths in samples.
     n_features_in_ : int
@@ -173,9 +170,11 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
     it as missing; before estimators that refuse NaN, give `fill_value` a number or use
     :class:`~sklearn.impute.SimpleImputer`.
 
-    *Short waveforms.* The lengths left at None are LEGEND's where there is room for them. In
-    shorter waveforms they all shrink by ``scale_``, which is learnt from where the pulses lie in
-    the training waveforms. Lengths that are given are used as they are or refused.
+    *Short waveforms.* The lengths left at None are LEGEND's where there is room for them, and
+    shorter where there is not: `fit` learns from the training waveforms where the pulses lie and
+    gives each filter a share of the time before and after. ``lengths_`` tells what was chosen.
+    The flat top and the drift window give way last, for charge drifts about 1 µs. Lengths that
+    are given are used as they are or refused.
 
     *t0* is found with the mean of the last 128 ns, weighted linearly towards the last sample,
     less the mean of 2 µs before: from its maximum back to the first crossing of the noise, which
@@ -197,11 +196,11 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
     with common settings. ``energy_cusp`` is read at a fixed time where LEGEND takes a maximum,
     which is biased upwards by noise.
 
-    *Pile-up* is flagged where the t0 filter exceeds `detection_threshold` again earlier than a
-    quarter of the `drift_window` before t0, or later than the `drift_window` after it, or where
-    the baseline falls over its window by more than ``baseline_noise`` and by more than
-    `detection_threshold` times the error of that fall. Pulses that are closer are one event with
-    several sites.
+    *Pile-up* is flagged where the t0 filter rises by more than `detection_threshold` times its
+    noise within half of `t0_fall`, earlier than a quarter of the `drift_window` before t0 or later
+    than the `drift_window` after it, and where the baseline falls over its window by more than
+    ``baseline_noise`` and by more than `detection_threshold` times the error of that fall. Pulses
+    that are closer are one event with several sites, and charge that is released slowly is none.
 
     References
     ----------
@@ -255,7 +254,7 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
         drift_window=None,
         late_window=None,
         tail_delay=None,
-        detection_threshold=5.0,
+        detection_threshold=6.0,
         adc_range="auto",
         fill_value=np.nan,
     ):
@@ -386,34 +385,32 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
         before = max(min(0.92 * rise, rise - 1500.0), 0.5 * rise)
         after = max(min(0.92 * (duration - rise), duration - rise - 1500.0), 0.0)
 
-        times = dict(_DEFAULT_TIMES)
-        gap = 1.0 - self.pickoff
-        needs_before = (
-            times["rise_time"] + gap * times["flat_time"],
-            times["t0_rise"] + times["t0_fall"],
-        )
-        needs_after = (
-            times["rise_time"] + self.pickoff * times["flat_time"],
-            2.0 * times["drift_window"] + _DRIFT_FLAT,
-            # As much of the tail again as is waited for, at the least.
-            1.25 * times["tail_delay"],
-        )
-        self.scale_ = min(
-            1.0, *(before / t for t in needs_before), *(after / t for t in needs_after)
-        )
-        times = {name: self.scale_ * time for name, time in times.items()}
-        times["baseline_window"] = min(_DEFAULT_TIMES["baseline_window"], before)
-        given = {name for name in times if getattr(self, name) is not None}
-        times.update({name: getattr(self, name) for name in given})
-
-        n = {name: max(round(time / period), 1) for name, time in times.items()}
-        n["flat_time"] = round(times["flat_time"] / period)
+        given = {name for name in _DEFAULT_TIMES if getattr(self, name) is not None}
+        # What the filters need of the room around the pulse. The charge must arrive within the
+        # flat top and the drift window, so that these give way last.
+        flat = min(_DEFAULT_TIMES["flat_time"], 0.3 * after)
+        if "flat_time" in given:
+            flat = self.flat_time
+        room = {
+            "baseline_window": before,
+            "rise_time": min(before - (1.0 - self.pickoff) * flat, after - self.pickoff * flat),
+            "flat_time": flat,
+            "t0_rise": 0.25 * before,
+            "t0_fall": 0.5 * before,
+            "current_window": after,
+            "drift_window": 0.5 * (after - _DRIFT_FLAT),
+            "late_window": 0.25 * after,
+            "tail_delay": 0.7 * after,
+        }
+        n = {}
+        for name, default in _DEFAULT_TIMES.items():
+            time = getattr(self, name) if name in given else min(default, room[name])
+            n[name] = max(round(time / period), 0 if name == "flat_time" else 1)
         if "flat_time" not in given:
-            room = n_samples - 2 * (n["rise_time"] if "rise_time" in given else 1)
-            n["flat_time"] = max(min(n["flat_time"], room), 0)
+            n["flat_time"] = max(min(n["flat_time"], n_samples - 2 * n["rise_time"]), 0)
         if "rise_time" not in given:
             n["rise_time"] = max(min(n["rise_time"], (n_samples - n["flat_time"]) // 2), 1)
-        drift_flat = round(self.scale_ * _DRIFT_FLAT / period)
+        drift_flat = round(_DRIFT_FLAT / period)
         self._check_lengths(n, given, drift_flat)
 
         pickoff = round(self.pickoff * n["flat_time"])

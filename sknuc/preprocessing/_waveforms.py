@@ -318,12 +318,13 @@ class PoleZeroCorrector(OneToOneFeatureMixin, _WaveformTransformer):
             self.time_constant_ = fit_time_constant(rows, period=self.sampling_period, n_baseline=0)
 
     def _poles(self):
-        decay = float(np.exp(-self.sampling_period / self.time_constant_))
+        # 1 - c from expm1: the difference would lose the digits that keep a step flat.
+        rate = float(-np.expm1(-self.sampling_period / self.time_constant_))
         if self.second_time_constant is None:
-            return decay, 0.0, 0.0
+            return rate, 0.0, 0.0
         second = float(np.exp(-self.sampling_period / self.second_time_constant))
         fraction = self.second_fraction
-        return decay, second, float((1.0 - fraction) * second + fraction * decay)
+        return rate, second, float((1.0 - fraction) * second + fraction * (1.0 - rate))
 
     def _transform_rows(self, rows):
         out = np.empty(rows.shape, dtype=output_dtype(rows))
