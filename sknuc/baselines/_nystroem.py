@@ -69,7 +69,10 @@ class NystroemMachine:
         self.kernel = kernel
 
     def fit(self, X, Y, weight):
-        """Train one machine for every column of `Y` (n, n_outputs): signs ±1, or targets."""
+        """Train one machine for every column of `Y` (n, n_outputs): targets, or signs ±1.
+
+        An event of sign 0 belongs to neither class, and is left out.
+        """
         self.feature_map_ = Nystroem(
             n_components=min(self.n_landmarks, len(X)),
             random_state=self.random_state,
@@ -102,7 +105,7 @@ class NystroemMachine:
     def _slack(self, f, y):
         """Return the signed distance of `f` to where its slack ends, 0 without slack."""
         if self.epsilon is None:
-            return np.where(y * f < 1, f - y, 0.0)
+            return np.where((y * f < 1) & (y != 0), f - y, 0.0)
         error = f - y
         return np.sign(error) * np.maximum(np.abs(error) - self.epsilon, 0)
 

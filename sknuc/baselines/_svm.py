@@ -9,16 +9,17 @@ functions :math:`f(x)=\langle w,\phi(x)\rangle+b`, where the inner product of th
 * a *size*: the exact problem [2]_ takes :math:`O(n^2)` to :math:`O(n^3)` operations. Up to
   ``max_exact_samples`` events the kernel is exact; beyond, it is Nyström's [3]_ on ``n_landmarks``
   landmarks, with the slack squared, see :mod:`sknuc.baselines._nystroem`;
-* a *probability*, which a margin is not. Platt's sigmoid [4]_ is fitted to margins of events that
-  the machine giving them was not trained on.
+* a *probability*, which a margin is not. Platt's sigmoid [4]_, or its softmax for several classes,
+  is fitted to margins of events that the machine giving them was not trained on.
 """
 
 from functools import partial
+from itertools import combinations
 from numbers import Integral, Real
 
 import numpy as np
 from joblib import Parallel, delayed
-from scipy.special import expit, log_expit, logit, softmax
+from scipy.special import expit, log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, _fit_context
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
@@ -44,7 +45,7 @@ __all__ = ["SVMClassifier", "SVMRegressor"]
 # Kernel rows that libsvm keeps, in MB.
 CACHE_MB = 500
 
-# The least slope of a sigmoid, per standard deviation of the margins.
+# The least slope of the calibration, per standard deviation of the margins.
 MIN_SLOPE = 1e-6
 
 
@@ -53,7 +54,7 @@ class _BaseSVM(BaseEstimator):
 
     _parameter_constraints: dict = {
         "C": [Interval(Real, 0, None, closed="neither")],
-        "kernel": [StrOptions({"linear", "poly", "rbf", "sigmoid"})],
+        "kernel": [StrOptions({"linear", "poly", "rbf"})],
         "gamma": [StrOptions({"scale", "auto"}), Interval(Real, 0, None, closed="neither")],
         "degree": [Interval(Integral, 1, None, closed="left")],
         "coef0": [Interval(Real, None, None, closed="neither")],
@@ -91,8 +92,6 @@ class _BaseSVM(BaseEstimator):
             kernel = {"kernel": "linear"}
         elif self.kernel == "rbf":
             kernel = {"kernel": "rbf", "gamma": kernel["gamma"]}
-        elif self.kernel == "sigmoid":
-            kernel = {k: v for k, v in kernel.items() if k != "degree"}
         return NystroemMachine(
             n_landmarks=self.n_landmarks, C=self.C, epsilon=epsilon, random_state=seed, **kernel
         ).fit(X, Y, np.ones(len(X)) if weight is None else weight)
@@ -105,27 +104,32 @@ class _BaseSVM(BaseEstimator):
 class SVMClassifier(ClassifierMixin, _BaseSVM):
     r"""Support vector machine for two classes and more, with calibrated probabilities.
 
-    The margin :math:`f(x)` of the machine becomes the log-odds :math:`a f(x)+b`, with
-    :math:`a>0`, so that events keep their order. :math:`a` and :math:`b` maximise the likelihood
-    of the margins of a cross-fit: the events are split into folds, and each fold is judged by a
-    machine (its scaling and landmarks included) trained on the others. The machine that is kept is
-    trained on all events. With three classes and more, every class has its :math:`a` and
-    :math:`b`, and the probabilities are normalised. `decision_function`, `predict_proba` and
-    `predict` read the same log-odds and never contradict each other.
+    Every pair of classes has a machine with a margin :math:`d_{ij}(x)=-d_{ji}(x)`. The probability
+    of a class is Platt's sigmoid for two classes and its softmax for more,
+
+    .. math:: p_i(x) \propto \exp\Big(\frac{a}{K}\sum_{j\neq i} d_{ij}(x) + b_i\Big),\qquad a>0,
+
+    so that the log-odds of two classes are :math:`a\,d(x)+b`, and events keep the order of the
+    margin. :math:`a` and :math:`b` maximise the likelihood of the margins of a cross-fit: the
+    events are split into folds, and each fold is judged by machines (their scaling and landmarks
+    included) trained on the others. The machines that are kept are trained on all events.
+    `decision_function`, `predict_proba` and `predict` read the same calibrated scores and never
+    contradict each other.
 
     Parameters
     ----------
     C : float, default=1.0
         The price of slack, for an event of weight 1.
-    kernel : {"linear", "poly", "rbf", "sigmoid"}, default="rbf"
-        The kernel, of scaled features.
+    kernel : {"linear", "poly", "rbf"}, default="rbf"
+        The kernel, of scaled features. "sigmoid" is left out: it is not positive definite, and the
+        solution not unique.
     gamma : {"scale", "auto"} or float, default="scale"
-        The coefficient of the kernels "rbf", "poly" and "sigmoid". "scale" is
+        The coefficient of the kernels "rbf" and "poly". "scale" is
         1 / (`n_features` · variance of the scaled features), "auto" is 1 / `n_features`.
     degree : int, default=3
         The degree of the kernel "poly".
     coef0 : float, default=0.0
-        The constant in the kernels "poly" and "sigmoid".
+        The constant in the kernel "poly".
     max_exact_samples : int, default=5000
         The largest number of different events for which the kernel is exact. libsvm takes a time
         of the order of :math:`n^2` to :math:`n^3`: 10,000
@@ -150,8 +154,10 @@ class SVMClassifier(ClassifierMixin, _BaseSVM):
     ----------
     classes_ : ndarray of shape (n_classes,)
         The labels, sorted.
-    calibration_ : ndarray of shape (n_outputs, 2)
-        :math:`a` and :math:`b`; one row for two classes, else one per class.
+    calibration_slope_ : float
+        The slope :math:`a`.
+    calibration_offset_ : ndarray of shape (n_classes,)
+        The offsets :math:`b_i`, which sum to zero.
     n_folds_ : int
         The number of folds of the cross-fit; 0 where the probabilities are not calibrated.
     scaler_ : StandardScaler
@@ -274,35 +280,43 @@ class SVMClassifier(ClassifierMixin, _BaseSVM):
         self.scaler_, self.svm_, self.gamma_ = train(X, codes, weight)
         self.approximation_ = "exact" if self._exact(len(X)) else "nystroem"
 
-        n_outputs = 1 if len(self.classes_) == 2 else len(self.classes_)
-        self.calibration_ = np.tile([1.0, 0.0], (n_outputs, 1))
+        n_classes = len(self.classes_)
         folds = min(self.calibration_folds or 0, np.bincount(codes).min())
         self.n_folds_ = int(folds) if folds >= 2 else 0
+        self.calibration_slope_, self.calibration_offset_ = 1.0, np.zeros(n_classes)
         if self.n_folds_:
             margin = self._cross_fit(X, codes, weight, train, fold_seed)
-            for k in range(n_outputs):
-                is_class = codes == (1 if n_outputs == 1 else k)
-                self.calibration_[k] = _platt(margin[:, k], is_class, weight)
+            self.calibration_slope_, self.calibration_offset_ = _calibrate(margin, codes, weight)
         return self
 
     def _train(self, X, codes, weight, *, exact, seed):
         """Return the scaler, the machine and the gamma of these events."""
         scaler, X, kernel = self._scale(X, weight)
         if exact:
-            svm = SVC(C=self.C, tol=self.tol, cache_size=CACHE_MB, **kernel)
-            return scaler, svm.fit(X, codes, sample_weight=weight), kernel["gamma"]
-        n_classes = len(self.classes_)
-        signs = np.where(codes[:, None] == np.arange(n_classes), 1.0, -1.0)
-        signs = signs[:, 1:] if n_classes == 2 else signs
-        return scaler, self._nystroem(X, signs, weight, kernel, seed), kernel["gamma"]
+            svm = SVC(
+                C=self.C,
+                tol=self.tol,
+                cache_size=CACHE_MB,
+                decision_function_shape="ovo",
+                **kernel,
+            ).fit(X, codes, sample_weight=weight)
+        else:
+            signs = np.column_stack(
+                [
+                    np.where(codes == first, 1.0, np.where(codes == second, -1.0, 0.0))
+                    for first, second in _pairs(len(self.classes_))
+                ]
+            )
+            svm = self._nystroem(X, signs, weight, kernel, seed)
+        return scaler, svm, kernel["gamma"]
 
     def _cross_fit(self, X, codes, weight, train, seed):
-        """Return the margins (n, n_outputs) of events from machines that have not seen them."""
+        """Return the margins (n, n_classes) of events from machines that have not seen them."""
 
         def judge(seen, unseen):
             part = None if weight is None else weight[seen]
             scaler, svm, _ = train(X[seen], codes[seen], part)
-            return _margin(scaler, svm, X[unseen])
+            return _margin(scaler, svm, X[unseen], len(self.classes_))
 
         splits = list(
             StratifiedKFold(self.n_folds_, shuffle=True, random_state=seed).split(X, codes)
@@ -310,13 +324,13 @@ class SVMClassifier(ClassifierMixin, _BaseSVM):
         parts = Parallel(n_jobs=self.n_jobs, prefer="threads")(
             delayed(judge)(*split) for split in splits
         )
-        margin = np.empty((len(X), parts[0].shape[1]))
+        margin = np.empty((len(X), len(self.classes_)))
         for (_, unseen), part in zip(splits, parts, strict=True):
             margin[unseen] = part
         return margin
 
     def decision_function(self, X):
-        """Calibrated log-odds of every event, a rising function of the machine's margin.
+        """Calibrated score of every event, a rising function of the machine's margin.
 
         The margin itself is ``svm_.decision_function(scaler_.transform(X))``.
 
@@ -327,13 +341,14 @@ class SVMClassifier(ClassifierMixin, _BaseSVM):
 
         Returns
         -------
-        log_odds : ndarray of shape (n_events,) or (n_events, n_classes)
-            For two classes, of the second one; else of every class against the others.
+        score : ndarray of shape (n_events,) or (n_events, n_classes)
+            For two classes the log-odds of the second one; else the logarithms of the
+            probabilities, up to a constant of each event.
         """
         X = self._events(X)
-        margin = _margin(self.scaler_, self.svm_, X)
-        log_odds = margin * self.calibration_[:, 0] + self.calibration_[:, 1]
-        return log_odds[:, 0] if log_odds.shape[1] == 1 else log_odds
+        margin = _margin(self.scaler_, self.svm_, X, len(self.classes_))
+        score = self.calibration_slope_ * margin + self.calibration_offset_
+        return score[:, 1] - score[:, 0] if score.shape[1] == 2 else score
 
     def predict_proba(self, X):
         """Probability of every class.
@@ -347,11 +362,10 @@ class SVMClassifier(ClassifierMixin, _BaseSVM):
         -------
         proba : ndarray of shape (n_events, n_classes)
         """
-        log_odds = self.decision_function(X)
-        if log_odds.ndim == 1:
-            return np.column_stack([expit(-log_odds), expit(log_odds)])
-        # The sigmoids, normalised; in logarithms, as all of them may vanish far from the data.
-        return softmax(log_expit(log_odds), axis=1)
+        score = self.decision_function(X)
+        if score.ndim == 2:
+            return softmax(score, axis=1)
+        return np.column_stack([expit(-score), expit(score)])
 
     def predict(self, X):
         """Most probable class of every event.
@@ -365,8 +379,8 @@ class SVMClassifier(ClassifierMixin, _BaseSVM):
         -------
         label : ndarray of shape (n_events,)
         """
-        log_odds = self.decision_function(X)
-        index = log_odds.argmax(axis=1) if log_odds.ndim == 2 else (log_odds > 0).astype(np.intp)
+        score = self.decision_function(X)
+        index = score.argmax(axis=1) if score.ndim == 2 else (score > 0).astype(np.intp)
         return self.classes_[index]
 
 
@@ -380,15 +394,16 @@ class SVMRegressor(RegressorMixin, _BaseSVM):
     ----------
     C : float, default=1.0
         The price of slack, for an event of weight 1.
-    kernel : {"linear", "poly", "rbf", "sigmoid"}, default="rbf"
-        The kernel, of scaled features.
+    kernel : {"linear", "poly", "rbf"}, default="rbf"
+        The kernel, of scaled features. "sigmoid" is left out: it is not positive definite, and the
+        solution not unique.
     gamma : {"scale", "auto"} or float, default="scale"
-        The coefficient of the kernels "rbf", "poly" and "sigmoid". "scale" is
+        The coefficient of the kernels "rbf" and "poly". "scale" is
         1 / (`n_features` · variance of the scaled features), "auto" is 1 / `n_features`.
     degree : int, default=3
         The degree of the kernel "poly".
     coef0 : float, default=0.0
-        The constant in the kernels "poly" and "sigmoid".
+        The constant in the kernel "poly".
     epsilon : float, default=0.1
         The half-width of the tube without slack, in standard deviations of the target.
     max_exact_samples : int, default=5000
@@ -560,38 +575,55 @@ class SVMRegressor(RegressorMixin, _BaseSVM):
         return y[:, 0] if self._one_dimensional else y
 
 
-def _margin(scaler, svm, X):
-    """Return the margins of raw events with shape (n, n_outputs)."""
-    return svm.decision_function(scaler.transform(X)).reshape(len(X), -1)
+def _pairs(n_classes):
+    """Return the pairs of classes in libsvm's order, the favoured one first."""
+    return [(1, 0)] if n_classes == 2 else list(combinations(range(n_classes), 2))
 
 
-def _platt(margin, is_class, weight):
-    """Fit the sigmoid :math:`1/(1+e^{-(a f+b)})` with :math:`a>0` to margins.
+def _margin(scaler, svm, X, n_classes):
+    """Return the mean margin of every class against the others, (n, n_classes), of raw events."""
+    pairwise = svm.decision_function(scaler.transform(X)).reshape(len(X), -1)
+    margin = np.zeros((len(X), n_classes))
+    for (first, second), values in zip(_pairs(n_classes), pairwise.T, strict=True):
+        margin[:, first] += values / n_classes
+        margin[:, second] -= values / n_classes
+    return margin
+
+
+def _calibrate(margin, codes, weight):
+    """Fit the slope :math:`a>0` and the offsets :math:`b_i` of a softmax to margins.
 
     As in [4]_, a class of weight :math:`N` counts as :math:`(N+1)/(N+2)` and not as certain, so
-    that separable margins have a finite slope.
+    that separable margins have a finite slope. Newton's method with step halving, as the
+    likelihood is concave.
     """
+    n_classes = margin.shape[1]
     weight = np.ones(len(margin)) if weight is None else weight
-    n_in, n_out = weight[is_class].sum(), weight[~is_class].sum()
-    target = np.where(is_class, (n_in + 1) / (n_in + 2), 1 / (n_out + 2))
-    weight = weight / (n_in + n_out)
-    center = weight @ margin
-    scale = np.sqrt(weight @ (margin - center) ** 2) or 1.0
-    design = np.column_stack([(margin - center) / scale, np.ones(len(margin))])
+    class_weight = np.bincount(codes, weights=weight, minlength=n_classes)
+    rest = 1 / (class_weight[codes] + 2)
+    target = np.repeat(rest[:, None] / (n_classes - 1), n_classes, axis=1)
+    target[np.arange(len(codes)), codes] = 1 - rest
+    weight = (weight / weight.sum())[:, None]
+    scale = np.sqrt((weight * (margin - (weight * margin).sum(axis=0)) ** 2).sum()) or 1.0
+    f = margin / scale
 
     def loss(x):
-        z = design @ x
-        return weight @ (np.logaddexp(0, z) - target * z)
+        return -(weight * target * log_softmax(x[0] * f + x[1:], axis=1)).sum()
 
-    constant = logit(weight @ target)
-    x = np.array([0.0, constant])
+    constant = np.log((weight * target).sum(axis=0))
+    x = np.concatenate([[0.0], constant])
     for _ in range(100):
-        p = expit(design @ x)
-        gradient = design.T @ (weight * (p - target))
+        p = softmax(x[0] * f + x[1:], axis=1)
+        residual = weight * (p - target)
+        gradient = np.concatenate([[(residual * f).sum()], residual.sum(axis=0)])
         if np.abs(gradient).max() < 1e-12:
             break
-        hessian = (design.T * (weight * p * (1 - p))) @ design
-        step = np.linalg.lstsq(hessian, gradient)[0]
+        mean = np.column_stack([(p * f).sum(axis=1), p])
+        hessian = np.diag(np.concatenate([[(weight * p * f**2).sum()], (weight * p).sum(axis=0)]))
+        hessian[0, 1:] = hessian[1:, 0] = (weight * p * f).sum(axis=0)
+        hessian -= mean.T @ (weight * mean)
+        # A constant added to all offsets changes nothing: the least-norm step leaves it out.
+        step = np.linalg.lstsq(hessian, gradient, rcond=1e-12)[0]
         length, now = 1.0, loss(x)
         while loss(x - length * step) > now and length > 1e-10:
             length /= 2
@@ -600,6 +632,5 @@ def _platt(margin, is_class, weight):
         x = x - length * step
     if x[0] < MIN_SLOPE:
         # Margins that say nothing about unseen events give the class frequency, and keep order.
-        x = np.array([MIN_SLOPE, constant])
-    a = x[0] / scale
-    return a, x[1] - a * center
+        x = np.concatenate([[MIN_SLOPE], constant])
+    return float(x[0] / scale), x[1:] - x[1:].mean()
