@@ -207,6 +207,7 @@ class TorchEstimator(BaseEstimator):
         with torch.no_grad():
             probe = torch.zeros(2, *self.input_shape_, dtype=parameter.dtype)
             features = module.eval()(probe)
+            module.train()
         if features.ndim != 2 or len(features) != 2:
             raise ValueError(
                 f"The network of the 'encoder' parameter must turn events of shape (n, "

@@ -207,6 +207,7 @@ class _Game(skorch.NeuralNet):
         self._tensors = list(self.module_.state_dict(keep_vars=False).values())
         self._good = [t.clone() for t in self._tensors]
         n_before = len(self.history)
+        self.module_.train()
         interrupted = False
         self.notify("on_train_begin", X=data, y=valid)
         try:
@@ -326,7 +327,9 @@ class _Game(skorch.NeuralNet):
         if loss.ndim == 0:
             return None
         if weight is not None:
-            return (weight / weight.sum(-1, keepdim=True)).to(loss.dtype)
+            # A bootstrapped member can draw no event of a batch: it rests, instead of 0/0.
+            total = weight.sum(-1, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
+            return (weight / total).to(loss.dtype)
         key = (loss.shape, loss.dtype)
         if key not in self._shares:
             self._shares[key] = torch.full_like(loss, 1 / loss.shape[-1], requires_grad=False)

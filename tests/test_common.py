@@ -1,0 +1,122 @@
+"""The contract, over every public estimator of the package, found by walking it."""
+
+import importlib
+import inspect
+import pickle
+import pkgutil
+
+import numpy as np
+import pytest
+from sklearn.base import BaseEstimator, clone, is_classifier, is_outlier_detector, is_regressor
+from sklearn.datasets import make_classification
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import sknuc
+
+
+def public_modules():
+    for info in pkgutil.walk_packages(sknuc.__path__, "sknuc."):
+        if not any(part.startswith("_") for part in info.name.split(".")):
+            yield importlib.import_module(info.name)
+
+
+def public_estimators():
+    found = {}
+    for module in public_modules():
+        for name in getattr(module, "__all__", ()):
+            item = getattr(module, name)
+            if (
+                inspect.isclass(item)
+                and issubclass(item, BaseEstimator)
+                and hasattr(item, "fit")
+                and not inspect.isabstract(item)
+            ):
+                found[name] = item
+    return [found[name] for name in sorted(found)]
+
+
+ESTIMATORS = public_estimators()
+PREDICTORS = [E for E in ESTIMATORS if is_classifier(E()) or is_regressor(E())]
+
+
+def test_the_walk_finds_the_estimators():
+    names = {E.__name__ for E in ESTIMATORS}
+    assert {"NeuralClassifier", "NeuralRegressor", "BDTClassifier", "PulseShapeFeatures"} <= names
+    assert not any(is_outlier_detector(E()) for E in ESTIMATORS)
+
+
+# Default parameters, and no expected failures: the flag that sknuc flies.
+@parametrize_with_checks([E() for E in ESTIMATORS])
+def test_check_estimator(estimator, check):
+    check(estimator)
+
+
+def small_problem(E):
+    X, y = make_classification(60, 6, random_state=0)
+    return X, y if is_classifier(E()) else X[:, 0] + 0.1 * y
+
+
+@pytest.mark.parametrize("E", PREDICTORS, ids=lambda E: E.__name__)
+def test_events_of_any_shape_give_the_bits_of_their_table(E):
+    X, y = small_problem(E)
+    parameters = {"random_state": 0} if "random_state" in E().get_params() else {}
+    table = E(**parameters).fit(X, y)
+    events = E(**parameters).fit(X.reshape(60, 2, 3), y)
+    assert events.input_shape_ == (2, 3)
+    np.testing.assert_array_equal(table.predict(X), events.predict(X.reshape(60, 2, 3)))
+    np.testing.assert_array_equal(table.predict(X), events.predict(X))
+    with pytest.raises(ValueError, match=r"events of shape \(3, 2\)"):
+        events.predict(X.reshape(60, 3, 2))
+
+
+@pytest.mark.parametrize("E", ESTIMATORS, ids=lambda E: E.__name__)
+def test_same_seed_same_bits_and_global_generators_untouched(E):
+    torch = pytest.importorskip("torch")
+    X, y = small_problem(E)
+    parameters = {"random_state": 3} if "random_state" in E().get_params() else {}
+    before = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
+    first = clone(E(**parameters)).fit(X, y)
+    second = pickle.loads(pickle.dumps(clone(first).fit(X, y)))
+    np.testing.assert_array_equal(np.random.get_state()[1], before[0])  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), before[1])
+    for method in ("predict_proba", "decision_function", "predict", "transform"):
+        if hasattr(first, method):
+            a, b = getattr(first, method)(X), getattr(second, method)(X)
+            np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+@pytest.mark.parametrize("E", ESTIMATORS, ids=lambda E: E.__name__)
+def test_bad_input_is_refused_with_words(E):
+    X, y = small_problem(E)
+    estimator = E()
+    with pytest.raises(ValueError, match="infinity"):
+        estimator.fit(np.where(np.arange(6) == 2, np.inf, X), y)
+    with pytest.raises(ValueError, match="0 sample"):
+        estimator.fit(X[:0], y[:0])
+    with pytest.raises(ValueError, match="could not convert string to float"):
+        estimator.fit(np.full(X.shape, "a", object), y)
+    estimator.fit(X, y)
+    use = estimator.predict if hasattr(estimator, "predict") else estimator.transform
+    with pytest.raises(ValueError, match="5 features"):
+        use(X[:, :5])
+    if "sample_weight" in inspect.signature(estimator.fit).parameters:
+        with pytest.raises(ValueError, match=r"non-zero|sums? to 0"):
+            estimator.fit(X, y, sample_weight=np.zeros(60))
+        with pytest.raises(ValueError, match="NaN"):
+            estimator.fit(X, y, sample_weight=np.full(60, np.nan))
+    if is_classifier(estimator):
+        with pytest.raises(ValueError, match="class"):
+            estimator.fit(X, np.zeros(60, int))
+        labels = np.array(["ββ", "¹⁰C"])[y]
+        assert set(estimator.fit(X, labels).predict(X)) <= set(labels)
+
+
+@pytest.mark.parametrize("E", ESTIMATORS, ids=lambda E: E.__name__)
+def test_every_parameter_and_public_method_is_documented(E):
+    documentation = inspect.getdoc(E)
+    assert "Examples\n--------" in documentation
+    for parameter in E().get_params(deep=False):
+        assert f"\n{parameter} :" in documentation or f"\n{parameter}, " in documentation, parameter
+    for name, method in inspect.getmembers(E, inspect.isfunction):
+        if not name.startswith("_") and method.__module__.startswith("sknuc"):
+            assert inspect.getdoc(method), name

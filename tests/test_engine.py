@@ -1,0 +1,500 @@
+"""The engine carries every shape of training: one player, two, reversed gradients, a stack."""
+
+import copy
+import os
+import signal
+import threading
+
+import h5py
+import numpy as np
+import pytest
+import skorch
+import torch
+from scipy.stats import norm
+from sklearn.exceptions import ConvergenceWarning
+from torch import nn
+
+from sknuc import _engine
+from sknuc._engine import Player, TrainingData, _events
+from sknuc.encoders import MLP, Encoder
+from sknuc.exceptions import TrainingDivergedError
+from sknuc.networks import NeuralClassifier, NeuralRegressor
+from sknuc.nn import GradientReversal, StackedModule
+
+CPU = torch.device("cpu")
+
+
+def data_of(X, batch_size, *, seeds=(0,), rows=None, **columns):
+    source = _engine.EventSource(X, X.shape[1:], torch.float64, CPU)
+    columns.setdefault("sample_weight", None)
+    return TrainingData(source, columns, rows=rows, batch_size=batch_size, seeds=seeds)
+
+
+def play(module, players, data, max_epochs, **options):
+    return _engine.train(
+        module, players, data, max_epochs=max_epochs, device=CPU, dtype=torch.float64, **options
+    )
+
+
+def squared(module, batch):
+    return (module(batch.X)[..., 0] - batch.y).square()
+
+
+def linear(seed, n_in=3):
+    with _engine.seeded(seed):
+        return nn.Linear(n_in, 1).double()
+
+
+def sgd(parameters):
+    return torch.optim.SGD(parameters, lr=0.05)
+
+
+@pytest.fixture
+def problem():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(103, 3))
+    return X, X @ [1.0, -2.0, 0.5] + rng.normal(size=103), rng.uniform(0.5, 2, size=103)
+
+
+class TestBatches:
+    def test_an_epoch_is_a_permutation(self):
+        X = np.arange(1000.0).reshape(-1, 1)
+        data = data_of(X, 64, y=X[:, 0])
+        for _ in range(2):
+            batches = list(data)
+            assert [len(b) for b in batches] == [64] * 15 + [40]
+            seen = torch.cat([b.X[:, 0] for b in batches])
+            assert torch.equal(seen, torch.cat([b.y for b in batches]))
+            assert torch.equal(seen.sort().values, torch.from_numpy(X[:, 0]))
+        first, second = (torch.cat([b.y for b in data]) for _ in range(2))
+        assert not torch.equal(first, second)
+
+    def test_block_shuffle_is_a_permutation_that_mixes_blocks(self, monkeypatch):
+        monkeypatch.setattr(_events, "RESIDENT_BYTES", 1000)
+        monkeypatch.setattr(_events, "BLOCK_BYTES", 80)
+        monkeypatch.setattr(_events, "BUFFER_BYTES", 800)
+        X = np.arange(1003.0).reshape(-1, 1)
+        order = torch.cat([b.y for b in data_of(X, 50, y=X[:, 0])]).numpy()
+        np.testing.assert_array_equal(np.sort(order), X[:, 0])
+        # A batch of 50 of a sorted file spans it: ten blocks of ten rows from anywhere.
+        spread = [np.ptp(order[i : i + 50]) for i in range(0, 950, 50)]
+        assert min(spread) > 300
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.uint16])
+    def test_same_batches_from_memory_memmap_and_hdf5(self, tmp_path, monkeypatch, dtype):
+        monkeypatch.setattr(_events, "RESIDENT_BYTES", 10_000)
+        monkeypatch.setattr(_events, "BLOCK_BYTES", 400)
+        monkeypatch.setattr(_events, "BUFFER_BYTES", 4000)
+        monkeypatch.setattr(_events, "CHUNK_BYTES", 1500)
+        rng = np.random.default_rng(0)
+        X = (1000 * rng.uniform(size=(700, 2, 5))).astype(dtype)
+        y = (X.mean((1, 2)) > 500).astype(int)
+        np.save(tmp_path / "X.npy", X)
+        with h5py.File(tmp_path / "X.h5", "w") as file:
+            file.create_dataset("X", data=X, chunks=(16, 2, 5))
+        model = NeuralClassifier(
+            max_epochs=3, batch_size=32, random_state=0, early_stopping=True, device="cpu"
+        )
+        expected = copy.deepcopy(model).fit(X, y).predict_proba(X)
+        assert expected.dtype == np.float32
+        mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+        np.testing.assert_array_equal(
+            copy.deepcopy(model).fit(mapped, y).predict_proba(mapped), expected
+        )
+        with h5py.File(tmp_path / "X.h5") as file:
+            fitted = copy.deepcopy(model).fit(file["X"], y)
+            np.testing.assert_array_equal(fitted.predict_proba(file["X"]), expected)
+
+    def test_nan_on_disk_is_found_while_reading(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(_events, "RESIDENT_BYTES", 1000)
+        X = np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32)
+        X[321, 2] = np.nan
+        np.save(tmp_path / "X.npy", X)
+        mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+        with pytest.raises(ValueError, match="NaN or infinity"):
+            NeuralRegressor(max_epochs=1, device="cpu").fit(mapped, np.zeros(500))
+
+
+class TestOnePlayer:
+    def test_gradient_descent_on_a_linear_model_follows_the_formula(self, problem):
+        X, y, w = problem
+        module = linear(0)
+        theta = np.append(module.weight.detach().numpy()[0], module.bias.item())
+        design = np.c_[X, np.ones(len(X))]
+        for _ in range(5):
+            theta -= 0.05 * 2 * design.T @ (w * (design @ theta - y)) / w.sum()
+        play(module, [Player(squared, optimizer=sgd)], data_of(X, 200, y=y, sample_weight=w), 5)
+        fitted = np.append(module.weight.detach().numpy()[0], module.bias.item())
+        np.testing.assert_allclose(fitted, theta, rtol=1e-12)
+
+    def test_history_holds_the_weighted_mean_loss(self, problem):
+        X, y, w = problem
+        module = linear(1)
+        frozen = Player(squared, optimizer=lambda p: torch.optim.SGD(p, lr=1e-300))
+        result = play(module, [frozen], data_of(X, 10, y=y, sample_weight=w), 1)
+        loss = (module(torch.from_numpy(X))[:, 0].detach().numpy() - y) ** 2
+        assert result.history[-1, "train_loss"] == pytest.approx(np.average(loss, weights=w))
+
+    def test_going_on_is_the_same_as_not_stopping(self, problem):
+        X, y, _ = problem
+        adam = Player(squared, optimizer=lambda p: torch.optim.AdamW(p, lr=0.1, fused=True))
+        whole, parts = linear(0), linear(0)
+        play(whole, [adam], data_of(X, 200, y=y), 6)
+        data = data_of(X, 200, y=y)
+        first = play(parts, [adam], data, 2)
+        second = play(
+            parts,
+            [adam],
+            data,
+            4,
+            history=first.history,
+            optimizer_states=first.optimizer_states,
+        )
+        assert torch.equal(whole.weight, parts.weight)
+        assert len(second.history) == 6
+
+    def test_early_stopping_restores_the_best_state(self, problem):
+        X, y, _ = problem
+        module = linear(0)
+        # A rate that overshoots: the validation loss falls, then grows without bounds.
+        players = [Player(squared, optimizer=lambda p: torch.optim.SGD(p, lr=1.05))]
+        states = []
+
+        class Record(skorch.callbacks.Callback):
+            def on_epoch_end(self, net, **_):
+                states.append(copy.deepcopy(net.module_.state_dict()))
+
+        rows = np.arange(len(X))
+        result = play(
+            module,
+            players,
+            data_of(X, 200, y=y, rows=rows[:80]),
+            50,
+            valid=data_of(X, 200, y=y, rows=rows[80:]),
+            n_iter_no_change=4,
+            callbacks=[Record()],
+        )
+        losses = result.history[:, "valid_loss"]
+        best = int(np.argmin(losses))
+        assert len(losses) == best + 1 + 4 < 50
+        assert torch.equal(module.weight, states[best]["weight"])
+
+    def test_callbacks_of_skorch_work(self, problem, tmp_path):
+        X, y, _ = problem
+        rates = []
+
+        class Record(skorch.callbacks.Callback):
+            def on_batch_end(self, net, **_):
+                rates.append(net.optimizer_.param_groups[0]["lr"])
+
+        callbacks = [
+            (
+                "schedule",
+                skorch.callbacks.LRScheduler(
+                    torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5
+                ),
+            ),
+            skorch.callbacks.Checkpoint(dirname=str(tmp_path), monitor="train_loss_best"),
+            skorch.callbacks.GradientNormClipping(1e-9),
+            Record(),
+        ]
+        model = NeuralRegressor(
+            encoder=MLP(hidden_layer_sizes=()),
+            optimizer="sgd",
+            learning_rate=0.4,
+            max_epochs=3,
+            batch_size=60,
+            callbacks=callbacks,
+            random_state=0,
+            device="cpu",
+        ).fit(X, y)
+        assert rates == [0.4, 0.4, 0.2, 0.2, 0.1, 0.1]
+        assert {"params.pt", "optimizer.pt", "history.json"} <= set(os.listdir(tmp_path))
+        # Clipped to nothing, the weights stay where they began.
+        begun = NeuralRegressor(
+            encoder=MLP(hidden_layer_sizes=()),
+            optimizer="sgd",
+            learning_rate=1e-300,
+            max_epochs=1,
+            random_state=0,
+            device="cpu",
+        ).fit(X, y)
+        np.testing.assert_allclose(model.predict(X), begun.predict(X), atol=1e-7)
+
+    def test_skorch_early_stopping_ends_without_a_warning(self, problem):
+        X, y, _ = problem
+        stop = skorch.callbacks.EarlyStopping(monitor="train_loss", patience=2, threshold=10.0)
+        model = NeuralRegressor(callbacks=[stop], max_epochs=50, device="cpu").fit(X, y)
+        assert model.n_iter_ == 3
+
+    def test_mixed_precision_and_compiling_reach_the_same_solution(self, problem):
+        X, y, _ = problem
+        X, y = X.astype(np.float32), (y > 0).astype(int)
+        plain = NeuralClassifier(random_state=0, max_epochs=30, device="cpu")
+        mixed = copy.deepcopy(plain).set_params(mixed_precision=True)
+        a, b = plain.fit(X, y).predict_proba(X), mixed.fit(X, y).predict_proba(X)
+        assert 0 < np.abs(a - b).max() < 0.1  # bfloat16 has 8 bits
+
+
+class NaNAfter(nn.Module):
+    """Returns NaN from the n-th training step on."""
+
+    def __init__(self, n):
+        super().__init__()
+        self.linear = nn.Linear(3, 4)
+        self.n = n
+        self.steps = 0
+
+    def forward(self, x):
+        self.steps += self.training
+        return self.linear(x) * (float("nan") if self.training and self.steps > self.n else 1.0)
+
+
+class NaNEncoder(Encoder):
+    def __init__(self, after=0):
+        self.after = after
+
+    def build(self, input_shape):
+        return NaNAfter(self.after)
+
+
+class TestAccidents:
+    def test_nan_names_epoch_player_and_cure(self, problem):
+        X, y, _ = problem
+        model = NeuralRegressor(encoder=NaNEncoder(0), device="cpu")
+        with pytest.raises(TrainingDivergedError, match=r"'loss' became nan in epoch 1.*learning_"):
+            model.fit(X, y)
+        assert not model.__sklearn_is_fitted__()
+
+    def test_what_was_learnt_before_nan_is_kept(self, problem):
+        X, y, _ = problem
+        options = {"batch_size": 40, "random_state": 0, "device": "cpu"}  # three batches an epoch
+        model = NeuralRegressor(encoder=NaNEncoder(7), max_epochs=9, **options)
+        with pytest.raises(TrainingDivergedError, match=r"epoch 3, batch 2 of 3"):
+            model.fit(X, y)
+        assert model.n_iter_ == len(model.history_) == 2
+        expected = NeuralRegressor(encoder=NaNEncoder(99), max_epochs=2, **options).fit(X, y)
+        np.testing.assert_array_equal(model.predict(X), expected.predict(X))
+
+    def test_interrupt_keeps_the_best_state(self, problem):
+        X, y, _ = problem
+        main = threading.main_thread()
+
+        class Interrupt(skorch.callbacks.Callback):
+            def on_epoch_begin(self, net, **_):
+                if len(net.history) == 4:
+                    # As the terminal does it: the signal arrives while a batch is computed.
+                    signal.pthread_kill(main.ident, signal.SIGINT)
+
+        class Slow(nn.Linear):
+            def forward(self, x):
+                return super().forward(x)
+
+        model = NeuralRegressor(
+            encoder=MLP(),
+            callbacks=[],
+            max_epochs=10**6,
+            early_stopping=True,
+            tol=0.0,
+            n_iter_no_change=10**6,
+            random_state=0,
+            device="cpu",
+        )
+        timer = threading.Timer(1.0, signal.pthread_kill, (main.ident, signal.SIGINT))
+        timer.start()
+        with pytest.warns(
+            ConvergenceWarning, match="interrupted in epoch .* the best epoch is kept"
+        ):
+            model.fit(X, y)
+        best = int(np.argmin(model.history_[:, "valid_loss"])) + 1
+        expected = copy.deepcopy(model).set_params(max_epochs=best, n_iter_no_change=best + 1)
+        np.testing.assert_array_equal(model.predict(X), expected.fit(X, y).predict(X))
+
+
+class TestManyPlayers:
+    def test_two_players_alternate_with_their_own_optimizers(self):
+        # min_a max_b ab - b²/2 + a²/2 by hand, in simultaneous turns.
+        class Two(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.a = nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
+                self.b = nn.Parameter(torch.tensor(-0.5, dtype=torch.float64))
+
+        def value(module, batch):
+            return module.a * module.b - module.b**2 / 2 + module.a**2 / 2
+
+        module = Two()
+        players = [
+            Player(
+                lambda m, b: -value(m, b),
+                name="critic",
+                parameters=lambda m: [m.b],
+                optimizer=lambda p: torch.optim.SGD(p, lr=0.3),
+            ),
+            Player(
+                value,
+                name="generator",
+                parameters=lambda m: [m.a],
+                every=2,
+                optimizer=lambda p: torch.optim.SGD(p, lr=0.1),
+            ),
+        ]
+        data = data_of(np.zeros((6, 1)), 2)
+        result = play(module, players, data, 1)
+        a, b = 1.0, -0.5
+        for step in range(3):
+            b += 0.3 * (a - b)
+            if step % 2 == 0:
+                a -= 0.1 * (b + a)
+        assert module.a.item() == pytest.approx(a, rel=1e-14)
+        assert module.b.item() == pytest.approx(b, rel=1e-14)
+        assert {"train_loss", "train_generator_loss"} <= set(result.history[-1])
+
+    @pytest.mark.parametrize("seed", [0, 1])
+    def test_a_small_gan_learns_a_ring(self, seed):
+        rng = np.random.default_rng(seed)
+        radius, width, n = 2.0, 0.3, 8192
+        angle = rng.uniform(0, 2 * np.pi, n)
+        r = rng.normal(radius, width, n)
+        X = np.c_[r * np.cos(angle), r * np.sin(angle)].astype(np.float32)
+
+        class GAN(nn.Module):
+            def __init__(self):
+                super().__init__()
+
+                def net(n_in, n_out):
+                    return nn.Sequential(
+                        nn.Linear(n_in, 64),
+                        nn.LeakyReLU(0.2),
+                        nn.Linear(64, 64),
+                        nn.LeakyReLU(0.2),
+                        nn.Linear(64, n_out),
+                    )
+
+                self.generator, self.critic = net(4, 2), net(2, 1)
+
+        def fake(module, n):
+            return module.generator(torch.randn(n, 4))
+
+        def critic_loss(module, batch):
+            # Non-saturating loss; the gradient penalty on data (R1) makes the game converge.
+            real = batch.X.detach().requires_grad_()
+            score = module.critic(real)[:, 0]
+            (slope,) = torch.autograd.grad(score.sum(), real, create_graph=True)
+            with torch.no_grad():
+                made = fake(module, len(batch))
+            losses = nn.functional.softplus(-score)
+            losses = losses + nn.functional.softplus(module.critic(made)[:, 0])
+            return losses + 0.05 * slope.square().sum(1)
+
+        def generator_loss(module, batch):
+            return nn.functional.softplus(-module.critic(fake(module, len(batch)))[:, 0])
+
+        def adam(parameters):
+            return torch.optim.Adam(parameters, lr=1e-3, betas=(0.5, 0.99), fused=True)
+
+        source = _engine.EventSource(X, (2,), torch.float32, CPU)
+        data = TrainingData(source, {"sample_weight": None}, batch_size=256, seeds=(seed,))
+        with _engine.seeded(seed):
+            module = GAN()
+            _engine.train(
+                module,
+                [
+                    Player(critic_loss, "critic", lambda m: m.critic.parameters(), adam),
+                    Player(generator_loss, "generator", lambda m: m.generator.parameters(), adam),
+                ],
+                data,
+                max_epochs=100,
+                device=CPU,
+                dtype=torch.float32,
+            )
+            with torch.no_grad():
+                made = fake(module, 20_000).numpy()
+        r = np.hypot(*made.T)
+        # Median and the central 68 % say radius and width, whatever a few strays do.
+        low, middle, high = np.quantile(r, norm.cdf([-1, 0, 1]))
+        assert middle == pytest.approx(radius, rel=0.1)
+        assert (high - low) / 2 == pytest.approx(width, rel=0.1)
+        # All around the ring: no sector of the twelve is left out.
+        sectors = np.histogram(np.arctan2(*made.T), bins=12)[0]
+        assert sectors.min() > 0.5 * sectors.mean()
+
+    def test_gradient_reversal_reverses(self):
+        x = torch.tensor([1.0, 2.0], requires_grad=True)
+        layer = GradientReversal(0.7)
+        y = layer(x)
+        assert torch.equal(y, x)
+        (y * torch.tensor([3.0, -1.0])).sum().backward()
+        torch.testing.assert_close(x.grad, -0.7 * torch.tensor([3.0, -1.0]))
+
+    def test_a_reversal_player_unlearns_the_domain(self):
+        # The label is in the first feature, the domain in both; what the encoder passes on must
+        # carry the label and as little as possible of the domain.
+        rng = np.random.default_rng(0)
+        n = 2000
+        y, domain = rng.integers(0, 2, (2, n))
+        X = rng.normal(size=(n, 2)) + 3 * np.c_[y, domain]
+
+        class DANN(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.encode = nn.Linear(2, 1)
+                self.label, self.reverse = nn.Linear(1, 1), GradientReversal()
+                self.domain = nn.Linear(1, 1)
+
+        bce = nn.functional.binary_cross_entropy_with_logits
+
+        def loss(module, batch):
+            module.reverse.strength = 2 / (1 + np.exp(-10 * batch.progress)) - 1
+            h = module.encode(batch.X)
+            label = bce(module.label(h)[:, 0], batch.y, reduction="none")
+            d = bce(module.domain(module.reverse(h))[:, 0], batch.domain, reduction="none")
+            return label + d
+
+        weights = {}
+        for name, function in {"dann": loss}.items():
+            with _engine.seeded(0):
+                module = DANN().double()
+                play(
+                    module,
+                    [Player(function, optimizer=lambda p: torch.optim.Adam(p, lr=0.01))],
+                    data_of(X, 100, y=y.astype(float), domain=domain.astype(float)),
+                    30,
+                )
+            weights[name] = module.encode.weight.detach().numpy()[0]
+        label, nuisance = np.abs(weights["dann"])
+        assert nuisance < 0.1 * label
+
+    def test_stacked_members_equal_separate_runs(self, problem):
+        X, y, _ = problem
+        seeds = (3, 1, 4)
+        encoder = MLP(hidden_layer_sizes=(8,))
+
+        def member(seed):
+            with _engine.seeded(seed):
+                return nn.Sequential(encoder.build((3,)), nn.Linear(8, 1)).double()
+
+        def adam(parameters):
+            return torch.optim.AdamW(parameters, lr=0.01, weight_decay=0.01)
+
+        rng = np.random.default_rng(0)
+        bootstrap = rng.poisson(1.0, (3, len(X))).astype(float)
+        stack = StackedModule([member(seed) for seed in seeds])
+        play(
+            stack,
+            [Player(squared, optimizer=adam)],
+            data_of(X, 20, seeds=seeds, y=y, sample_weight=bootstrap),
+            4,
+        )
+        together = stack(torch.from_numpy(X)).detach().numpy()
+        for k, seed in enumerate(seeds):
+            alone = member(seed)
+            play(
+                alone,
+                [Player(squared, optimizer=adam)],
+                data_of(X, 20, seeds=(seed,), y=y, sample_weight=bootstrap[k]),
+                4,
+            )
+            np.testing.assert_allclose(
+                together[k], alone(torch.from_numpy(X)).detach().numpy(), rtol=1e-9, atol=1e-9
+            )

@@ -1,0 +1,324 @@
+"""Networks find what is known to be the best: posteriors, means, medians, rates."""
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from imblearn.over_sampling import SMOTE
+from imblearn.pipeline import Pipeline as ImbalancedPipeline
+from scipy.special import expit
+from scipy.stats import norm
+from sklearn.model_selection import GridSearchCV, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sknuc import losses
+from sknuc.encoders import CNN, MLP
+from sknuc.networks import NeuralClassifier, NeuralRegressor
+
+
+@pytest.fixture
+def gaussians():
+    """Two Gaussians at ±1 in the first of three features: the log odds are 2x."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 4000)
+    return rng.normal(size=(4000, 3)) + np.outer(2 * y - 1, [1, 0, 0]), y
+
+
+class TestLosses:
+    def test_binary_is_multiclass_with_two_logits(self):
+        z, y = torch.randn(9, 1, dtype=torch.float64), torch.randint(0, 2, (9,))
+        two = torch.cat([torch.zeros_like(z), z], 1)
+        for smoothing in (0.0, 0.2):
+            torch.testing.assert_close(
+                losses.binary_cross_entropy(z, y, label_smoothing=smoothing),
+                losses.cross_entropy(two, y, label_smoothing=smoothing),
+            )
+
+    def test_members_are_handled_like_one_another(self):
+        z, y = torch.randn(4, 9, 3), torch.randint(0, 3, (4, 9))
+        expected = torch.stack([losses.cross_entropy(a, b) for a, b in zip(z, y, strict=True)])
+        torch.testing.assert_close(losses.cross_entropy(z, y), expected)
+
+    def test_closed_forms(self):
+        out, y = torch.tensor([[0.0], [3.0], [-0.5]]), torch.tensor([[1.0], [0.0], [0.0]])
+        torch.testing.assert_close(losses.squared_error(out, y), torch.tensor([0.5, 4.5, 0.125]))
+        torch.testing.assert_close(losses.absolute_error(out, y), torch.tensor([1.0, 3.0, 0.5]))
+        torch.testing.assert_close(losses.huber(out, y), torch.tensor([0.5, 2.5, 0.125]))
+        torch.testing.assert_close(
+            losses.poisson(out, y), torch.exp(out[:, 0]) - y[:, 0] * out[:, 0]
+        )
+
+
+class TestClassifier:
+    def test_probabilities_are_the_posterior(self, gaussians):
+        X, y = gaussians
+        model = NeuralClassifier(early_stopping=True, random_state=0).fit(X, y)
+        rng = np.random.default_rng(1)
+        labels = rng.integers(0, 2, 4000)
+        new = rng.normal(size=(4000, 3)) + np.outer(2 * labels - 1, [1, 0, 0])
+        p, truth = model.predict_proba(new)[:, 1], expit(2 * new[:, 0])
+        # Four thousand events fix a posterior to a few per cent.
+        assert np.sqrt(np.mean((p - truth) ** 2)) < 0.05
+        assert np.mean(p - truth) == pytest.approx(0, abs=0.03)
+
+    def test_linear_model_is_logistic_regression(self, gaussians):
+        from sklearn.linear_model import LogisticRegression
+
+        X, y = gaussians[0][:500], gaussians[1][:500]
+        model = NeuralClassifier(
+            encoder=MLP(hidden_layer_sizes=()), max_epochs=2000, batch_size=500, learning_rate=0.05
+        ).fit(X, y)
+        exact = LogisticRegression(C=np.inf, tol=1e-10).fit(X, y)
+        np.testing.assert_allclose(
+            model.decision_function(X), exact.decision_function(X), atol=1e-3
+        )
+        three = (X[:, 0] > 0.7).astype(int) + (X[:, 0] + X[:, 1] > -0.5)
+        model.fit(X, three)
+        assert model.predict_proba(X).shape == (500, 3)
+        np.testing.assert_allclose(model.predict_proba(X).sum(1), 1)
+
+    def test_class_weight_is_a_sample_weight(self, gaussians):
+        X, y = gaussians[0][:300], gaussians[1][:300]
+        base = NeuralClassifier(max_epochs=5, random_state=0)
+        a = copy.deepcopy(base).set_params(class_weight={0: 3.0, 1: 0.5}).fit(X, y)
+        b = copy.deepcopy(base).fit(X, y, sample_weight=np.where(y == 0, 3.0, 0.5))
+        np.testing.assert_array_equal(a.predict_proba(X), b.predict_proba(X))
+
+    def test_balanced_classes_move_the_prior(self, gaussians):
+        X, y = gaussians
+        keep = (y == 0) | (np.arange(len(y)) % 10 == 0)
+        options = {
+            "encoder": MLP(hidden_layer_sizes=()),
+            "max_epochs": 1500,
+            "learning_rate": 0.03,
+            "batch_size": 4000,
+        }
+        plain = NeuralClassifier(**options).fit(X[keep], y[keep])
+        balanced = NeuralClassifier(class_weight="balanced", **options).fit(X[keep], y[keep])
+        # What the score equations say at the optimum: the mean probability is the (weighted) share.
+        p = plain.predict_proba(X[keep])[:, 1]
+        assert p.mean() == pytest.approx(y[keep].mean(), rel=1e-3)
+        p, one = balanced.predict_proba(X[keep])[:, 1], y[keep] == 1
+        assert (p[one].mean() + p[~one].mean()) / 2 == pytest.approx(0.5, rel=1e-3)
+
+    def test_label_smoothing_bounds_the_confidence(self):
+        X, y = np.array([[-1.0], [1.0]] * 20), np.array([0, 1] * 20)
+        model = NeuralClassifier(label_smoothing=0.2, max_epochs=500, random_state=0).fit(X, y)
+        np.testing.assert_allclose(model.predict_proba(X).max(1), 0.9, atol=0.005)
+
+    def test_partial_fit_learns_epoch_by_epoch(self, gaussians):
+        X, y = gaussians[0][:200], gaussians[1][:200]
+        options = {"batch_size": 200, "random_state": 0}
+        model = NeuralClassifier(**options)
+        for _ in range(7):
+            model.partial_fit(X, y, classes=[0, 1])
+        expected = NeuralClassifier(max_epochs=7, **options).fit(X, y)
+        np.testing.assert_array_equal(model.predict_proba(X), expected.predict_proba(X))
+        assert model.n_iter_ == 7
+        with pytest.raises(ValueError, match=r"labels \[5\]"):
+            model.partial_fit(X, np.full(200, 5))
+        with pytest.raises(ValueError, match="first call"):
+            NeuralClassifier().partial_fit(X, y)
+
+    def test_warm_start_goes_on(self, gaussians):
+        X, y = gaussians[0][:200], gaussians[1][:200]
+        options = {"batch_size": 200, "random_state": 0}
+        model = NeuralClassifier(max_epochs=4, warm_start=True, **options).fit(X, y).fit(X, y)
+        expected = NeuralClassifier(max_epochs=8, **options).fit(X, y)
+        np.testing.assert_array_equal(model.predict_proba(X), expected.predict_proba(X))
+
+    def test_dtype_follows_the_events(self, gaussians):
+        X, y = gaussians[0][:100], gaussians[1][:100]
+        for dtype, expected in [
+            (np.float32, np.float32),
+            (np.float64, np.float64),
+            (np.int64, np.float64),
+            (np.uint16, np.float32),
+        ]:
+            events = (np.abs(X) * 100).astype(dtype)
+            model = NeuralClassifier(max_epochs=2).fit(events, y)
+            assert model.predict_proba(events).dtype == expected
+
+    def test_adc_samples_are_the_bits_of_their_floats(self, gaussians):
+        X, y = (np.abs(gaussians[0][:100]) * 1000).astype(np.uint16), gaussians[1][:100]
+        model = NeuralClassifier(max_epochs=3, random_state=0)
+        a = copy.deepcopy(model).fit(X, y).predict_proba(X)
+        b = model.fit(X.astype(np.float32), y).predict_proba(X.astype(np.float32))
+        np.testing.assert_array_equal(a, b)
+
+    def test_scale_and_offset_of_the_input_do_not_matter(self, gaussians):
+        X, y = gaussians[0][:300], gaussians[1][:300]
+        model = NeuralClassifier(random_state=0, max_epochs=20)
+        a = copy.deepcopy(model).fit(X, y).predict_proba(X)
+        scaled = 14_000 + X * [1e3, 1e-3, 5]
+        b = model.fit(scaled, y).predict_proba(scaled)
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+    def test_bits_do_not_depend_on_n_jobs(self, gaussians):
+        X, y = gaussians[0][:200], gaussians[1][:200]
+        model = NeuralClassifier(max_epochs=3, random_state=0, encoder=MLP(dropout=0.3))
+        expected = cross_val_predict(model, X, y, method="predict_proba", n_jobs=1)
+        import joblib
+
+        with joblib.parallel_backend("threading"):
+            threads = cross_val_predict(model, X, y, method="predict_proba", n_jobs=3)
+        np.testing.assert_array_equal(threads, expected)
+
+    def test_validation_keeps_the_shares_of_the_classes(self, gaussians):
+        X = gaussians[0][:200]
+        y = np.r_[np.zeros(190, int), np.ones(10, int)]
+        held_out = {}
+
+        import skorch
+
+        class Look(skorch.callbacks.Callback):
+            def on_epoch_begin(self, net, dataset_valid=None, **_):
+                held_out["y"] = torch.cat([b.y for b in dataset_valid])
+
+            def __deepcopy__(self, memo):
+                return self
+
+        NeuralClassifier(
+            early_stopping=True, validation_fraction=0.2, max_epochs=1, callbacks=[Look()]
+        ).fit(X, y)
+        assert len(held_out["y"]) == 40
+        assert held_out["y"].sum() == 2
+        with pytest.raises(ValueError, match="early_stopping=True cannot hold out"):
+            NeuralClassifier(early_stopping=True).fit(X[:4], [0, 0, 0, 1])
+
+
+class TestRegressor:
+    def test_each_loss_finds_its_functional(self):
+        # One skewed distribution for all x: mean 1, median ln 2; the counts have the rate 1.
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(20_000, 1))
+        y = rng.exponential(size=20_000)
+        options = {"encoder": MLP(hidden_layer_sizes=()), "max_epochs": 30, "random_state": 0}
+
+        def fitted(loss, y):
+            return NeuralRegressor(loss=loss, **options).fit(X, y).predict([[0.0]])[0]
+
+        assert fitted("squared_error", y) == pytest.approx(1, abs=0.03)
+        assert fitted("absolute_error", y) == pytest.approx(np.log(2), abs=0.03)
+        assert fitted("poisson", rng.poisson(1.0, 20_000)) == pytest.approx(1, abs=0.03)
+
+    def test_huber_withstands_outliers(self):
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(500, 1))
+        y = X[:, 0].copy()
+        y[:25] += 50
+        options = {"encoder": MLP(hidden_layer_sizes=()), "max_epochs": 300, "learning_rate": 0.03}
+        error = {
+            loss: abs(NeuralRegressor(loss=loss, **options).fit(X, y).predict([[0.0]])[0])
+            for loss in ("squared_error", "huber")
+        }
+        assert error["huber"] < 0.5 * error["squared_error"]
+
+    def test_linear_model_is_least_squares_for_several_targets(self):
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(200, 3))
+        Y = 1e4 + X @ rng.normal(size=(3, 2)) * [1, 1e3] + rng.normal(size=(200, 2))
+        w = rng.uniform(0.1, 2, 200)
+        model = NeuralRegressor(
+            encoder=MLP(hidden_layer_sizes=()), max_epochs=800, learning_rate=0.02
+        ).fit(X, Y, sample_weight=w)
+        design = np.c_[X, np.ones(200)] * np.sqrt(w)[:, None]
+        exact = np.linalg.lstsq(design, Y * np.sqrt(w)[:, None], rcond=None)[0]
+        np.testing.assert_allclose(
+            model.predict(X), np.c_[X, np.ones(200)] @ exact, atol=2e-3 * Y.std(0).min()
+        )
+
+    def test_targets_keep_their_shape_and_units(self):
+        X = np.linspace(0, 1, 50).reshape(-1, 1)
+        model = NeuralRegressor(max_epochs=200, random_state=0)
+        assert model.fit(X, X).predict(X).shape == (50, 1)
+        flat = copy.deepcopy(model).fit(X, X[:, 0]).predict(X)
+        assert flat.shape == (50,)
+        shifted = copy.deepcopy(model).fit(X, 5e6 + 1e3 * X[:, 0]).predict(X)
+        np.testing.assert_allclose(shifted, 5e6 + 1e3 * flat, rtol=1e-9)
+
+    def test_poisson_refuses_negative_counts(self):
+        with pytest.raises(ValueError, match="non-negative targets"):
+            NeuralRegressor(loss="poisson").fit([[0.0], [1.0]], [-1.0, 2.0])
+
+    def test_warm_start_with_other_targets_is_an_error(self):
+        X = np.zeros((10, 2)) + np.arange(10)[:, None]
+        model = NeuralRegressor(warm_start=True, max_epochs=1).fit(X, X[:, 0])
+        with pytest.raises(ValueError, match="built for 1 targets"):
+            model.fit(X, X)
+
+
+class TestHouse:
+    """Pipelines, searches, samplers and pickles: all of scikit-learn works unchanged."""
+
+    def test_grid_search_over_encoders_and_their_parameters(self):
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(300, 1, 32)).astype(np.float32)
+        at = rng.integers(4, 28, 300)
+        y = np.arange(300) % 2
+        X[np.arange(300), 0, at] += np.where(y, 6, 0)
+        search = GridSearchCV(
+            NeuralClassifier(max_epochs=60, random_state=0),
+            [
+                {"encoder": [CNN(channels=(8,))], "encoder__kernel_size": [3, 5]},
+                {"encoder": [MLP(hidden_layer_sizes=(4,))]},
+            ],
+            cv=3,
+        ).fit(X, y)
+        assert isinstance(search.best_estimator_.encoder, CNN)
+        assert search.best_score_ > 0.85
+        # The same from rows of a table.
+        rows = search.best_estimator_.set_params(input_shape=(1, 32))
+        a = copy.deepcopy(rows).fit(X.reshape(300, 32), y).predict_proba(X.reshape(300, 32))
+        np.testing.assert_array_equal(a, search.best_estimator_.fit(X, y).predict_proba(X))
+
+    def test_pipeline_with_an_imbalanced_sampler(self, gaussians):
+        X, y = gaussians
+        keep = (y == 0) | (np.arange(len(y)) % 10 == 0)
+        linear = NeuralClassifier(encoder=MLP(hidden_layer_sizes=()), random_state=0)
+        model = ImbalancedPipeline([("sampler", SMOTE(random_state=0)), ("model", linear)])
+        # The best cut is at x = 0 for equal priors.
+        new = X[(y == 1) & ~keep]
+        recall = model.fit(X[keep], y[keep]).predict(new).mean()
+        assert recall == pytest.approx(norm.cdf(1), abs=0.05)
+        # Without the sampler the cut is at x = ln(10)/2.
+        assert linear.fit(X[keep], y[keep]).predict(new).mean() < norm.cdf(0.25)
+
+    def test_pickle_in_another_process(self, gaussians, tmp_path):
+        X, y = gaussians[0][:100], gaussians[1][:100]
+        model = make_pipeline(StandardScaler(), NeuralClassifier(max_epochs=2)).fit(X, y)
+        (tmp_path / "model.pkl").write_bytes(pickle.dumps(model))
+        np.save(tmp_path / "X.npy", X)
+        code = (
+            "import pickle, numpy as np;"
+            "m = pickle.load(open('model.pkl', 'rb')); X = np.load('X.npy');"
+            "np.save('p.npy', m.predict_proba(X))"
+        )
+        subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+        np.testing.assert_array_equal(np.load(tmp_path / "p.npy"), model.predict_proba(X))
+
+    def test_a_pickle_from_a_missing_device_predicts_with_a_warning(self, gaussians):
+        X, y = gaussians[0][:100], gaussians[1][:100]
+        model = NeuralClassifier(max_epochs=2).fit(X, y)
+        expected = model.predict_proba(X)
+        model.device = "cuda:99"
+        with pytest.warns(RuntimeWarning, match="predicting on the CPU"):
+            np.testing.assert_array_equal(model.predict_proba(X), expected)
+        with pytest.raises(ValueError, match=r"'device' parameter is 'cuda:99'"):
+            model.fit(X, y)
+
+    def test_progress_bar_shows_epochs_and_losses(self, gaussians, capsys):
+        X, y = gaussians[0][:100], gaussians[1][:100]
+        NeuralClassifier(max_epochs=3, verbose=1, batch_size=20, early_stopping=True).fit(X, y)
+        shown = capsys.readouterr()
+        assert "epoch 3/3" in shown.err
+        assert "train=" in shown.err
+        assert "valid=" in shown.err
+        assert "15/15" in shown.err
+        NeuralClassifier(max_epochs=3).fit(X, y)
+        assert capsys.readouterr() == ("", "")
