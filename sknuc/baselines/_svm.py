@@ -132,8 +132,8 @@ class SVMClassifier(ClassifierMixin, _BaseSVM):
         The constant in the kernel "poly".
     max_exact_samples : int, default=5000
         The largest number of different events for which the kernel is exact. libsvm takes a time
-        of the order of :math:`n^2` to :math:`n^3`: 10,000
-        overlapping events of 20 features take about 10 s with the cross-fit.
+        of the order of :math:`n^2` to :math:`n^3`; from about 5,000 events on, Nyström's method
+        with the default `n_landmarks` is faster, and separates classes nearly as well.
     n_landmarks : int, default=500
         The number of landmarks of Nyström's method beyond `max_exact_samples`.
     calibration_folds : int or None, default=5
@@ -408,8 +408,7 @@ class SVMRegressor(RegressorMixin, _BaseSVM):
         The half-width of the tube without slack, in standard deviations of the target.
     max_exact_samples : int, default=5000
         The largest number of different events for which the kernel is exact. libsvm takes a time
-        of the order of :math:`n^2` to :math:`n^3`: 10,000
-        noisy events of 20 features take about 5 s per target.
+        of the order of :math:`n^2` to :math:`n^3` for every target.
     n_landmarks : int, default=500
         The number of landmarks of Nyström's method beyond `max_exact_samples`.
     tol : float, default=1e-3
