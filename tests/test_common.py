@@ -4,6 +4,7 @@ import importlib
 import inspect
 import pickle
 import pkgutil
+import re
 
 import numpy as np
 import pytest
@@ -60,8 +61,10 @@ def small_problem(E):
 def test_events_of_any_shape_give_the_bits_of_their_table(E):
     X, y = small_problem(E)
     parameters = {"random_state": 0} if "random_state" in E().get_params() else {}
-    table = E(**parameters).fit(X, y)
     events = E(**parameters).fit(X.reshape(60, 2, 3), y)
+    if "input_shape" in E().get_params():
+        parameters["input_shape"] = (2, 3)
+    table = E(**parameters).fit(X, y)
     assert events.input_shape_ == (2, 3)
     np.testing.assert_array_equal(table.predict(X), events.predict(X.reshape(60, 2, 3)))
     np.testing.assert_array_equal(table.predict(X), events.predict(X))
@@ -116,7 +119,8 @@ def test_every_parameter_and_public_method_is_documented(E):
     documentation = inspect.getdoc(E)
     assert "Examples\n--------" in documentation
     for parameter in E().get_params(deep=False):
-        assert f"\n{parameter} :" in documentation or f"\n{parameter}, " in documentation, parameter
+        pattern = rf"^(\w+, )*{parameter}(, \w+)* :"
+        assert re.search(pattern, documentation, re.MULTILINE), parameter
     for name, method in inspect.getmembers(E, inspect.isfunction):
         if not name.startswith("_") and method.__module__.startswith("sknuc"):
             assert inspect.getdoc(method), name
