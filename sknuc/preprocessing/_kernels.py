@@ -35,8 +35,8 @@ def run_rows(kernel, X, out, *args):
     """
 
     def run(start):
-        block = X[start : start + _BLOCK].astype(np.float64, order="C", copy=False)
-        # Writeable and read-only memory would be two variants.
+        # Memory maps, read-only or unaligned memory would each be another variant.
+        block = np.require(X[start : start + _BLOCK], np.float64, ("C", "ALIGNED", "ENSUREARRAY"))
         block = block.view()
         block.flags.writeable = False
         kernel(block, out[start : start + _BLOCK], *args)

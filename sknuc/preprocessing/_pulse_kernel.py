@@ -347,13 +347,11 @@ def _pulse_shape(x, y, total, double, f, current, smooth, out, n, phases, cusp, 
     else:
         truncated = True
 
-    if t0 + n.current + 1 <= n_samples:
-        n_taps = phases.shape[1]
-        pad = n_taps // 2
-        # The current at either end of the window is continued: no step is made there.
+    # Half of the smoothing filter beyond either end of the window.
+    begin = t0 - phases.shape[1] // 2
+    if begin >= 0 and begin + len(current) < n_samples:
         for k in range(len(current)):
-            a = t0 + min(max(k - pad, 0), n.current - 1)
-            current[k] = y[a + 1] - y[a]
+            current[k] = y[begin + k + 1] - y[begin + k]
         out[6] = _current_maximum(current, phases, smooth)
         if out[0] > 0.0:
             out[7] = out[6] / out[0]

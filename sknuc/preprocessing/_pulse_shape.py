@@ -164,7 +164,8 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
     *What is undefined.* No row is dropped and no event raises. ``baseline``,
     ``baseline_slope``, ``baseline_noise``, ``energy_max`` and the flags are always numbers. All
     else is `fill_value` where ``no_pulse`` is 1 (empty, constant or noise-only traces); where
-    ``truncated`` is 1, those quantities whose filter would reach beyond the trace are. Saturated
+    ``truncated`` is 1, those quantities whose filter would reach beyond the trace are, and the
+    ratios to an energy that is not positive. Saturated
     and piled-up events keep their values, which are then wrong by an unknown amount: cut on the
     flags. The default NaN cannot be mistaken for a measurement, and gradient-boosted trees read
     it as missing; before estimators that refuse NaN, give `fill_value` a number or use
@@ -183,8 +184,8 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
 
     *Current.* 300 differences of neighbouring samples from t0 on are held constant over 16
     sub-samples each and averaged three times over 48 ns (48 sub-samples of 1 ns at 16 ns). The
-    three averages are one filter, evaluated at every sub-sample; LEGEND's passes differ from it
-    only at the ends of the window.
+    three averages are one filter, evaluated at every sub-sample and centred between t0 and the
+    end of the window; LEGEND's passes differ from it only at the ends.
 
     *Drift time* is :math:`Q/E_\mathrm{max}` with the area Q between y and its later mean over the
     `drift_window` after t0: the charge-weighted mean time of arrival. *Late charge* is the same

@@ -72,7 +72,7 @@ class WaveformAligner(_WindowTransformer):
     >>> X = np.array([[0.0, 0.0, 2.0, 4.0, 4.0, 4.0], [0.0, 0.0, 0.0, 0.0, 1.0, 3.0]])
     >>> WaveformAligner(before=32.0, after=48.0).fit_transform(X)
     array([[0., 0., 2., 4., 4.],
-           [0., 0., 3., 3., 3.]])
+           [0., 1., 3., 3., 3.]])
     """
 
     _parameter_constraints: dict = {
