@@ -148,12 +148,12 @@ def test_probabilities_approach_the_posterior():
 
 def test_regressor_learns_a_function_at_any_scale():
     rng = np.random.default_rng(1)
-    X = rng.uniform(-1, 1, size=(4000, 2))
+    X = rng.uniform(-1, 1, size=(2000, 2))
     y = np.sin(3 * X[:, 0]) + X[:, 1] ** 2
     test = rng.uniform(-0.95, 0.95, size=(500, 2))
     truth = np.sin(3 * test[:, 0]) + test[:, 1] ** 2
     for loss in ("squared_error", "absolute_error", "huber"):
-        bdt = BDTRegressor(loss=loss, max_iter=300).fit(X, y)
+        bdt = BDTRegressor(loss=loss, max_iter=200).fit(X, y)
         assert np.abs(bdt.predict(test) - truth).mean() < 0.05, loss
         # A power of two and a large offset change no bit of the trees.
         far = clone(bdt).fit(X, 2.0**-20 * y).predict(test) * 2.0**20
@@ -205,8 +205,10 @@ def test_missing_values_inform():
     y = rng.integers(0, 2, 1000)
     X = rng.normal(size=(1000, 2))
     X[y == 1, 0] = np.nan
+    X = np.column_stack([X, np.full(1000, np.nan)])  # a column without any value
     bdt = BDTClassifier(max_iter=20).fit(X, y)
     assert bdt.score(X, y) == 1.0
+    assert bdt.feature_importances_[2] == 0
 
 
 @pytest.mark.parametrize("direction", [1, -1])
@@ -445,6 +447,8 @@ def test_bad_settings_are_refused(events):
         BDTClassifier().fit(X, y, sample_weight=y)
     with pytest.raises(ValueError, match="positive sum"):
         BDTClassifier(negative_weights="signed").fit(X, y, np.where(y == 1, -0.1, 1))
+    with pytest.raises(ValueError, match="positive sum"):
+        BDTClassifier(class_weight={0: 0, 1: 1}).fit(X, y)
     with pytest.raises(ValueError, match="'absolute_error' has no meaning for negative weights"):
         BDTRegressor(loss="absolute_error", negative_weights="signed").fit(
             X, y, np.where(y == 1, -0.1, 1)

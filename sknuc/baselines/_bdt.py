@@ -230,16 +230,10 @@ class BDTClassifier(ClassifierMixin, BaseBDT):
         self.classes_, codes = encode_labels(self, y)
         X, codes, weight = merge_identical(X, codes, weight)
         n_classes = len(self.classes_)
-        net = np.bincount(codes, weights=weight, minlength=n_classes)
-        if (net <= 0).any():
-            raise ValueError(
-                "The weights of every class must have a positive sum. Got "
-                + ", ".join(f"{s:g} for {c!r}" for c, s in zip(self.classes_, net, strict=True))
-                + "."
-            )
+        _net_weights(self.classes_, codes, weight)
         weight = class_weights(self.class_weight, self.classes_, codes, weight)
-        prior = np.bincount(codes, weights=weight, minlength=n_classes)
-        prior = prior / prior.sum()
+        prior = _net_weights(self.classes_, codes, weight)
+        prior /= prior.sum()
         if n_classes == 2:
             loss, params = LOSSES["binary"], {"base_score": prior[1]}
         else:
@@ -563,6 +557,18 @@ class BDTRegressor(RegressorMixin, BaseBDT):
         value = np.exp(margin) if self._log_link else margin
         y = self.target_center_ + self.target_scale_ * value
         return y[:, 0] if self._one_dimensional else y
+
+
+def _net_weights(classes, codes, weight):
+    """Return the sum of weights of every class, as floats, after a check that all are positive."""
+    net = np.bincount(codes, weights=weight, minlength=len(classes)).astype(np.float64)
+    if (net <= 0).any():
+        raise ValueError(
+            "The weights of every class, class_weight included, must have a positive sum. Got "
+            + ", ".join(f"{s:g} for {c!r}" for c, s in zip(classes.tolist(), net, strict=True))
+            + "."
+        )
+    return net
 
 
 def _target_scale(y, weight, loss):

@@ -90,7 +90,7 @@ def encode_labels(estimator, y):
     if len(classes) < 2:
         raise ValueError(
             f"{type(estimator).__name__} needs events of at least 2 classes with non-zero weight, "
-            f"but the data contains only one class: {classes[0]!r}."
+            f"but the data contains only one class: {classes.tolist()[0]!r}."
         )
     return classes, codes
 
