@@ -12,7 +12,7 @@ BLOCK_BYTES = 2**20  # of input per block on the CPU, measured best for dense an
 MAX_BLOCK_ROWS = 8192
 
 
-def forward(module, source, *, function=None, verbose=0, precision=None):
+def forward(module, source, *, function=None, verbose=0):
     """Apply a module to all events, block by block.
 
     Parameters
@@ -34,7 +34,7 @@ def forward(module, source, *, function=None, verbose=0, precision=None):
     starts = range(0, source.n_rows, rows)
     if verbose:
         starts = tqdm(starts, desc="predict", unit="block", dynamic_ncols=True)
-    with torch.inference_mode(), precision or torch.autocast("cpu", enabled=False):
+    with torch.inference_mode():
         for start in starts:
             stop = min(start + rows, source.n_rows)
             block = module(source.slice(start, stop))
