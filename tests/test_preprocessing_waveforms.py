@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sknuc import preprocessing
 from sknuc.preprocessing import (
@@ -22,11 +21,6 @@ from sknuc.preprocessing._kernels import run_rows, trapezoid_rows
 
 STEPS = [getattr(preprocessing, name)() for name in preprocessing.__all__]
 WAVEFORM_STEPS = [s for s in STEPS if not isinstance(s, preprocessing.PulseShapeFeatures)]
-
-
-@parametrize_with_checks(STEPS)
-def test_scikit_learn_contract(estimator, check):
-    check(estimator)
 
 
 @pytest.fixture

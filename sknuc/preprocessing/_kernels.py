@@ -25,6 +25,16 @@ __all__ = ["run_rows"]
 _BLOCK = 16
 
 
+def _read_only(array):
+    """Floats in one kind of memory: each kind would be compiled anew.
+
+    Memory maps, read-only and unaligned arrays come from users, and from joblib's workers.
+    """
+    array = np.require(array, np.float64, ("C", "ALIGNED", "ENSUREARRAY")).view()
+    array.flags.writeable = False
+    return array
+
+
 def run_rows(kernel, X, out, *args):
     """Call ``kernel(X_block, out_block, *args)`` on blocks of rows, on all allowed cores.
 
@@ -35,12 +45,10 @@ def run_rows(kernel, X, out, *args):
     """
 
     def run(start):
-        # Memory maps, read-only or unaligned memory would each be another variant.
-        block = np.require(X[start : start + _BLOCK], np.float64, ("C", "ALIGNED", "ENSUREARRAY"))
-        block = block.view()
-        block.flags.writeable = False
+        block = _read_only(X[start : start + _BLOCK])
         kernel(block, out[start : start + _BLOCK], *args)
 
+    args = [_read_only(a) if isinstance(a, np.ndarray) else a for a in args]
     starts = range(0, len(X), _BLOCK)
     n_threads = min(_openmp_effective_n_threads(), len(starts))
     if n_threads <= 1:

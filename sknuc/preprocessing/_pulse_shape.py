@@ -18,7 +18,13 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from ._kernels import rise_position_rows, run_rows
 from ._pulse_kernel import FEATURES, Lengths, pulse_shape_rows
-from ._waveforms import _NON_NEGATIVE, _POSITIVE, check_waveforms, fit_time_constant
+from ._waveforms import (
+    _NON_NEGATIVE,
+    _POSITIVE,
+    _POSITIVE_OR_INFINITE,
+    check_waveforms,
+    fit_time_constant,
+)
 
 __all__ = ["PulseShapeFeatures"]
 
@@ -69,7 +75,8 @@ def _cusp_weights(n_side, sigma):
 class PulseShapeFeatures(TransformerMixin, BaseEstimator):
     r"""Energy, times, A/E, drift time, late charge and tail slope of germanium waveforms.
 
-    Each waveform is read once and turned into one row. The quantities and their default lengths
+    Each waveform, a positive pulse on a baseline, is read once and turned into one row. The
+    quantities and their default lengths
     are those of the LEGEND-200 signal processing [1]_ [2]_; y is the waveform after subtraction
     of the baseline and pole-zero correction,
     :math:`y_n = x_n + (1 - e^{-\Delta t/\tau}) \sum_{k<n} x_k`.
@@ -226,8 +233,7 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
 
     _parameter_constraints: dict = {
         "sampling_period": [_POSITIVE],
-        # math.inf is outside every Interval that is open there: it stands for no decay.
-        "time_constant": [Interval(Real, 0, None, closed="right"), None],
+        "time_constant": [_POSITIVE_OR_INFINITE, None],
         **{name: [_POSITIVE, None] for name in _DEFAULT_TIMES},
         "flat_time": [_NON_NEGATIVE, None],
         "pickoff": [Interval(Real, 0, 1, closed="both")],
@@ -235,7 +241,7 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
         "current_smoothing": [_POSITIVE],
         "detection_threshold": [_POSITIVE],
         "adc_range": [tuple, StrOptions({"auto"}), None],
-        "fill_value": [Real, "nan"],
+        "fill_value": [Real],
     }
 
     def __init__(

@@ -39,6 +39,8 @@ __all__ = [
 
 _POSITIVE = Interval(Real, 0, None, closed="neither")
 _NON_NEGATIVE = Interval(Real, 0, None, closed="left")
+# An interval that is closed at no upper bound contains infinity: no decay.
+_POSITIVE_OR_INFINITE = Interval(Real, 0, None, closed="right")
 
 
 def check_waveforms(estimator, X, *, reset, min_samples=1):
@@ -252,9 +254,10 @@ class PoleZeroCorrector(OneToOneFeatureMixin, _WaveformTransformer):
     Parameters
     ----------
     time_constant : float, default=None
-        Time constant :math:`\tau` in ns. None estimates it in `fit`: the amplitude-weighted
-        median over events of the value that makes the tail of an event flat, exact for an
-        exponential. Where no event has a decaying tail, it is infinite and nothing is corrected.
+        Time constant :math:`\tau` in ns; ``np.inf`` for no decay. None estimates it in `fit`: the
+        amplitude-weighted median over events of the value that makes the tail of an event flat,
+        exact for an exponential. Where no event has a decaying tail, it is infinite and nothing
+        is corrected.
     second_time_constant : float, default=None
         Time constant :math:`\tau_2` of a second component, in ns; None for a single one.
     second_fraction : float, default=0.0
@@ -294,7 +297,7 @@ class PoleZeroCorrector(OneToOneFeatureMixin, _WaveformTransformer):
 
     _parameter_constraints: dict = {
         **_WaveformTransformer._parameter_constraints,
-        "time_constant": [_POSITIVE, None],
+        "time_constant": [_POSITIVE_OR_INFINITE, None],
         "second_time_constant": [_POSITIVE, None],
         "second_fraction": [Interval(Real, 0, 1, closed="left")],
     }
