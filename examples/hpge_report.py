@@ -1,8 +1,6 @@
 """Tables, figures and the page of the pulse-shape analysis (:mod:`hpge_pulse_shape`)."""
 
-import base64
 import html
-import io
 import time
 from dataclasses import replace
 
@@ -10,9 +8,11 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import shap
+from hpge_learning import compare
+from hpge_page import Page
 from sklearn.metrics import RocCurveDisplay
 
-from sknuc.metrics import PeakDisplay, SurvivalDisplay
+from sknuc.metrics import PeakDisplay, SurvivalDisplay, survival_fraction
 
 #: Okabe and Ito: blue for A/E, orange for the SVM, green for trees, pink for the network.
 COLORS = {
@@ -31,77 +31,6 @@ RC = {
     "figure.constrained_layout.use": True,
     "savefig.dpi": 110,
 }
-CSS = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 980px; margin: 2rem auto;
-       padding: 0 1rem; }
-h1 { font-size: 1.8rem; margin-bottom: .2rem; } h2 { margin-top: 2.4rem; font-size: 1.3rem;
-       border-bottom: 1px solid #ccc; } p.source { color: #555; margin-top: 0; }
-.answer { background: #eef5fa; border-left: 5px solid #0072B2; padding: .6rem 1.2rem; }
-.warning { background: #fdf0e6; border-left: 5px solid #D55E00; padding: .6rem 1.2rem; }
-figure { margin: 1.2rem 0; } img { max-width: 100%; height: auto; }
-figcaption { color: #444; font-size: .92rem; }
-table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }
-th { border-bottom: 2px solid #888; } th:first-child, td:first-child { text-align: left; }
-.scroll { overflow-x: auto; } small { color: #555; }
-@media print { body { font-size: 11pt; max-width: none; margin: 0; }
-  figure, table, .answer, .warning { break-inside: avoid; } h2 { break-after: avoid; } }
-"""
-
-
-class Page:
-    """A self-contained HTML page that grows from top to bottom; figures are saved beside it too."""
-
-    def __init__(self, folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.parts = folder, []
-
-    def add(self, text):
-        """Add HTML."""
-        self.parts.append(text)
-
-    def heading(self, text):
-        """Begin a section."""
-        self.add(f"<h2>{text}</h2>")
-
-    def table(self, header, rows, title=None):
-        """Add a table, and print it."""
-        cells = "".join(f"<th>{h}</th>" for h in header)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(str(c))}</td>" for c in row) + "</tr>"
-            for row in rows
-        )
-        self.add(f'<div class="scroll"><table><tr>{cells}</tr>{body}</table></div>')
-        widths = [max(len(str(r[i])) for r in [header, *rows]) for i in range(len(header))]
-        print(f"\n{title}" if title else "")
-        for row in [header, *rows]:
-            print("  ".join(str(c).ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
-
-    def figure(self, name, figure, caption):
-        """Save a figure as a PNG file and embed it."""
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", bbox_inches="tight")
-        plt.close(figure)
-        (self.folder / f"{name}.png").write_bytes(buffer.getvalue())
-        data = base64.b64encode(buffer.getvalue()).decode()
-        alt = html.escape(caption, quote=True)
-        self.add(
-            f'<figure><img alt="{alt}" src="data:image/png;base64,{data}">'
-            f"<figcaption>{caption}</figcaption></figure>"
-        )
-
-    def write(self, title):
-        """Write ``index.html``."""
-        path = self.folder / "index.html"
-        path.write_text(
-            f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<title>{title}</title><style>{CSS}</style></head><body>"
-            + "\n".join(self.parts)
-            + "</body></html>\n",
-            encoding="utf-8",
-        )
-        return path
 
 
 def write_report(result, folder, start):
@@ -162,7 +91,7 @@ def total_errors(result, acceptance):
 
 def differences(result, method, reference="A/E"):
     """Compare two methods on the same events: (what, difference, std, interval), all bootstrap."""
-    judged, compare = result["judged"], result["compare"]
+    judged = result["judged"]
     yield (
         "AUC, DEP against SEP",
         *compare(
@@ -204,12 +133,6 @@ def _top(page, result):
         )
     survival = total_errors(result, 0.9)
 
-    def line(region):
-        return ", ".join(
-            f"{m} {survival[m][region].fraction:.3f} ± {survival[m][region].std:.3f}"
-            for m in survival
-        )
-
     _, gain, std, interval = next(differences(result, "BDT"))
     answer = {
         "better": "Yes, significantly",
@@ -217,6 +140,9 @@ def _top(page, result):
         "not significantly": "Not significantly",
     }[verdict(gain, interval, better_is_higher=True)]
     fold_cuts = judged["thresholds"][0.9]["A/E"]
+    far = survival_fraction(
+        result["energy"], result["scores"]["A/E"] < -3, **result["regions"]["DEP"]
+    )
     rejection = waveforms["rejection"]
     page.add(
         '<div class="answer"><p><strong>Does the BDT beat the A/E cut? '
@@ -224,13 +150,19 @@ def _top(page, result):
         f"{gain:+.3f} ± {std:.3f} (95 % interval {interval[0]:+.3f} to {interval[1]:+.3f}) on "
         f"the same events: A/E {judged['auc']['A/E']:.3f}, SVM {judged['auc']['SVM']:.3f}, BDT "
         f"{judged['auc']['BDT']:.3f}.</p>"
-        "<p>Survival at 90 % DEP acceptance, errors with that of the threshold:<br>"
-        f"SEP: {line('SEP')}.<br>FEP: {line('FEP')}.<br>2039 ± 35 keV: "
-        f"{line('2039 ± 35 keV')}.</p>"
-        f"<p>The errors are those of the threshold: {result['weights']['DEP'].sum():.0f} net DEP "
-        "events fix the 90 % point badly when a tenth of them lies far from the single-site peak "
-        f"(the A/E cut of the {len(fold_cuts)} folds ranges from {fold_cuts.min():.1f} to "
-        f"{fold_cuts.max():.1f} σ). At 80 % it is well determined; see the tables.</p>"
+    )
+    shown = ("DEP", "SEP", "FEP", "2039 ± 35 keV")
+    page.table(
+        ["Survival at 90 % DEP acceptance", *shown],
+        [(m, *(str(row[r]) for r in shown)) for m, row in survival.items()],
+        echo=False,
+    )
+    page.add(
+        f"<p>The errors hold that of the threshold, which {result['weights']['DEP'].sum():.0f} net "
+        f"DEP events fix: the A/E cuts of the {len(fold_cuts)} folds lie between "
+        f"{fold_cuts.min():.1f} and {fold_cuts.max():.1f} σ, as {far} of the DEP events lie more "
+        "than 3 σ below the single-site mean. What survives at 80 % DEP acceptance is in the "
+        "tables below.</p>"
         "<p>On simulated waveforms, multi-site events rejected at 90 % single-site acceptance: "
         + ", ".join(
             f"{m} {r.rejection:.3f} [{r.interval[0]:.3f}, {r.interval[1]:.3f}]"
@@ -251,8 +183,9 @@ def _events(page, result):
     page.table(["Cut", "Events that fail", "... and no cut above"], rows, "Quality cuts")
     page.add(
         "<p>Cuts are at 6 robust standard deviations from the median and do not depend on the "
-        "energy. The table holds no flag of saturation; the lines used lie below the range where "
-        "it sets in.</p>"
+        "energy. The table holds no flag of saturation: "
+        f"{np.count_nonzero(result['energy'] > 2700):,} events above 2700 keV, where piled-up and "
+        "saturated pulses would lie, enter no figure below.</p>"
     )
 
 
@@ -281,10 +214,11 @@ def _calibration(page, result):
         )
     header = ["Line", "Energy (keV)", "Residual (keV)", "FWHM (keV)", "Events", "Shape"]
     page.table(header, rows, "Energy calibration")
-    page.add(
-        "<p>SEP is broader than its neighbours: one annihilation photon is Doppler-shifted by the "
-        "motion of the electron, and escapes.</p>"
-    )
+    if not result["events"].simulated:
+        page.add(
+            "<p>SEP is broader than its neighbours: the electron's motion shifts the energies of "
+            "the two annihilation photons, of which one escapes.</p>"
+        )
 
     figure, ax = plt.subplots(figsize=(10, 4.2))
     top = max(calibration.lines.values()) + 60
@@ -304,7 +238,7 @@ def _calibration(page, result):
     page.figure("spectrum", figure, "Calibrated spectrum and the lines that were used.")
 
     names = [n for n in ("DEP", "SEP", "FEP") if n in calibration.peaks]
-    figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 4.2))
+    figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 4.6))
     for name, ax in zip(names, axes, strict=True):
         half = 5 * calibration.fwhm[name][0]
         center = calibration.lines[name]
@@ -330,8 +264,9 @@ def _aoe(page, result):
     a, b = correction.mu_coef
     p, q, r = correction.sigma_coef
     page.add(
-        f"<p>μ(E) = {b:.5f} {a:+.3e}·E/keV, σ(E) = √({p:.2e} + ({q:.3g} keV/E)<sup>{r:.2f}</sup>)"
-        f" from {len(correction.bands)} Compton bands; the classifier is ζ = (A/E − μ)/σ.</p>"
+        f"<p>μ(E) = {b:.5f} {'−' if a < 0 else '+'} {abs(a):.3e}·E/keV, "
+        f"σ(E) = √({p:.2e} + ({q:.3g} keV/E)<sup>{r:.2f}</sup>) from "
+        f"{len(correction.bands)} Compton bands; the classifier is ζ = (A/E − μ)/σ.</p>"
     )
     plain = result["plain"]
     page.table(
@@ -384,8 +319,8 @@ def _survival(page, result):
         f"BDT tells the continuum beside DEP from that beside SEP with an AUC of {auc:.3f} ± "
         f"{std:.3f} (0.5: nothing). Every event is judged by a model, chosen by grid search, that "
         "was trained on the other four fifths of the data, and by a threshold that keeps the "
-        "stated part of the net DEP events there. The errors of DEP are those of its counts; all others "
-        "come from a Poisson bootstrap that finds the thresholds anew, with the models held "
+        "stated part of the net DEP events there. The errors of DEP are those of its counts; all "
+        "others come from a Poisson bootstrap that finds the thresholds anew, with the models held "
         "fixed.</p>"
     )
     for acceptance in judged["survival"]:
@@ -396,7 +331,7 @@ def _survival(page, result):
             [(m, *(str(s) for s in row.values())) for m, row in total.items()],
             f"Survival at {acceptance:.0%} DEP acceptance (errors with that of the threshold)",
         )
-    figure, axes = plt.subplots(2, 1, figsize=(10, 9))
+    figure, axes = plt.subplots(2, 1, figsize=(10, 10))
     for acceptance, ax in zip(judged["survival"], axes, strict=True):
         SurvivalDisplay(survival=total_errors(result, acceptance)).plot(ax=ax)
         ax.set_title(f"At {acceptance:.0%} DEP acceptance")
@@ -424,7 +359,9 @@ def _survival(page, result):
     )
     page.add(
         "<p>The interval is that of the difference over bootstrap replicas of the same events. A "
-        "survival is better when it is lower, an AUC when it is higher.</p>"
+        "survival is better when it is lower, an AUC when it is higher. Of "
+        f"{len(rows)} comparisons of equal methods, {0.05 * len(rows):.1f} would look significant "
+        "at this level.</p>"
     )
 
     figure, ax = plt.subplots(figsize=(7.5, 5.2))
@@ -452,9 +389,9 @@ def _survival(page, result):
         "roc",
         figure,
         "SEP against DEP survival as the threshold moves; low and to the right is good. The curves "
-        "are not monotonic, as the subtracted continuum fluctuates. Between 0.85 and 0.95 DEP "
-        "survival hardly changes while the cut moves over many standard deviations: the reason why "
-        "the 90 % point is uncertain.",
+        "are not monotonic, as the subtracted continuum fluctuates. Where a curve rises steeply, a "
+        "small error of the DEP survival moves the cut over many standard deviations: this is why "
+        "what survives at a fixed acceptance there is uncertain.",
     )
 
 
@@ -497,7 +434,7 @@ def _shapley(page, result):
             out_names="log-odds of DEP",
             matplotlib=True,
             show=False,
-            figsize=(13, 3),
+            figsize=(14, 2.8),
         )
         page.figure(
             f"force_{line}",
@@ -538,9 +475,9 @@ def _waveforms(page, waveforms):
         for i, waveform in enumerate(waveforms["examples"][name]):
             t = np.arange(len(waveform)) * waveforms["period"]
             w = waveform - waveform[: len(waveform) // 6].mean()
-            w = w / w[-len(w) // 10 :].mean()
+            w = w / w.max()
             left.plot(t - start, w, color=color, ls=style, lw=1.5, label=name if i == 0 else None)
-    left.set(xlim=(0, stop - start), xlabel="Time (ns)", ylabel="Charge (of the total)")
+    left.set(xlim=(0, stop - start), xlabel="Time (ns)", ylabel="Charge (of its maximum)")
     left.legend(frameon=False)
     for m, score in waveforms["scores"].items():
         RocCurveDisplay.from_predictions(
@@ -551,6 +488,7 @@ def _waveforms(page, waveforms):
             curve_kwargs={"color": COLORS[m], "ls": STYLES[m], "lw": 2},
         )
     right.set(
+        aspect="auto",
         xlim=(0, 0.3),
         ylim=(0.6, 1.005),
         xlabel="Multi-site events that survive",

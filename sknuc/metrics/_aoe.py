@@ -129,7 +129,7 @@ def fit_compton_bands(
     ----------
     .. [1] GERDA Collaboration, "Pulse shape discrimination for GERDA Phase I data", Eur. Phys. J.
        C 73 (2013) 2583, arXiv:1307.2610.
-    .. [2] LEGEND and GERDA Collaborations, "Pulse shape analysis in GERDA Phase II", Eur. Phys. J.
+    .. [2] GERDA Collaboration, "Pulse shape analysis in GERDA Phase II", Eur. Phys. J.
        C 82 (2022) 284, arXiv:2202.13355.
 
     Examples

@@ -157,7 +157,9 @@ class PeakDisplay:
         ax.text(0.03, 0.95, text, transform=ax.transAxes, va="top", fontsize=11)
         ax.set_xlabel(f"Energy ({self.unit})", fontsize=12)
         ax.set_ylabel(f"Counts / {width:.3g} {self.unit}", fontsize=12)
-        ax.set_ylim(bottom=0, top=1.15 * max(counts.max(), total.max()))
+        # Room above the line for its numbers and the legend.
+        ax.set_ylim(bottom=0, top=1.45 * max(counts.max(), total.max()))
+        ax.locator_params(axis="x", nbins=6)
         ax.set_xlim(edges[0], edges[-1])
         ax.legend(loc="upper right", frameon=False, fontsize=11)
         if self.name:
@@ -308,15 +310,24 @@ class SurvivalDisplay:
                     label=cut,
                 )
             )
-            for xi, yi in zip(x, y, strict=True):
-                ax.annotate(f"{yi:.3f}", (xi, yi), (7, 3), textcoords="offset points", fontsize=9)
+            for xi, yi, top in zip(x, y, ends[:, 1], strict=True):
+                ax.annotate(
+                    f"{yi:.3f}",
+                    (xi, max(yi, top)),
+                    (0, 6),
+                    textcoords="offset points",
+                    ha="center",
+                    va="bottom",
+                    rotation=90,
+                    fontsize=10,
+                )
         ax.set_xticks(np.arange(len(names)), names, fontsize=12)
         ax.set_xlim(-0.5, len(names) - 0.5)
-        ax.set_ylim(low - 0.03, high + 0.03)
+        ax.set_ylim(low - 0.03, high + 0.15)
         ax.set_ylabel("Survival fraction", fontsize=12)
         ax.grid(axis="y", alpha=0.3)
         for edge in np.arange(len(names) - 1) + 0.5:
             ax.axvline(edge, color="#CCCCCC", lw=0.8)
-        ax.legend(frameon=False, fontsize=11)
+        ax.legend(frameon=False, fontsize=11, loc="upper center", ncols=len(self.survival))
         self.ax_, self.figure_ = ax, ax.figure
         return self
