@@ -1,8 +1,13 @@
 """From detector signals to arrays and tables."""
 
-from ._pulse_shape import PulseShapeFeatures
-from ._waveforms import BaselineSubtractor, PoleZeroCorrector, TrapezoidalFilter
-from ._windows import WaveformAligner, WaveformCropper, WaveformNormalizer, WaveformResampler
+from sknuc.preprocessing._pulse_shape import PulseShapeFeatures
+from sknuc.preprocessing._waveforms import BaselineSubtractor, PoleZeroCorrector, TrapezoidalFilter
+from sknuc.preprocessing._windows import (
+    WaveformAligner,
+    WaveformCropper,
+    WaveformNormalizer,
+    WaveformResampler,
+)
 
 __all__ = [
     "BaselineSubtractor",

@@ -11,7 +11,15 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from ._reductions import FAST, line_fit, maximum, maximum_rise, mean, quiet_rms, scatter
+from sknuc.preprocessing._reductions import (
+    FAST,
+    line_fit,
+    maximum,
+    maximum_rise,
+    mean,
+    quiet_rms,
+    scatter,
+)
 
 __all__ = ["FEATURES", "Lengths", "pulse_shape_rows"]
 

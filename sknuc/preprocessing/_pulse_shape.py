@@ -16,9 +16,9 @@ from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
-from ._kernels import rise_position_rows, run_rows
-from ._pulse_kernel import FEATURES, Lengths, pulse_shape_rows
-from ._waveforms import (
+from sknuc.preprocessing._kernels import rise_position_rows, run_rows
+from sknuc.preprocessing._pulse_kernel import FEATURES, Lengths, pulse_shape_rows
+from sknuc.preprocessing._waveforms import (
     _NON_NEGATIVE,
     _POSITIVE,
     _POSITIVE_OR_INFINITE,

@@ -22,8 +22,8 @@ from sklearn.base import (
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ..base import validate_events
-from ._kernels import (
+from sknuc.base import validate_events
+from sknuc.preprocessing._kernels import (
     decay_rate_rows,
     inverse_pole_zero_rows,
     pole_zero_rows,

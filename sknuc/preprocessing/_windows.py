@@ -10,8 +10,13 @@ import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, OneToOneFeatureMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ._kernels import align_rows, run_rows
-from ._waveforms import _NON_NEGATIVE, _POSITIVE, _WaveformTransformer, output_dtype
+from sknuc.preprocessing._kernels import align_rows, run_rows
+from sknuc.preprocessing._waveforms import (
+    _NON_NEGATIVE,
+    _POSITIVE,
+    _WaveformTransformer,
+    output_dtype,
+)
 
 __all__ = ["WaveformAligner", "WaveformCropper", "WaveformNormalizer", "WaveformResampler"]
 
