@@ -6,7 +6,11 @@ import torch
 from skorch.callbacks import Callback
 from tqdm.auto import tqdm
 
-__all__ = ["KeepBest", "ProgressBar"]
+__all__ = ["KeepBest", "ProgressBar", "StopTraining"]
+
+
+class StopTraining(Exception):
+    """Ends the training as if its last epoch were done."""
 
 
 class KeepBest(Callback):
@@ -35,16 +39,16 @@ class KeepBest(Callback):
     def on_epoch_end(self, net, **_):
         loss = net.history[-1, "valid_loss"]
         if loss < self.best_loss_:
+            torch._foreach_copy_(self._best, net._tensors)
             self.best_loss_ = loss
             self.best_epoch_ = len(net.history)
-            torch._foreach_copy_(self._best, net._tensors)
         if loss < self._to_beat - self.tol:
             self._to_beat = loss
             self._n_without = 0
             return
         self._n_without += 1
         if self._n_without == self.n_iter_no_change:
-            raise KeyboardInterrupt  # skorch's way to end the training
+            raise StopTraining
 
     def on_train_end(self, net, **_):
         if self.best_epoch_ is not None:

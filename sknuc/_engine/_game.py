@@ -18,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback
 from torch import nn
 
-from sknuc._engine._callbacks import KeepBest, ProgressBar
+from sknuc._engine._callbacks import KeepBest, ProgressBar, StopTraining
 from sknuc._engine._device import needs_mixed_precision
 from sknuc.exceptions import TrainingDivergedError
 
@@ -126,10 +126,6 @@ def train(
     return game.play(data, valid, history, optimizer_states)
 
 
-class _StoppedByCallback(Exception):
-    """A callback ended the training, as skorch's callbacks do by raising KeyboardInterrupt."""
-
-
 class _Game(skorch.NeuralNet):
     def __init__(
         self, module, *, players, dtype, mixed_precision, watch, callbacks, compile, **kwargs
@@ -212,7 +208,7 @@ class _Game(skorch.NeuralNet):
         self.notify("on_train_begin", X=data, y=valid)
         try:
             self.fit_loop(data, valid)
-        except _StoppedByCallback:
+        except StopTraining:
             pass
         except KeyboardInterrupt:
             interrupted = True
@@ -226,8 +222,7 @@ class _Game(skorch.NeuralNet):
             self.module_.eval()
             self.module_.zero_grad(set_to_none=True)
             self._close_progress()
-        with self._callback_may_stop():
-            self.notify("on_train_end", X=data, y=valid)
+        self.notify("on_train_end", X=data, y=valid)
         if interrupted:
             self._drop_unfinished_epoch()
             kept = "the best epoch" if self.watch is not None else "what was learnt so far"
@@ -248,7 +243,10 @@ class _Game(skorch.NeuralNet):
         try:
             yield
         except KeyboardInterrupt:
-            raise _StoppedByCallback from None
+            # skorch's callbacks end the training so; without them it is the user's Ctrl-C.
+            if self.callbacks:
+                raise StopTraining from None
+            raise
 
     def run_single_epoch(self, iterator, training, prefix, step_fn=None, **_):
         if iterator is None:
