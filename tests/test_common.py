@@ -107,6 +107,8 @@ def test_bad_input_is_refused_with_words(E):
             estimator.fit(X, y, sample_weight=np.zeros(60))
         with pytest.raises(ValueError, match="NaN"):
             estimator.fit(X, y, sample_weight=np.full(60, np.nan))
+        with pytest.raises(ValueError, match="1 negative"):
+            estimator.fit(X, y, sample_weight=np.r_[-1.0, np.ones(59)])
     if is_classifier(estimator):
         with pytest.raises(ValueError, match="class"):
             estimator.fit(X, np.zeros(60, int))

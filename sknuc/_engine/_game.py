@@ -222,9 +222,9 @@ class _Game(skorch.NeuralNet):
             self.module_.eval()
             self.module_.zero_grad(set_to_none=True)
             self._close_progress()
+        self._drop_unfinished_epoch()
         self.notify("on_train_end", X=data, y=valid)
         if interrupted:
-            self._drop_unfinished_epoch()
             kept = "the best epoch" if self.watch is not None else "what was learnt so far"
             warnings.warn(
                 f"Training was interrupted in epoch {len(self.history) + 1 - n_before} of "
