@@ -64,25 +64,20 @@ class Progress:
         print(f"[{elapsed:5.1f} s] {self.step}/{self.n_steps}  {text}", flush=True)
 
 
-def analyse(events, *, quick=False, random_state=0, progress=None):
-    """Run the whole analysis.
+def prepare(events, *, random_state=0):
+    """Select and calibrate events, correct A/E, and lay out lines, features and folds.
 
     Parameters
     ----------
     events : Events
-    quick : bool, default=False
-        Fewer bootstrap replicas, waveforms and epochs.
     random_state : int, default=0
-    progress : callable, default=None
-        Called with a line of text before each step.
 
     Returns
     -------
     result : dict
-        Everything that the report shows.
+        With the energies in keV, the regions and the signed weights that stand for each of them,
+        the A/E classifier, the features and the fold of every event that passes the quality cuts.
     """
-    progress = progress or (lambda text: None)
-    progress("Quality cuts and energy calibration")
     good, cut_flow = select_events(events.columns)
     columns = {name: column[good] for name, column in events.columns.items()}
     calibration = calibrate_energy(columns["energy"])
@@ -106,48 +101,17 @@ def analyse(events, *, quick=False, random_state=0, progress=None):
         for name, region in regions.items()
     }
 
-    progress("A/E cut with Compton-band correction")
     aoe = columns["current"] / columns["energy"]
     correction = fit_compton_bands(energy, aoe)
     zeta = correction.classifier(energy, aoe)
     plain = aoe / correction.mu(energy) >= 0.98
-    plain_survival = {
-        r: survival_fraction(energy, plain, **region) for r, region in regions.items()
-    }
-
     X = make_features(columns, energy, zeta)
-    leak = energy_leak(X, energy, regions, random_state=random_state)
     # Every fold gets its share of both lines and of their side-bands.
     kind = np.sign(weights["DEP"]) + 3 * np.sign(weights["SEP"])
     fold = np.empty(len(X), dtype=int)
     folds = StratifiedKFold(N_FOLDS, shuffle=True, random_state=random_state)
     for k, (_, part) in enumerate(folds.split(X, kind)):
         fold[part] = k
-
-    scores, models = {"A/E": zeta}, {}
-    with sklearn.config_context(enable_metadata_routing=True):
-        for name, search in searches(quick=quick, random_state=random_state).items():
-            progress(f"{name}: grid search within {N_FOLDS} folds")
-            scores[name], models[name] = cross_fit(
-                search, X, weights, fold, random_state=random_state
-            )
-
-    progress("Survival fractions, with bootstrap errors")
-    judged = judge(
-        scores,
-        energy,
-        regions,
-        weights,
-        fold,
-        n_bootstrap=20 if quick else 200,
-        random_state=random_state,
-    )
-    progress("Shapley values")
-    explanation = explain(models["BDT"], X, fold, weights)
-    progress("Simulated waveforms: CNN against features + BDT against A/E")
-    waveforms = compare_on_waveforms(
-        *((2000, 2) if quick else (24_000, 12)), random_state=random_state
-    )
     return {
         "events": events,
         "n_good": int(good.sum()),
@@ -159,16 +123,65 @@ def analyse(events, *, quick=False, random_state=0, progress=None):
         "weights": weights,
         "aoe": aoe,
         "correction": correction,
-        "plain": plain_survival,
-        "leak": leak,
-        "scores": scores,
-        "fold": fold,
-        "models": models,
-        "judged": judged,
-        "explanation": explanation,
+        "zeta": zeta,
+        "plain": {r: survival_fraction(energy, plain, **region) for r, region in regions.items()},
         "features": FEATURES,
-        "waveforms": waveforms,
+        "X": X,
+        "fold": fold,
     }
+
+
+def analyse(events, *, quick=False, random_state=0, progress=None):
+    """Run the whole analysis.
+
+    Parameters
+    ----------
+    events : Events
+    quick : bool, default=False
+        Smaller grids, fewer bootstrap replicas, waveforms and epochs.
+    random_state : int, default=0
+    progress : callable, default=None
+        Called with a line of text before each step.
+
+    Returns
+    -------
+    result : dict
+        Everything that the report shows.
+    """
+    progress = progress or (lambda text: None)
+    progress("Quality cuts, energy calibration, A/E in Compton bands")
+    result = prepare(events, random_state=random_state)
+    X, energy, regions, weights, fold = (
+        result[key] for key in ("X", "energy", "regions", "weights", "fold")
+    )
+    result["leak"] = energy_leak(X, energy, regions, random_state=random_state)
+
+    scores, models = {"A/E": result["zeta"]}, {}
+    with sklearn.config_context(enable_metadata_routing=True):
+        for name, search in searches(quick=quick, random_state=random_state).items():
+            progress(f"{name}: grid search within {N_FOLDS} folds")
+            scores[name], models[name] = cross_fit(
+                search, X, weights, fold, random_state=random_state
+            )
+
+    progress("Survival fractions, with bootstrap errors")
+    result["scores"], result["models"] = scores, models
+    result["judged"] = judge(
+        scores,
+        energy,
+        regions,
+        weights,
+        fold,
+        n_bootstrap=20 if quick else 200,
+        random_state=random_state,
+    )
+    progress("Shapley values")
+    result["explanation"] = explain(models["BDT"], X, fold, weights)
+    progress("Simulated waveforms: CNN against features + BDT against A/E")
+    result["waveforms"] = compare_on_waveforms(
+        *((2000, 2) if quick else (24_000, 12)), random_state=random_state
+    )
+    return result
 
 
 def main(argv=None):
@@ -191,7 +204,7 @@ def main(argv=None):
     parser.add_argument("--quick", action="store_true", help="a small run, to see that it works")
     arguments = parser.parse_args(argv)
 
-    progress = Progress(9)
+    progress = Progress(8)
     progress("Reading events")
     events = load_events(
         arguments.data, arguments.group, n_simulated=10_000 if arguments.quick else 36_000

@@ -321,7 +321,8 @@ def _survival(page, result):
         "was trained on the other four fifths of the data, and by a threshold that keeps the "
         "stated part of the net DEP events there. The errors of DEP are those of its counts; all "
         "others come from a Poisson bootstrap that finds the thresholds anew, with the models held "
-        "fixed.</p>"
+        "fixed. The A/E correction and the spreads are those of the continuum of all events; they "
+        "use no label.</p>"
     )
     for acceptance in judged["survival"]:
         total = total_errors(result, acceptance)
@@ -436,6 +437,8 @@ def _shapley(page, result):
             show=False,
             figsize=(14, 2.8),
         )
+        # shap leaves the lower half of its axes empty.
+        figure.axes[0].set_ylim(-0.22, 0.15)
         page.figure(
             f"force_{line}",
             figure,
@@ -489,7 +492,7 @@ def _waveforms(page, waveforms):
         )
     right.set(
         aspect="auto",
-        xlim=(0, 0.3),
+        xlim=(0, 0.1),
         ylim=(0.6, 1.005),
         xlabel="Multi-site events that survive",
         ylabel="Single-site events that survive",

@@ -1,11 +1,11 @@
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy.stats import norm
 
+from sknuc.datasets import fetch_legend_th228
 from sknuc.metrics import (
     TH228_LINES,
     PeakDisplay,
@@ -237,13 +237,10 @@ def test_peak_display_draws_the_fit():
 
 @pytest.fixture(scope="module")
 def legend():
-    folder = os.environ.get("SKNUC_DATA")
-    if not folder:
+    if not os.environ.get("SKNUC_DATA"):
         pytest.skip("SKNUC_DATA names no folder with the LEGEND-200 table")
-    h5py = pytest.importorskip("h5py")
-    path = Path(folder) / "l200-p03-r000-cal-20230311T235840Z-tier_dsp.lh5"
-    with h5py.File(path) as file:
-        return {name: data[:] for name, data in file["ch1104000/dsp"].items()}
+    table = fetch_legend_th228(download_if_missing=False)
+    return dict(zip(table.feature_names, table.data.T, strict=True))
 
 
 def test_legend_lines_are_found_and_are_those_of_a_germanium_detector(legend):

@@ -1,12 +1,21 @@
 """Figures of merit of nuclear and particle physics, with their errors, and their displays."""
 
-from ._aoe import ComptonBandCorrection, fit_compton_bands
-from ._calibration import TH228_LINES, EnergyCalibration, calibrate_energy
-from ._intervals import binomial_interval
-from ._peaks import PeakFit, fit_peak
-from ._plot import PeakDisplay, SurvivalDisplay
-from ._rejection import RejectionAtAcceptance, acceptance_threshold, rejection_at_acceptance
-from ._survival import SurvivalFraction, peak_region, sideband_weights, survival_fraction
+from sknuc.metrics._aoe import ComptonBandCorrection, fit_compton_bands
+from sknuc.metrics._calibration import TH228_LINES, EnergyCalibration, calibrate_energy
+from sknuc.metrics._intervals import binomial_interval
+from sknuc.metrics._peaks import PeakFit, fit_peak
+from sknuc.metrics._plot import PeakDisplay, SurvivalDisplay
+from sknuc.metrics._rejection import (
+    RejectionAtAcceptance,
+    acceptance_threshold,
+    rejection_at_acceptance,
+)
+from sknuc.metrics._survival import (
+    SurvivalFraction,
+    peak_region,
+    sideband_weights,
+    survival_fraction,
+)
 
 __all__ = [
     "TH228_LINES",

@@ -25,9 +25,9 @@ from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import assert_all_finite
 
-from ._calibration import TH228_LINES
-from ._peaks import PeakFit, fit_peak
-from ._survival import _check_interval
+from sknuc.metrics._calibration import TH228_LINES
+from sknuc.metrics._peaks import PeakFit, fit_peak
+from sknuc.metrics._survival import _check_interval
 
 __all__ = ["ComptonBandCorrection", "fit_compton_bands"]
 
@@ -88,7 +88,7 @@ def _width(energy, p, q, r):
     {
         "energy": ["array-like"],
         "aoe": ["array-like"],
-        "energy_range": [tuple, list],
+        "energy_range": ["array-like"],
         "n_bands": [Interval(Integral, 4, None, closed="left")],
         "lines": [dict],
         "exclude": [Interval(Integral, 0, None, closed="left"), float],

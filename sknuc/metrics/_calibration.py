@@ -21,7 +21,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import assert_all_finite
 
-from ._peaks import FWHM_PER_SIGMA, PeakFit, fit_peak
+from sknuc.metrics._peaks import FWHM_PER_SIGMA, MIN_SIGNIFICANCE, PeakFit, fit_histogram
 
 __all__ = ["TH228_LINES", "EnergyCalibration", "calibrate_energy"]
 
@@ -41,7 +41,8 @@ N_BINS = 8192
 TOLERANCE = 0.002
 #: The energy at which the recorded values are zero, as a fraction of the highest line.
 MAX_OFFSET = 0.05
-MIN_SIGNIFICANCE = 5.0
+#: Of the filter, whose maximum over thousands of bins fluctuates to four.
+MIN_ANSWER = 5.0
 
 
 @dataclass(frozen=True)
@@ -176,28 +177,30 @@ def calibrate_energy(pulse_height, *, lines=TH228_LINES, degree=1, min_lines=3):
     position, sigma, significance = _find_lines(x, low, high)
     matched = _match(position, significance, known, (low, high))
     found = matched >= 0
-    if found.sum() < max(min_lines, degree + 1):
+    needed = max(min_lines, degree + 1)
+    peaks, missing = {}, []
+    if found.sum() >= needed:
+        coefficients = np.polynomial.polynomial.polyfit(position[matched[found]], known[found], 1)
+        predicted = (known - coefficients[0]) / coefficients[1]
+        for i in np.flatnonzero((low < predicted) & (predicted < high)):
+            center, fit = position[matched[i]], None
+            if found[i]:
+                half = 6 * FWHM_PER_SIGMA * sigma[matched[i]]
+                # Half way to the next line at most, so that a window holds one line.
+                distance = np.abs(np.delete(predicted, i) - predicted[i]).min()
+                half = min(half, 0.6 * distance, center - low, high - center)
+                fit = fit_histogram(x, (center - half, center + half))
+            if fit is not None and fit.significance > MIN_SIGNIFICANCE:
+                peaks[str(names[i])] = fit
+            else:
+                missing.append(str(names[i]))
+    if len(peaks) < needed:
         shown = [float(f"{p:.5g}") for p in np.sort(position)[:15]]
         raise ValueError(
-            f"calibrate_energy found {found.sum()} of the lines {dict(lines)} among "
-            f"{len(position)} candidates at {shown}, but needs {max(min_lines, degree + 1)}. Check "
+            f"calibrate_energy found {len(peaks)} of the lines {dict(lines)} among "
+            f"{len(position)} candidates at {shown}, but needs {needed}. Check "
             "that 'pulse_height' is an uncalibrated energy of this source, and take more data."
         )
-    coefficients = np.polynomial.polynomial.polyfit(position[matched[found]], known[found], 1)
-    predicted = (known - coefficients[0]) / coefficients[1]
-    peaks, missing = {}, []
-    for i, name in enumerate(names):
-        if not low < predicted[i] < high:
-            continue
-        if not found[i]:
-            missing.append(str(name))
-            continue
-        center, width = position[matched[i]], sigma[matched[i]]
-        half = 6 * FWHM_PER_SIGMA * width
-        # Half way to the next line at most, so that a window holds one line.
-        distance = np.abs(np.delete(predicted, i) - predicted[i]).min()
-        half = min(half, 0.6 * distance, center - low, high - center)
-        peaks[str(name)] = fit_peak(x, window=(center - half, center + half))
     mu, std = (np.array([getattr(p, a) for p in peaks.values()]) for a in ("mu", "mu_std"))
     used = {name: float(lines[name]) for name in peaks}
     coefficients, covariance = _polynomial(mu, std, np.array(list(used.values())), degree)
@@ -230,9 +233,9 @@ def _find_lines(x, low, high):
         answers.append(fftconvolve(counts, kernel, "same") / np.sqrt(np.maximum(variance, 1.0)))
     answers = np.array(answers)
     best = answers.max(axis=0)
-    top, _ = find_peaks(best, height=MIN_SIGNIFICANCE)
+    top, _ = find_peaks(best, height=MIN_ANSWER)
     top = top[np.argsort(-best[top])][:40]
-    # The filter answers most to a line of its own width over sqrt(5/3)... of that order.
+    # The width that answers most is that of the line, but for a factor near one.
     sigma = widths[answers[:, top].argmax(axis=0)] * (edges[1] - edges[0])
     return 0.5 * (edges[top] + edges[top + 1]), sigma, best[top]
 
@@ -262,6 +265,6 @@ def _match(position, significance, known, window):
         hit = miss < TOLERANCE * known[-1]
         inside = (predicted > window[0]) & (predicted < window[1])
         score += np.where(hit, strength[index] - miss / (TOLERANCE * known[-1]), 0.0)
-        score -= np.where(inside & ~hit, np.log(MIN_SIGNIFICANCE), 0.0)
+        score -= np.where(inside & ~hit, np.log(MIN_ANSWER), 0.0)
         nearest[line] = np.where(hit, order[index], -1)
     return nearest[:, np.argmax(score)]

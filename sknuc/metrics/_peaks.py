@@ -32,7 +32,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.validation import assert_all_finite
 
-from ._survival import _check_interval
+from sknuc.metrics._survival import _check_interval
 
 __all__ = ["PeakFit", "fit_peak"]
 
@@ -45,6 +45,8 @@ SHAPES = {
         *("tail_fraction", "tail_length"),
     ),
 }
+#: A line holds at least this many standard deviations of its counts.
+MIN_SIGNIFICANCE = 3.0
 FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 
 
@@ -95,6 +97,11 @@ class PeakFit:
     def mu_std(self) -> float:
         """Standard deviation of `mu`."""
         return self.errors["mu"]
+
+    @property
+    def significance(self) -> float:
+        """Events in the line in units of their standard deviation; NaN for a fit on a bound."""
+        return self.params["counts"] / self.errors["counts"]
 
     def expected_counts(self, bin_edges=None, component="total"):
         """Expected events per bin.
@@ -169,7 +176,7 @@ def _gradient(function, theta, scale):
 @validate_params(
     {
         "energy": ["array-like"],
-        "window": [tuple, list],
+        "window": ["array-like"],
         "n_bins": [Interval(Integral, 10, None, closed="left")],
         "shape": [StrOptions({"auto", *SHAPES})],
     },
@@ -221,25 +228,30 @@ def fit_peak(energy, *, window, n_bins=120, shape="auto") -> PeakFit:
     energy = column_or_1d(energy, dtype=np.float64)
     assert_all_finite(energy, input_name="energy")
     low, high = _check_interval("window", window)
-    counts, edges = np.histogram(energy, bins=n_bins, range=(low, high))
-    if counts.sum() <= len(SHAPES["tail"]):
-        raise ValueError(
-            f"The 'window' parameter of fit_peak holds {counts.sum()} events between {low:g} and "
-            f"{high:g}; the fit needs more than {len(SHAPES['tail'])}."
-        )
-    shapes = SHAPES if shape == "auto" else list(SHAPES)[: list(SHAPES).index(shape) + 1]
-    start, fits = None, {}
-    for name in shapes:
-        start = fits[name] = _minimise(name, counts, edges, start)
-    best = min(fits, key=lambda name: fits[name].deviance + 2 * len(SHAPES[name]))
-    fit = fits[best if shape == "auto" else shape]
-    if not fit.params["counts"] > 3 * fit.errors["counts"]:
+    fit = fit_histogram(energy, (low, high), n_bins=n_bins, shape=shape)
+    if not fit.significance > MIN_SIGNIFICANCE:
         raise ValueError(
             f"fit_peak found no line between {low:g} and {high:g}: "
             f"{fit.params['counts']:.1f} ± {fit.errors['counts']:.1f} events. Choose another "
             "'window', or take more data."
         )
     return fit
+
+
+def fit_histogram(energy, window, *, n_bins=120, shape="auto"):
+    """Fit whatever is in the window; see :func:`fit_peak`."""
+    counts, edges = np.histogram(energy, bins=n_bins, range=window)
+    if counts.sum() <= len(SHAPES["tail"]):
+        raise ValueError(
+            f"The 'window' parameter of fit_peak holds {counts.sum()} events between "
+            f"{window[0]:g} and {window[1]:g}; the fit needs more than {len(SHAPES['tail'])}."
+        )
+    shapes = SHAPES if shape == "auto" else list(SHAPES)[: list(SHAPES).index(shape) + 1]
+    start, fits = None, {}
+    for name in shapes:
+        start = fits[name] = _minimise(name, counts, edges, start)
+    best = min(fits, key=lambda name: fits[name].deviance + 2 * len(SHAPES[name]))
+    return fits[best if shape == "auto" else shape]
 
 
 def _minimise(shape, counts, edges, start):

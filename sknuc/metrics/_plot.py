@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ._peaks import PeakFit, fit_peak
-from ._survival import survival_fraction
+from sknuc.metrics._peaks import PeakFit, fit_peak
+from sknuc.metrics._survival import survival_fraction
 
 __all__ = ["PeakDisplay", "SurvivalDisplay"]
 

@@ -24,8 +24,8 @@ from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import assert_all_finite
 
-from ..base import validate_weights
-from ._intervals import CONFIDENCE, binomial_interval, weighted_fraction
+from sknuc.base import validate_weights
+from sknuc.metrics._intervals import CONFIDENCE, binomial_interval, weighted_fraction
 
 __all__ = ["RejectionAtAcceptance", "acceptance_threshold", "rejection_at_acceptance"]
 

@@ -29,8 +29,8 @@ from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import assert_all_finite
 
-from ..base import validate_weights
-from ._intervals import CONFIDENCE, weighted_fraction
+from sknuc.base import validate_weights
+from sknuc.metrics._intervals import CONFIDENCE, weighted_fraction
 
 __all__ = ["SurvivalFraction", "peak_region", "sideband_weights", "survival_fraction"]
 
@@ -107,7 +107,7 @@ def peak_region(center, fwhm, *, half_width=1.5, sideband_width=4.0, gap=0.5) ->
 
 
 @validate_params(
-    {"energy": ["array-like"], "window": [tuple, list], "sidebands": [list, tuple, None]},
+    {"energy": ["array-like"], "window": ["array-like"], "sidebands": ["array-like", None]},
     prefer_skip_nested_validation=True,
 )
 def sideband_weights(energy, *, window, sidebands):
@@ -177,8 +177,8 @@ def sideband_weights(energy, *, window, sidebands):
     {
         "energy": ["array-like"],
         "passed": ["array-like"],
-        "window": [tuple, list],
-        "sidebands": [list, tuple, None],
+        "window": ["array-like"],
+        "sidebands": ["array-like", None],
         "sample_weight": ["array-like", None],
         **CONFIDENCE,
     },
