@@ -296,6 +296,8 @@ def test_real_times_and_currents_agree_with_the_collaboration(legend):
     usual = clean & (columns["rise_time"] < 2000.0)
     assert np.abs(columns["current"] / dsp["A_max"] - 1)[usual].max() < 0.01
     assert np.abs(columns["drift_time"] / dsp["dt_eff"] - 1)[clean].max() < 0.03
+    # The collaboration's baseline is that of a pre-summed trace.
+    assert np.abs(columns["baseline"] - dsp["bl_mean"])[clean].max() < 0.5
     assert np.abs(columns["t50"] - dsp["tp_50"])[usual].max() <= 32.0
 
 
@@ -437,8 +439,22 @@ def test_saturated_events_are_flagged(clean_events):
     np.testing.assert_array_equal(table(features, X)["saturated"], [1.0, 1.0, 0.0])
     given = clone(features).set_params(adc_range=(-1e9, 2500.0)).fit(X)
     assert table(given, X.astype(float))["saturated"][2] == float(X[2].max() >= 2500)
-    none = clone(features).set_params(adc_range=None).fit(X)
-    assert table(none, X)["saturated"].sum() == 0
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_cut_tops_are_saturated_whatever_the_range(clean_events, dtype):
+    X, features = clean_events
+    cap = 2000 + 3000
+    cut = np.minimum(X, cap).astype(dtype)
+    features = clone(features).set_params(adc_range=None).fit(X)
+    columns = table(features, cut)
+    above = np.sum(cap < X, axis=1)
+    assert np.all(columns["saturated"][above > 500] == 1)
+    assert (above > 500).sum() > 100
+    assert np.all(columns["saturated"][above == 0] == 0)
+    # Coarse digitisation without a cut: equal neighbours everywhere.
+    coarse = np.rint(X / 8.0).astype(dtype)
+    assert table(clone(features).fit(coarse), coarse)["saturated"].mean() < 0.02
 
 
 @pytest.mark.parametrize("delay", [-12_000.0, -4_000.0, 8_000.0, 25_000.0])

@@ -13,6 +13,7 @@ from numba import njit
 
 from sknuc.preprocessing._reductions import (
     FAST,
+    is_clipped,
     line_fit,
     maximum,
     maximum_rise,
@@ -232,7 +233,10 @@ def _pulse_shape(x, y, total, double, f, current, smooth, out, n, phases, cusp, 
     out[BASELINE] = baseline
     out[BASELINE_SLOPE] = slope * 1e3 / period
     out[BASELINE_NOISE] = noise
-    out[SATURATED] = 1.0 if lowest <= low or highest >= high else 0.0
+    saturated = lowest <= low or highest >= high
+    if not saturated and noise > tiny:
+        saturated = is_clipped(x, highest, before) or is_clipped(x, lowest, before)
+    out[SATURATED] = 1.0 if saturated else 0.0
 
     _fast_filter(total, double, n.t0_rise, n.t0_fall, f)
     first = n.t0_rise + n.t0_fall - 1

@@ -100,7 +100,7 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
     ``baseline``        ADC        mean of the samples before the pulse
     ``baseline_slope``  ADC/µs     slope of them
     ``baseline_noise``  ADC        standard deviation of them
-    ``saturated``       0 or 1     a sample lies at an end of the ADC's range
+    ``saturated``       0 or 1     a sample lies at an end of the ADC's range, or the top is cut
     ``pileup``          0 or 1     a second pulse, before or after, or a falling baseline
     ``no_pulse``        0 or 1     nothing exceeds the noise
     ``truncated``       0 or 1     a filter does not fit between the pulse and an end of the trace
@@ -140,7 +140,9 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
     adc_range : tuple of float or "auto" or None, default="auto"
         Lowest and highest ADC value; samples there are saturated. "auto" takes (0, 65520) for
         16-bit unsigned samples, where 65520 = 2¹⁶ − 16 is the highest code of FlashCam digitizers,
-        (−32768, 32767) for signed ones, and none for floats.
+        (−32768, 32767) for signed ones, and none for floats. Whatever the range, a noisy waveform
+        whose maximum or minimum is held for eight samples or more, twice as long as any value in
+        its baseline, is saturated too.
     fill_value : float, default=np.nan
         What stands where a quantity is not defined.
 

@@ -2,12 +2,25 @@
 
 Rows and windows of them are passed as views that start at zero: indices that cannot be negative
 are what lets the compiler use vector instructions.
+
+The cache of a compiled caller does not notice a change in this file: after one, delete the files
+``*.nbi`` and ``*.nbc`` in ``__pycache__``.
 """
 
 import numpy as np
 from numba import njit
 
-__all__ = ["FAST", "line_fit", "maximum", "maximum_rise", "mean", "quiet_rms", "rms", "scatter"]
+__all__ = [
+    "FAST",
+    "is_clipped",
+    "line_fit",
+    "maximum",
+    "maximum_rise",
+    "mean",
+    "quiet_rms",
+    "rms",
+    "scatter",
+]
 
 # Without NaN (validated) sums may be reordered and maxima vectorised; the order is fixed when the
 # kernel is compiled and does not depend on threads.
@@ -103,3 +116,36 @@ def line_fit(y):
     sxx = n * (n * n - 1.0) / 12.0
     slope = sxy / sxx
     return slope, np.sqrt(max(syy - slope * sxy, 0.0) / (n - 2))
+
+
+@njit(fastmath=FAST, cache=True, error_model="numpy")
+def _count(x, value):
+    n = 0.0
+    for k in range(len(x)):
+        n += 1.0 if x[k] == value else 0.0
+    return n
+
+
+@njit(cache=True, error_model="numpy")
+def is_clipped(x, value, before):
+    """Whether samples stay at an extreme value longer than noise would let them.
+
+    Eight equal samples in a row, and twice as many as are equal anywhere in the baseline, which
+    tells how coarsely the noise is digitised.
+    """
+    # Nearly all waveforms end here, after one fast pass.
+    if _count(x, value) < 8:
+        return False
+    run = 0
+    longest = 0
+    for k in range(len(x)):
+        run = run + 1 if x[k] == value else 0
+        longest = max(longest, run)
+    if longest < 8:
+        return False
+    run = 1
+    usual = 1
+    for k in range(1, len(before)):
+        run = run + 1 if before[k] == before[k - 1] else 1
+        usual = max(usual, run)
+    return longest >= 2 * usual
