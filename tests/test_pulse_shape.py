@@ -277,10 +277,10 @@ def test_real_energies_agree_with_the_collaboration(legend):
         ratio = np.abs(columns[name] / dsp["trapTmax"] - 1)[clean]
         assert np.median(ratio) < 1e-3
         assert ratio.max() < 5e-3
-    # The others have settings of their own for each channel. Events of less than 500 ADC or with
-    # slow charge (from 10 % to 90 % in more than 2 µs) depend on them.
-    usual = clean & (columns["rise_time"] < 2000.0) & (columns["energy"] > 500.0)
-    assert usual.sum() >= 20
+    # The others have settings of their own for each channel, on which events with slow charge
+    # depend (one here, with more than 2 µs from 10 % to 90 %).
+    usual = clean & (columns["rise_time"] < 2000.0)
+    assert usual.sum() >= clean.sum() - 1
     pairs = [("energy", "trapEftp"), ("energy_max", "trapEmax"), ("energy_cusp", "cuspEmax")]
     for name, column in pairs:
         ratio = np.abs(columns[name] / dsp[column] - 1)[usual]
