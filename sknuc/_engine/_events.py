@@ -21,7 +21,7 @@ import torch
 __all__ = ["Batch", "EventSource", "TrainingData", "is_on_disk", "load_if_small"]
 
 RESIDENT_BYTES = 256 * 2**20  # larger arrays are shuffled in blocks, and streamed if on disk
-CHUNK_BYTES = 16 * 2**20  # gathered at once
+CHUNK_BYTES = 8 * 2**20  # gathered at once
 PIECE_BYTES = 2**20  # copied from a memory map before its pages are given back
 BLOCK_BYTES = 2**19  # neighbouring rows kept together in the block shuffle
 BUFFER_BYTES = 64 * 2**20  # shuffled together
