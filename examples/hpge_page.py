@@ -21,7 +21,8 @@ table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular
 th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }
 th { border-bottom: 2px solid #888; } th:first-child, td:first-child { text-align: left; }
 .scroll { overflow-x: auto; } small { color: #555; }
-@media print { body { font-size: 11pt; max-width: none; margin: 0; }
+@media print { body { font-size: 10pt; max-width: none; margin: 0; } table { font-size: 8.5pt; }
+  th, td { padding: .15rem .4rem; white-space: nowrap; }
   figure, table, .answer, .warning { break-inside: avoid; } h2 { break-after: avoid; } }
 """
 

@@ -86,22 +86,23 @@ def test_fit_finds_step_and_tail_where_there_are_some_and_only_there():
         assert abs(fit.params[name] - value) < 4 * fit.errors[name]
     assert fit.deviance < fit.n_dof + 5 * np.sqrt(2 * fit.n_dof)
     assert fit.fwhm > 2.3548 * fit.params["sigma"]
-    # Akaike's criterion takes a useless parameter, bounded from below, in 8 % of all cases.
+    # A useless parameter, bounded from below, lowers D + ln(500) k in 0.6 % of all cases.
     plain = [
         fit_peak(np.r_[rng.normal(0, 1, 200), rng.uniform(-15, 15, 300)], window=(-15, 15)).shape
         for _ in range(30)
     ]
-    assert plain.count("gaussian") >= 20
+    assert plain.count("gaussian") >= 27
 
 
-def test_fit_does_not_depend_on_the_unit_of_energy():
+@pytest.mark.parametrize("unit", [1e-5, 6.5, 1e6])
+def test_fit_does_not_depend_on_the_unit_of_energy(unit):
     rng = np.random.default_rng(3)
     x = np.r_[rng.normal(1592.5, 0.9, 600), rng.uniform(1578, 1607, 500)]
     kev = fit_peak(x, window=(1578, 1607))
-    adc = fit_peak(x * 6.5, window=(1578 * 6.5, 1607 * 6.5))
-    assert_allclose(
-        [adc.mu / 6.5, adc.fwhm / 6.5, adc.mu_std / 6.5], [kev.mu, kev.fwhm, kev.mu_std], rtol=1e-4
-    )
+    adc = fit_peak(x * unit, window=(1578 * unit, 1607 * unit))
+    for name in ("mu", "mu_std", "fwhm", "fwhm_std"):
+        assert getattr(adc, name) / unit == pytest.approx(getattr(kev, name), rel=1e-3), name
+    assert adc.errors["counts"] == pytest.approx(kev.errors["counts"], rel=1e-3)
 
 
 def test_fit_without_a_line_is_an_error():
@@ -136,6 +137,7 @@ def spectrum(rng, *, low=200.0, fwhm=1.0, scale=1.0):
         (0.1547, -20.0, 200, 1.0),
         (7.3, 30.0, 500, 1.5),
         (1e-4, 0.0, 200, 0.7),
+        (500.0, -10.0, 800, 2.0),
         (0.31, 5.0, 1000, 1.0),
     ],
 )

@@ -18,8 +18,8 @@ minimises the deviance
 a sum of squares of deviance residuals that a trust-region least-squares solver handles. Their
 covariance is the inverse of the expected Hessian
 :math:`H_{jk} = \sum_i \partial_j\nu_i\,\partial_k\nu_i / \nu_i`. Weak lines cannot carry step and
-tail: each is kept where it lowers the Akaike criterion, the deviance plus twice the number of
-parameters.
+tail: each is kept where it lowers the Bayesian criterion, :math:`D + k \ln n` with :math:`k`
+parameters and :math:`n` events.
 """
 
 from dataclasses import dataclass, field
@@ -196,7 +196,7 @@ def fit_peak(energy, *, window, n_bins=120, shape="auto") -> PeakFit:
         needs only to be narrower than the line.
     shape : {"auto", "gaussian", "step", "tail"}, default="auto"
         "gaussian" on a straight continuum, with a "step" in addition, with step and "tail"; "auto"
-        takes the shape of the lowest Akaike criterion.
+        takes the shape of the lowest Bayesian criterion (BIC).
 
     Returns
     -------
@@ -212,8 +212,7 @@ def fit_peak(energy, *, window, n_bins=120, shape="auto") -> PeakFit:
     ----------
     .. [1] S. Baker and R. D. Cousins, "Clarification of the use of chi-square and likelihood
        functions in fits to histograms", Nucl. Instrum. Meth. 221 (1984) 437.
-    .. [2] H. Akaike, "A new look at the statistical model identification", IEEE Trans. Autom.
-       Control 19 (1974) 716.
+    .. [2] G. Schwarz, "Estimating the dimension of a model", Ann. Stat. 6 (1978) 461.
 
     Examples
     --------
@@ -250,8 +249,15 @@ def fit_histogram(energy, window, *, n_bins=120, shape="auto"):
     start, fits = None, {}
     for name in shapes:
         start = fits[name] = _minimise(name, counts, edges, start)
-    best = min(fits, key=lambda name: fits[name].deviance + 2 * len(SHAPES[name]))
-    return fits[best if shape == "auto" else shape]
+    if shape != "auto":
+        return fits[shape]
+
+    def criterion(fit):
+        # A core on its bound is a spike that a tail was fitted around.
+        degenerate = fit.shape != "gaussian" and not np.isfinite(fit.errors["sigma"])
+        return np.inf if degenerate else fit.deviance + len(fit.params) * np.log(counts.sum())
+
+    return min(fits.values(), key=criterion)
 
 
 def _minimise(shape, counts, edges, start):
@@ -286,11 +292,15 @@ def _minimise(shape, counts, edges, start):
     )
     theta = solution.x
     free = (theta - lower > 1e-3 * scale) & (upper - theta > 1e-3 * scale)
-    jacobian = _gradient(expected, theta, scale)[free]
+    jacobian = _gradient(expected, theta, scale)
+    free &= np.any(jacobian != 0, axis=1)
+    jacobian = jacobian[free]
     covariance = np.full((n_params, n_params), np.nan)
-    # The pseudo-inverse leaves a direction that the data do not see at zero instead of at 1e16.
     hessian = (jacobian / expected(theta)) @ jacobian.T
-    covariance[np.ix_(free, free)] = np.linalg.pinv(hessian, hermitian=True)
+    # Parameters differ by many orders of magnitude; inverted is a matrix with ones on its diagonal.
+    unit = np.sqrt(np.diag(hessian))
+    inverse = np.linalg.pinv(hessian / np.outer(unit, unit), rcond=1e-12, hermitian=True)
+    covariance[np.ix_(free, free)] = inverse / np.outer(unit, unit)
     slope = _gradient(_fwhm, theta, np.minimum(scale, np.abs(theta) + 1e-12))[free]
     return PeakFit(
         shape=shape,

@@ -172,6 +172,11 @@ def rejection_at_acceptance(
         If `y_true` does not have two classes, `pos_label` is not one of them, a score or weight is
         not finite, or the weights of a class do not sum to a positive number.
 
+    Notes
+    -----
+    Scorers need a number: wrap the function for :func:`sklearn.metrics.make_scorer`, as in
+    ``def rejection(y, score): return rejection_at_acceptance(y, score).rejection``.
+
     References
     ----------
     .. [1] R. S. Woodruff, "Confidence intervals for medians and other position measures", J. Am.
