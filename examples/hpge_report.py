@@ -134,6 +134,7 @@ def _top(page, result):
     survival = total_errors(result, 0.9)
 
     _, gain, std, interval = next(differences(result, "BDT"))
+    svm = next(differences(result, "SVM"))
     answer = {
         "better": "Yes, significantly",
         "worse": "No, it is significantly worse",
@@ -149,7 +150,8 @@ def _top(page, result):
         f"{answer}.</strong> The area under the curve of DEP against SEP changes by "
         f"{gain:+.3f} ± {std:.3f} (95 % interval {interval[0]:+.3f} to {interval[1]:+.3f}) on "
         f"the same events: A/E {judged['auc']['A/E']:.3f}, SVM {judged['auc']['SVM']:.3f}, BDT "
-        f"{judged['auc']['BDT']:.3f}.</p>"
+        f"{judged['auc']['BDT']:.3f}. For the SVM the change is {svm[1]:+.3f} ± {svm[2]:.3f} "
+        f"({svm[3][0]:+.3f} to {svm[3][1]:+.3f}).</p>"
     )
     shown = ("DEP", "SEP", "FEP", "2039 ± 35 keV")
     page.table(
@@ -321,8 +323,8 @@ def _survival(page, result):
         "was trained on the other four fifths of the data, and by a threshold that keeps the "
         "stated part of the net DEP events there. The errors of DEP are those of its counts; all "
         "others come from a Poisson bootstrap that finds the thresholds anew, with the models held "
-        "fixed. The A/E correction and the spreads are those of the continuum of all events; they "
-        "use no label.</p>"
+        "fixed: it does not hold the error of training. The A/E correction and the spreads are "
+        "those of the continuum of all events; they use no label.</p>"
     )
     for acceptance in judged["survival"]:
         total = total_errors(result, acceptance)

@@ -220,8 +220,8 @@ def test_legend_aoe_cut_keeps_90_percent_of_dep_and_rejects_multi_site_lines():
     replicas = judged["replicas"][0.9]["A/E"]
     assert abs(survival["DEP"].fraction - 0.9) < 2 * survival["DEP"].std
     # Computed independently on this table with a fixed cut; the threshold's error is in ours.
-    published = {"SEP": (0.105, 0.022), "FEP": (0.134, 0.006), "2039 ± 35 keV": (0.40, 0.014)}
-    for region, (value, std) in published.items():
+    reference = {"SEP": (0.105, 0.022), "FEP": (0.134, 0.006), "2039 ± 35 keV": (0.40, 0.014)}
+    for region, (value, std) in reference.items():
         error = np.hypot(np.std(replicas[region], ddof=1), std)
         assert abs(survival[region].fraction - value) < 2 * error, region
 

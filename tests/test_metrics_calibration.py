@@ -259,7 +259,7 @@ def test_legend_lines_are_found_and_are_those_of_a_germanium_detector(legend):
     assert abs(np.median(other - calibration.energy(legend["cuspEmax"]))) < 0.5
 
 
-def test_plain_aoe_cut_reproduces_the_published_table(legend):
+def test_plain_aoe_cut_reproduces_the_reference_values(legend):
     # Survival fractions of this table under the plain A/E cut, computed independently with a cut
     # 2 % under the mode: DEP 0.92 ± 0.09, SEP 0.105 ± 0.022, FEP 0.134 ± 0.006, continuum 0.40.
     calibration = calibrate_energy(legend["cuspEmax"])
