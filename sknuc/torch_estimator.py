@@ -204,10 +204,9 @@ class TorchEstimator(BaseEstimator):
                 f"{type(encoder).__name__} returned {module!r} instead."
             )
         parameter = next(module.parameters(), torch.empty(0))
-        with torch.no_grad():
-            probe = torch.zeros(2, *self.input_shape_, dtype=parameter.dtype)
-            features = module.eval()(probe)
-            module.train()
+        probe = torch.zeros(2, *self.input_shape_, dtype=parameter.dtype)
+        features, self._work_per_event = _engine.multiply_adds(module.eval(), probe)
+        module.train()
         if features.ndim != 2 or len(features) != 2:
             raise ValueError(
                 f"The network of the 'encoder' parameter must turn events of shape (n, "
@@ -291,7 +290,10 @@ class TorchEstimator(BaseEstimator):
             compile = device.type == "cuda" and steps >= 20_000
         history = None if reset else self.history_
         try:
-            with _engine.seeded(train_seed, device):
+            with (
+                _engine.seeded(train_seed, device),
+                _engine.threads_for(self._work_per_event * self.batch_size),
+            ):
                 result = _engine.train(
                     network,
                     self._players(),

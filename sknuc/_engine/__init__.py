@@ -2,10 +2,12 @@
 
 from sknuc._engine._device import (
     draw_seed,
+    multiply_adds,
     needs_mixed_precision,
     prediction_device,
     resolve_device,
     seeded,
+    threads_for,
     torch_dtype,
 )
 from sknuc._engine._events import (
@@ -35,11 +37,13 @@ __all__ = [
     "forward",
     "is_on_disk",
     "load_if_small",
+    "multiply_adds",
     "needs_mixed_precision",
     "numpy_dtype",
     "prediction_device",
     "resolve_device",
     "seeded",
+    "threads_for",
     "torch_dtype",
     "train",
 ]
