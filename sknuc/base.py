@@ -11,9 +11,21 @@ import math
 from numbers import Integral
 
 import numpy as np
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils import assert_all_finite, check_array
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 
-__all__ = ["validate_events", "validate_input_shape", "validate_weights"]
+__all__ = [
+    "center_and_scale",
+    "class_weights",
+    "encode_labels",
+    "validate_events",
+    "validate_input_shape",
+    "validate_labels",
+    "validate_targets",
+    "validate_weights",
+]
 
 
 def validate_input_shape(input_shape, n_features):
@@ -146,3 +158,61 @@ def validate_weights(sample_weight, X, *, allow_negative=False):
             f"sample_weight sums to {sample_weight.sum():g}; the sum must be positive."
         )
     return sample_weight
+
+
+def validate_labels(y):
+    """Return labels as a 1-D array after scikit-learn's checks."""
+    y = column_or_1d(y, warn=True)
+    assert_all_finite(y, input_name="y")
+    check_classification_targets(y)
+    return y
+
+
+def validate_targets(y):
+    """Return targets as finite float64, 1-D or 2-D."""
+    y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+    if y.ndim > 2:
+        raise ValueError(
+            f"y must have the shape (n_events,) or (n_events, n_targets), got {y.shape}."
+        )
+    return y
+
+
+def encode_labels(estimator, y):
+    """Return the classes and the class index of every event.
+
+    Raises
+    ------
+    ValueError
+        If fewer than two classes are left.
+    """
+    classes, codes = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(
+            f"{type(estimator).__name__} needs events of at least 2 classes with non-zero weight, "
+            f"but the data contains only one class: {classes.tolist()[0]!r}."
+        )
+    return classes, codes
+
+
+def class_weights(class_weight, classes, codes, sample_weight):
+    """Multiply the weights of events by the weights of their classes.
+
+    "balanced" reads the sample weights, so that an event of weight 2 counts as two events.
+    """
+    if class_weight is None:
+        return sample_weight
+    per_class = compute_class_weight(
+        class_weight, classes=classes, y=classes[codes], sample_weight=sample_weight
+    )
+    return per_class[codes] if sample_weight is None else per_class[codes] * sample_weight
+
+
+def center_and_scale(y, sample_weight):
+    """Return the weighted mean and standard deviation of every target.
+
+    A target that is constant up to rounding has the scale 1.
+    """
+    mean = np.average(y, axis=0, weights=sample_weight)
+    scale = np.sqrt(np.average((y - mean) ** 2, axis=0, weights=sample_weight))
+    return mean, np.where(scale > 10 * np.finfo(np.float64).eps * np.abs(mean), scale, 1.0)

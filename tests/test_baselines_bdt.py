@@ -252,7 +252,10 @@ def test_early_stopping_keeps_the_best_round(events, bdt):
     "estimator",
     [
         BDTClassifier(),
-        *(BDTRegressor(loss=x) for x in BDTRegressor._parameter_constraints["loss"][0].options),
+        *(
+            BDTRegressor(loss=x)
+            for x in sorted(BDTRegressor._parameter_constraints["loss"][0].options)
+        ),
     ],
     ids=str,
 )

@@ -21,15 +21,15 @@ from scipy.special import expit, softmax
 from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
 from sklearn.utils._param_validation import StrOptions
 
-from sknuc.baselines._boosting import BaseBDT
-from sknuc.baselines._data import (
+from sknuc.base import (
     center_and_scale,
     class_weights,
     encode_labels,
-    merge_identical,
-    training_labels,
-    training_targets,
+    validate_labels,
+    validate_targets,
 )
+from sknuc.baselines._boosting import BaseBDT
+from sknuc.baselines._data import merge_identical
 from sknuc.baselines._losses import LOSSES
 
 __all__ = ["BDTClassifier", "BDTRegressor"]
@@ -226,7 +226,7 @@ class BDTClassifier(ClassifierMixin, BaseBDT):
             If `X` has infinite values or values beyond float32, weights are negative and
             ``negative_weights="error"``, or a class has no positive net weight.
         """
-        X, y, weight = self._training_events(X, y, sample_weight, training_labels)
+        X, y, weight = self._training_events(X, y, sample_weight, validate_labels)
         self.classes_, codes = encode_labels(self, y)
         X, codes, weight = merge_identical(X, codes, weight)
         n_classes = len(self.classes_)
@@ -507,7 +507,7 @@ class BDTRegressor(RegressorMixin, BaseBDT):
             If `X` has infinite values or values beyond float32, a target is outside the range of
             the loss, or weights are negative and ``negative_weights="error"``.
         """
-        X, y, weight = self._training_events(X, y, sample_weight, training_targets)
+        X, y, weight = self._training_events(X, y, sample_weight, validate_targets)
         self._one_dimensional = y.ndim == 1
         X, y, weight = merge_identical(X, y.reshape(len(y), -1), weight)
         self.n_targets_ = y.shape[1]

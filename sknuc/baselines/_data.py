@@ -1,4 +1,4 @@
-"""What both baselines ask of their training data: labels, targets and weights.
+"""What both baselines do with the weights of their training data.
 
 A weight is a multiplicity: weight 0 is no event, weight 2 is the event twice. To keep this to the
 last bit, an event of weight zero is left out before anything is fitted, and identical events become
@@ -8,21 +8,13 @@ fall on both sides of a split.
 """
 
 import numpy as np
-from sklearn.utils import assert_all_finite, check_array, check_consistent_length
-from sklearn.utils.class_weight import compute_class_weight
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import column_or_1d
+from sklearn.utils import check_consistent_length
 
 from sknuc.base import validate_events, validate_weights
 
 __all__ = [
-    "center_and_scale",
-    "class_weights",
-    "encode_labels",
     "merge_identical",
     "training_events",
-    "training_labels",
-    "training_targets",
 ]
 
 
@@ -36,7 +28,7 @@ def training_events(estimator, X, y, sample_weight, *, targets, allow_negative=F
     y : array-like of shape (n_events,) or (n_events, n_targets)
     sample_weight : array-like of shape (n_events,) or None
     targets : callable
-        Turns `y` into an array, :func:`training_labels` or :func:`training_targets`.
+        Turns `y` into an array, `base.validate_labels` or `base.validate_targets`.
     allow_negative : bool, default=False
         Whether negative weights are allowed.
     **check : dict
@@ -58,54 +50,6 @@ def training_events(estimator, X, y, sample_weight, *, targets, allow_negative=F
         kept = weight != 0
         X, y, weight = X[kept], y[kept], weight[kept]
     return X, y, weight
-
-
-def training_labels(y):
-    """Return labels as a 1-D array after scikit-learn's checks."""
-    y = column_or_1d(y, warn=True)
-    assert_all_finite(y, input_name="y")
-    check_classification_targets(y)
-    return y
-
-
-def training_targets(y):
-    """Return targets as finite float64, 1-D or 2-D."""
-    y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
-    if y.ndim > 2:
-        raise ValueError(
-            f"y must have the shape (n_events,) or (n_events, n_targets), got {y.shape}."
-        )
-    return y
-
-
-def encode_labels(estimator, y):
-    """Return the classes and the class index of every event.
-
-    Raises
-    ------
-    ValueError
-        If fewer than two classes are left.
-    """
-    classes, codes = np.unique(y, return_inverse=True)
-    if len(classes) < 2:
-        raise ValueError(
-            f"{type(estimator).__name__} needs events of at least 2 classes with non-zero weight, "
-            f"but the data contains only one class: {classes.tolist()[0]!r}."
-        )
-    return classes, codes
-
-
-def class_weights(class_weight, classes, codes, sample_weight):
-    """Multiply the weights of events by the weights of their classes.
-
-    "balanced" reads the sample weights, so that an event of weight 2 counts as two events.
-    """
-    if class_weight is None:
-        return sample_weight
-    per_class = compute_class_weight(
-        class_weight, classes=classes, y=classes[codes], sample_weight=sample_weight
-    )
-    return per_class[codes] if sample_weight is None else per_class[codes] * sample_weight
 
 
 def merge_identical(X, y, sample_weight):
@@ -160,13 +104,3 @@ def _row_hash(table):
             for i in range(0, len(table), block)
         ]
     )
-
-
-def center_and_scale(y, sample_weight):
-    """Return the weighted mean and standard deviation of every target.
-
-    A target that is constant up to rounding has the scale 1.
-    """
-    mean = np.average(y, axis=0, weights=sample_weight)
-    scale = np.sqrt(np.average((y - mean) ** 2, axis=0, weights=sample_weight))
-    return mean, np.where(scale > 10 * np.finfo(np.float64).eps * np.abs(mean), scale, 1.0)

@@ -28,16 +28,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sknuc.base import validate_events
-from sknuc.baselines._data import (
+from sknuc.base import (
     center_and_scale,
     class_weights,
     encode_labels,
-    merge_identical,
-    training_events,
-    training_labels,
-    training_targets,
+    validate_events,
+    validate_labels,
+    validate_targets,
 )
+from sknuc.baselines._data import merge_identical, training_events
 from sknuc.baselines._nystroem import NystroemMachine
 
 __all__ = ["SVMClassifier", "SVMRegressor"]
@@ -268,7 +267,7 @@ class SVMClassifier(ClassifierMixin, _BaseSVM):
             events.
         """
         X, y, weight = training_events(
-            self, X, y, sample_weight, targets=training_labels, dtype=np.float64
+            self, X, y, sample_weight, targets=validate_labels, dtype=np.float64
         )
         self.classes_, codes = encode_labels(self, y)
         weight = class_weights(self.class_weight, self.classes_, codes, weight)
@@ -529,7 +528,7 @@ class SVMRegressor(RegressorMixin, _BaseSVM):
             If `X` or `y` has NaN or infinite values, or a weight is negative.
         """
         X, y, weight = training_events(
-            self, X, y, sample_weight, targets=training_targets, dtype=np.float64
+            self, X, y, sample_weight, targets=validate_targets, dtype=np.float64
         )
         self._one_dimensional = y.ndim == 1
         X, y, weight = merge_identical(X, y.reshape(len(y), -1), weight)
