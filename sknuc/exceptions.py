@@ -16,3 +16,4 @@ class TrainingDivergedError(ArithmeticError):
 
     n_epochs = 0
     result = None
+    epoch_began_well = False

@@ -22,7 +22,9 @@ from sknuc.encoders import MLP
 from sknuc.exceptions import TrainingDivergedError
 from sknuc.nn import Standardize
 
-__all__ = ["TorchEstimator"]
+__all__ = ["Player", "TorchEstimator"]
+
+Player = _engine.Player
 
 _OPTIMIZERS = {
     "adamw": torch.optim.AdamW,
@@ -42,7 +44,8 @@ class TorchEstimator(BaseEstimator):
     ----------
     encoder : encoder or None, default=None
         The network that reads an event: an object of :mod:`sknuc.encoders`, or your own with a
-        method ``build(input_shape)``. None is ``MLP()``.
+        method ``build(input_shape)``. None is ``MLP()``, whose parameters a search reaches once it
+        is given: ``encoder=MLP()``.
     input_shape : tuple of int or None, default=None
         How to read a row of a table ``X``, as (1, 1024) for a waveform of one channel; None takes
         the shape of the events in an N-D ``X``, and (n_features,) from a table.
@@ -53,7 +56,7 @@ class TorchEstimator(BaseEstimator):
     max_epochs : int, default=100
         Passes over the data.
     batch_size : int, default=256
-        Events per step. Data of no more than one batch are one step per epoch.
+        The most events per step; the batches of an epoch are made alike.
     learning_rate : float, default=0.003
         Step size of the optimizer.
     optimizer : {"adamw", "adam", "sgd", "rmsprop"} or callable, default="adamw"
@@ -71,10 +74,11 @@ class TorchEstimator(BaseEstimator):
     tol : float, default=1e-4
         The improvement of the loss that counts.
     warm_start : bool, default=False
-        Go on with the network and the optimizer of the last fit.
+        Go on with the network, the optimizer's memory and the input's scaling of the last fit.
     callbacks : list or None, default=None
         Callbacks of skorch, or pairs (name, callback): learning-rate schedules, checkpoints,
-        gradient clipping.
+        gradient clipping. Scoring callbacks are refused. A Ctrl-C ends the training and keeps what
+        was learnt; a second one within two seconds ends the program.
     device : str, default="auto"
         "auto" takes a GPU where there is one; or a name as torch knows it: "cpu", "cuda:1".
     mixed_precision : bool or "auto", default="auto"
@@ -84,8 +88,8 @@ class TorchEstimator(BaseEstimator):
         Compile the network with :func:`torch.compile`; "auto" does so on CUDA where the training
         is long enough (20,000 steps) to earn the minute that compiling takes.
     random_state : int, RandomState or None, default=None
-        Seed of the initial weights, shuffling, dropout and hold-out. The global generators are
-        neither read nor changed.
+        Seed of the initial weights, shuffling, dropout and hold-out; None draws it from numpy's
+        global generator, as scikit-learn does. Torch's are neither read nor changed.
     verbose : int, default=0
         1 shows a progress bar for training and long predictions.
     """
@@ -155,6 +159,13 @@ class TorchEstimator(BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    def __init_subclass__(cls, **kwargs):
+        """Put the shared parameters into the docstring where it says {shared_parameters}."""
+        super().__init_subclass__(**kwargs)
+        if cls.__doc__ and TorchEstimator.__doc__:
+            shared = TorchEstimator.__doc__.split("----------\n", 1)[1].rstrip() + "\n"
+            cls.__doc__ = cls.__doc__.replace("    {shared_parameters}\n", shared)
+
     # For the methods to define.
 
     def _build(self):
@@ -179,9 +190,11 @@ class TorchEstimator(BaseEstimator):
         if _engine.is_on_disk(X):
             return self._validate_shape_on_disk(X, reset)
         # Small integers (ADC samples) are converted batch by batch, not up front.
-        small = getattr(getattr(X, "dtype", None), "itemsize", 8) <= 2
-        keep = isinstance(X, np.ndarray) and X.dtype.kind in "iu" and small
-        return validate_events(self, X, reset=reset, **({"dtype": None} if keep else {}))
+        dtype = _common_dtype(X)
+        if dtype is not None and dtype.kind in "iu" and dtype.itemsize <= 2:
+            return validate_events(self, X, reset=reset, dtype=dtype)
+        dtype = (np.float64, np.float32) if dtype is None else float_type(dtype)
+        return validate_events(self, X, reset=reset, dtype=dtype)
 
     def _validate_shape_on_disk(self, X, reset):
         # What scikit-learn's validation would read into memory is checked block by block later.
@@ -197,6 +210,11 @@ class TorchEstimator(BaseEstimator):
     def _encoder(self):
         """The module of the encoder for `input_shape_`, and its number of features."""
         encoder = MLP() if self.encoder is None else self.encoder
+        if isinstance(encoder, type):
+            raise ValueError(
+                f"The 'encoder' parameter must be an object, such as {encoder.__name__}(). Got the "
+                "class itself instead."
+            )
         module = encoder.build(self.input_shape_)
         if not isinstance(module, nn.Module):
             raise TypeError(
@@ -244,8 +262,10 @@ class TorchEstimator(BaseEstimator):
         if sample_weight is not None:
             # Before anything is split or measured: a weight of zero means as if not there.
             rows = rows[sample_weight != 0]
-        random_state = np.random.RandomState(_engine.draw_seed(self.random_state))
-        build_seed, train_seed, split_seed = random_state.randint(2**31 - 1, size=3)
+        if reset:
+            # Drawn on by later calls, which otherwise would shuffle as the first one did.
+            self._random_state = np.random.RandomState(_engine.draw_seed(self.random_state))
+        build_seed, train_seed, split_seed = self._random_state.randint(2**31 - 1, size=3)
         valid_rows = None
         if self.early_stopping and max_epochs is None:
             rows, valid_rows = self._hold_out(rows, stratify, split_seed)
@@ -260,6 +280,8 @@ class TorchEstimator(BaseEstimator):
             self._optimizer_states = None
         else:
             module = self.module_
+            if max_epochs is None:
+                self._check_same_architecture(build_seed)
         module = module.to(device=device, dtype=dtype)
         scaling, network = module
         source.transform = scaling
@@ -306,7 +328,7 @@ class TorchEstimator(BaseEstimator):
                     dtype=dtype,
                     mixed_precision=self.mixed_precision,
                     compile=compile,
-                    callbacks=copy.deepcopy(self.callbacks),
+                    callbacks=self.callbacks,
                     history=history,
                     optimizer_states=self._optimizer_states,
                     verbose=self.verbose,
@@ -316,6 +338,24 @@ class TorchEstimator(BaseEstimator):
                 self._keep(module, error.result)
             raise
         self._keep(module, result)
+
+    def _start_anew(self):
+        """Forget the last fit, so that a fit that fails leaves no half of each."""
+        for name in ("module_", "history_", "n_iter_"):
+            self.__dict__.pop(name, None)
+
+    def _check_same_architecture(self, seed):
+        with _engine.seeded(seed):
+            fresh = self._build().state_dict()
+        shapes = [
+            {name: tuple(tensor.shape) for name, tensor in state.items()}
+            for state in (fresh, self.module_[1].state_dict())
+        ]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                "warm_start=True goes on with the network of the last fit, but the parameters "
+                "(encoder, targets or classes) now describe another one. Set warm_start=False."
+            )
 
     def _keep(self, module, result):
         self.module_ = module
@@ -343,12 +383,19 @@ class TorchEstimator(BaseEstimator):
         # Neighbours lie together on disk, so whole groups of them are kept or left out.
         rows = rows[np.arange(len(rows)) // 64 % step == 0]
         weight = None if sample_weight is None else sample_weight[rows].astype(np.float64)
-        axis = 1 + getattr(self.encoder, "channel_axis", 0)
+        channels = getattr(self.encoder, "channel_axis", lambda input_shape: 0)
+        axis = channels(self.input_shape_)
+        if axis is None:
+            shape = (1, *self.input_shape_)
+            axis = 0
+        else:
+            shape = self.input_shape_
         block = max(1, _engine.CHUNK_BYTES // source.row_bytes)
 
         means, variances = [], []
         for start in range(0, len(rows), block):
-            events = source.take(rows[start : start + block]).movedim(axis, 1)
+            events = source.take(rows[start : start + block])
+            events = events.reshape(-1, *shape).movedim(axis + 1, 1)
             if events.ndim > 2:
                 variance, mean = torch.var_mean(events.flatten(2), dim=2, correction=0)
             else:
@@ -363,10 +410,12 @@ class TorchEstimator(BaseEstimator):
         # A constant channel has a spread of rounding errors only: it is shifted, not blown up.
         tiny = 10 * np.finfo(_engine.numpy_dtype(source.dtype)).eps
         scale[scale <= tiny * np.abs(mean)] = 1.0
-        shape = [1] * len(self.input_shape_)
-        shape[axis - 1] = -1
+        scale_shape = [1] * len(self.input_shape_)
+        if len(mean) > 1:
+            scale_shape[axis] = -1
         return Standardize(
-            torch.from_numpy(mean).reshape(shape), torch.from_numpy(scale).reshape(shape)
+            torch.from_numpy(mean).reshape(scale_shape),
+            torch.from_numpy(scale).reshape(scale_shape),
         )
 
     def _forward(self, X, function=None):
@@ -391,11 +440,28 @@ class TorchEstimator(BaseEstimator):
         return state
 
 
+def float_type(dtype):
+    """The numpy type in which a network computes for events of `dtype`."""
+    return _engine.numpy_dtype(_engine.torch_dtype(dtype))
+
+
+def _common_dtype(X):
+    """The type that holds all values of an array or data frame; None where numpy has none."""
+    try:
+        if hasattr(X, "dtypes") and hasattr(X, "columns"):
+            dtype = np.result_type(*X.dtypes)
+        else:
+            dtype = np.dtype(X.dtype)
+    except (AttributeError, TypeError, ValueError):
+        return None
+    return dtype if dtype.kind in "fiub" else None
+
+
 def _to_cpu(state):
     if isinstance(state, torch.Tensor):
         return state.cpu()
     if isinstance(state, dict):
         return {key: _to_cpu(value) for key, value in state.items()}
-    if isinstance(state, list):
-        return [_to_cpu(value) for value in state]
+    if isinstance(state, list | tuple):
+        return type(state)(_to_cpu(value) for value in state)
     return state

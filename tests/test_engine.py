@@ -62,7 +62,7 @@ class TestBatches:
         data = data_of(X, 64, y=X[:, 0])
         for _ in range(2):
             batches = list(data)
-            assert [len(b) for b in batches] == [64] * 15 + [40]
+            assert [len(b) for b in batches] == [63] * 15 + [55]
             seen = torch.cat([b.X[:, 0] for b in batches])
             assert torch.equal(seen, torch.cat([b.y for b in batches]))
             assert torch.equal(seen.sort().values, torch.from_numpy(X[:, 0]))
@@ -179,7 +179,7 @@ class TestOnePlayer:
         assert len(losses) == best + 1 + 4 < 50
         assert torch.equal(module.weight, states[best]["weight"])
 
-    def test_callbacks_of_skorch_work(self, problem, tmp_path):
+    def test_schedules_of_skorch_move_the_rate(self, problem):
         X, y, _ = problem
         rates = []
 
@@ -187,39 +187,58 @@ class TestOnePlayer:
             def on_batch_end(self, net, **_):
                 rates.append(net.optimizer_.param_groups[0]["lr"])
 
-        callbacks = [
-            (
-                "schedule",
-                skorch.callbacks.LRScheduler(
-                    torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5
-                ),
-            ),
-            skorch.callbacks.Checkpoint(dirname=str(tmp_path), monitor="train_loss_best"),
-            skorch.callbacks.GradientNormClipping(1e-9),
-            Record(),
-        ]
-        model = NeuralRegressor(
-            encoder=MLP(hidden_layer_sizes=()),
-            optimizer="sgd",
+        schedule = skorch.callbacks.LRScheduler(
+            torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5
+        )
+        NeuralRegressor(
             learning_rate=0.4,
             max_epochs=3,
             batch_size=60,
-            callbacks=callbacks,
-            random_state=0,
             device="cpu",
+            callbacks=[("schedule", schedule), Record()],
         ).fit(X, y)
         assert rates == [0.4, 0.4, 0.2, 0.2, 0.1, 0.1]
-        assert {"params.pt", "optimizer.pt", "history.json"} <= set(os.listdir(tmp_path))
-        # Clipped to nothing, the weights stay where they began.
-        begun = NeuralRegressor(
-            encoder=MLP(hidden_layer_sizes=()),
-            optimizer="sgd",
-            learning_rate=1e-300,
-            max_epochs=1,
-            random_state=0,
-            device="cpu",
-        ).fit(X, y)
-        np.testing.assert_allclose(model.predict(X), begun.predict(X), atol=1e-7)
+
+    @pytest.mark.parametrize(
+        "callback",
+        [
+            skorch.callbacks.Checkpoint(monitor="train_loss_best", load_best=True),
+            skorch.callbacks.TrainEndCheckpoint(),
+        ],
+    )
+    def test_checkpoints_of_skorch_are_written(self, problem, tmp_path, callback):
+        X, y, _ = problem
+        callback.dirname = str(tmp_path)
+        NeuralRegressor(max_epochs=3, callbacks=[callback], device="cpu").fit(X, y)
+        assert {"params.pt", "optimizer.pt", "history.json"} <= {
+            name.removeprefix("train_end_") for name in os.listdir(tmp_path)
+        }
+
+    def test_gradients_are_clipped(self, problem):
+        X, y, _ = problem
+        options = {
+            "encoder": MLP(hidden_layer_sizes=()),
+            "optimizer": "sgd",
+            "learning_rate": 0.4,
+            "max_epochs": 1,
+            "random_state": 0,
+            "device": "cpu",
+        }
+        begun = NeuralRegressor(**{**options, "learning_rate": 1e-300}).fit(X, y)
+        clip = skorch.callbacks.GradientNormClipping(1e-3)
+        clipped = NeuralRegressor(callbacks=[clip], **options).fit(X, y)
+        moved = [
+            a - b
+            for a, b in zip(clipped.module_.parameters(), begun.module_.parameters(), strict=True)
+        ]
+        norm = torch.sqrt(sum((m**2).sum() for m in moved)).item()
+        assert norm == pytest.approx(0.4 * 1e-3, rel=1e-4)
+
+    def test_a_scoring_callback_is_refused_with_words(self, problem):
+        X, y, _ = problem
+        model = NeuralRegressor(callbacks=[skorch.callbacks.EpochScoring("r2")], device="cpu")
+        with pytest.raises(ValueError, match="scores predictions of a skorch net"):
+            model.fit(X, y)
 
     def test_skorch_early_stopping_ends_without_a_warning(self, problem):
         X, y, _ = problem
@@ -227,7 +246,25 @@ class TestOnePlayer:
         model = NeuralRegressor(callbacks=[stop], max_epochs=50, device="cpu").fit(X, y)
         assert model.n_iter_ == 3
 
-    def test_mixed_precision_and_compiling_reach_the_same_solution(self, problem):
+    def test_weights_are_those_of_all_events_not_of_the_batch(self):
+        # One event in a hundred carries half the weight: most batches hold none of them.
+        y = (np.arange(4000) % 100 == 0).astype(float)
+        w = np.where(y == 1, 99.0, 1.0)
+        module = nn.Linear(1, 1).double()
+        player = Player(squared, optimizer=lambda p: torch.optim.SGD(p, lr=0.002))
+        data = data_of(np.zeros((4000, 1)), 32, y=y, sample_weight=w)
+        play(module, [player], data, 40)
+        assert module.bias.item() == pytest.approx(0.5, abs=0.05)
+
+    def test_compile_is_asked_for(self, problem, monkeypatch):
+        X, y, _ = problem
+        compiled = []
+        monkeypatch.setattr(nn.Module, "compile", lambda self, *_, **__: compiled.append(self))
+        NeuralRegressor(max_epochs=1, compile=True, device="cpu").fit(X, y)
+        NeuralRegressor(max_epochs=1, device="cpu").fit(X, y)
+        assert len(compiled) == 1
+
+    def test_mixed_precision_reaches_the_same_solution(self, problem):
         X, y, _ = problem
         X, y = X.astype(np.float32), (y > 0).astype(int)
         plain = NeuralClassifier(random_state=0, max_epochs=30, device="cpu")
@@ -270,11 +307,68 @@ class TestAccidents:
         X, y, _ = problem
         options = {"batch_size": 40, "random_state": 0, "device": "cpu"}  # three batches an epoch
         model = NeuralRegressor(encoder=NaNEncoder(7), max_epochs=9, **options)
-        with pytest.raises(TrainingDivergedError, match=r"epoch 3, batch 2 of 3"):
+        with pytest.raises(TrainingDivergedError, match=r"in epoch 3, after 7 steps"):
             model.fit(X, y)
         assert model.n_iter_ == len(model.history_) == 2
         expected = NeuralRegressor(encoder=NaNEncoder(99), max_epochs=2, **options).fit(X, y)
         np.testing.assert_array_equal(model.predict(X), expected.predict(X))
+
+    @pytest.mark.parametrize("max_epochs", [1, 2, 9])
+    def test_a_step_into_the_void_is_taken_back(self, problem, max_epochs):
+        # Each step is finite; the network that it leaves is not.
+        X, y, _ = problem
+        X, y = X.astype(np.float32), y.astype(np.float32)
+        model = NeuralRegressor(
+            optimizer="sgd", learning_rate=1e38, max_epochs=max_epochs, device="cpu"
+        )
+        with pytest.raises(TrainingDivergedError):
+            model.fit(X, y)
+        assert not model.__sklearn_is_fitted__()
+
+    def test_divergence_goes_back_to_the_best_epoch(self, problem):
+        X, y, _ = problem
+        options = {
+            "encoder": MLP(hidden_layer_sizes=()),
+            "optimizer": "sgd",
+            "learning_rate": 30.0,
+            "early_stopping": True,
+            "n_iter_no_change": 10**6,
+            "random_state": 0,
+            "device": "cpu",
+        }
+        model = NeuralRegressor(max_epochs=10**4, **options)
+        with pytest.raises(TrainingDivergedError):
+            model.fit(X, y)
+        best = int(np.argmin(model.history_[:, "valid_loss"])) + 1
+        expected = NeuralRegressor(max_epochs=best, **options).fit(X, y)
+        np.testing.assert_array_equal(model.predict(X), expected.predict(X))
+
+    def test_validation_neither_reads_nor_moves_the_random_numbers(self, problem):
+        X, y, _ = problem
+        rows = np.arange(len(X))
+
+        def noisy(module, batch):
+            # A loss that draws, and differentiates by its input.
+            x = batch.X.detach().requires_grad_()
+            out = module(x + 0.1 * torch.randn_like(x))[:, 0]
+            (slope,) = torch.autograd.grad(out.sum(), x, create_graph=True)
+            return (out - batch.y).square() + slope.square().sum(1)
+
+        still = Player(noisy, optimizer=lambda p: torch.optim.SGD(p, lr=1e-300))
+        moving = Player(noisy, optimizer=sgd)
+        valid = data_of(X, 200, y=y, rows=rows[80:])
+        with _engine.seeded(0):
+            result = play(linear(0), [still], data_of(X, 50, y=y, rows=rows[:80]), 3, valid=valid)
+        assert len(set(result.history[:, "valid_loss"])) == 1
+        assert len(set(result.history[:, "train_loss"])) == 3
+        weights = []
+        for held_out in (None, valid):
+            module = linear(0)
+            with _engine.seeded(0):
+                data = data_of(X, 50, y=y, rows=rows[:80])
+                play(module, [moving], data, 1, valid=held_out)
+            weights.append(module.weight.detach().numpy())
+        np.testing.assert_array_equal(*weights)
 
     def test_interrupt_keeps_the_best_state(self, problem):
         X, y, _ = problem
@@ -418,6 +512,10 @@ class TestManyPlayers:
         sectors = np.histogram(np.arctan2(*made.T), bins=12)[0]
         assert sectors.min() > 0.5 * sectors.mean()
 
+    def test_players_must_have_names_of_their_own(self):
+        with pytest.raises(ValueError, match="different names"):
+            play(linear(0), [Player(squared), Player(squared)], data_of(np.zeros((4, 3)), 2), 1)
+
     def test_gradient_reversal_reverses(self):
         x = torch.tensor([1.0, 2.0], requires_grad=True)
         layer = GradientReversal(0.7)
@@ -427,12 +525,13 @@ class TestManyPlayers:
         torch.testing.assert_close(x.grad, -0.7 * torch.tensor([3.0, -1.0]))
 
     def test_a_reversal_player_unlearns_the_domain(self):
-        # The label is in the first feature, the domain in both; what the encoder passes on must
-        # carry the label and as little as possible of the domain.
+        # The domain follows the label in four events of five, so an ordinary classifier reads it
+        # too; the reversed gradient makes the encoder let go of it.
         rng = np.random.default_rng(0)
-        n = 2000
-        y, domain = rng.integers(0, 2, (2, n))
-        X = rng.normal(size=(n, 2)) + 3 * np.c_[y, domain]
+        n = 4000
+        y = rng.integers(0, 2, n)
+        domain = np.where(rng.random(n) < 0.2, 1 - y, y)
+        X = rng.normal(size=(n, 2)) + 3 * np.c_[0.5 * y, domain]
 
         class DANN(nn.Module):
             def __init__(self):
@@ -443,26 +542,27 @@ class TestManyPlayers:
 
         bce = nn.functional.binary_cross_entropy_with_logits
 
-        def loss(module, batch):
-            module.reverse.strength = 2 / (1 + np.exp(-10 * batch.progress)) - 1
-            h = module.encode(batch.X)
-            label = bce(module.label(h)[:, 0], batch.y, reduction="none")
-            d = bce(module.domain(module.reverse(h))[:, 0], batch.domain, reduction="none")
-            return label + d
+        def loss(strength):
+            def function(module, batch):
+                module.reverse.strength = strength * (2 / (1 + np.exp(-10 * batch.progress)) - 1)
+                h = module.encode(batch.X)
+                label = bce(module.label(h)[:, 0], batch.y, reduction="none")
+                d = bce(module.domain(module.reverse(h))[:, 0], batch.domain, reduction="none")
+                return label + d
 
-        weights = {}
-        for name, function in {"dann": loss}.items():
+            return function
+
+        columns = {"y": y.astype(float), "domain": domain.astype(float)}
+        share = {}
+        for strength in (0.0, 1.0):
             with _engine.seeded(0):
                 module = DANN().double()
-                play(
-                    module,
-                    [Player(function, optimizer=lambda p: torch.optim.Adam(p, lr=0.01))],
-                    data_of(X, 100, y=y.astype(float), domain=domain.astype(float)),
-                    30,
-                )
-            weights[name] = module.encode.weight.detach().numpy()[0]
-        label, nuisance = np.abs(weights["dann"])
-        assert nuisance < 0.1 * label
+                player = Player(loss(strength), optimizer=lambda p: torch.optim.Adam(p, lr=0.01))
+                play(module, [player], data_of(X, 100, **columns), 30)
+            label, nuisance = module.encode.weight.detach().abs().numpy()[0]
+            share[strength] = nuisance / (label + nuisance)
+        assert share[0.0] > 0.2
+        assert share[1.0] < 0.1 * share[0.0]
 
     def test_stacked_members_equal_separate_runs(self, problem):
         X, y, _ = problem
@@ -478,7 +578,7 @@ class TestManyPlayers:
 
         rng = np.random.default_rng(0)
         bootstrap = rng.poisson(1.0, (3, len(X))).astype(float)
-        stack = StackedModule([member(seed) for seed in seeds])
+        stack = StackedModule([member(seed) for seed in seeds], event_ndim=1)
         play(
             stack,
             [Player(squared, optimizer=adam)],

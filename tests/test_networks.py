@@ -7,17 +7,20 @@ import sys
 
 import numpy as np
 import pytest
+import skorch
 import torch
 from imblearn.over_sampling import SMOTE
 from imblearn.pipeline import Pipeline as ImbalancedPipeline
 from scipy.special import expit
 from scipy.stats import norm
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 
 from sknuc import losses
-from sknuc.encoders import CNN, MLP
+from sknuc.encoders import CNN, MLP, ModuleEncoder
 from sknuc.networks import NeuralClassifier, NeuralRegressor
 
 
@@ -124,6 +127,23 @@ class TestClassifier:
             model.partial_fit(X, np.full(200, 5))
         with pytest.raises(ValueError, match="first call"):
             NeuralClassifier().partial_fit(X, y)
+        with pytest.raises(ValueError, match="early_stopping"):
+            NeuralClassifier(early_stopping=True).partial_fit(X, y, classes=[0, 1])
+        with pytest.raises(ValueError, match="balanced"):
+            NeuralClassifier(class_weight="balanced").partial_fit(X, y, classes=[0, 1])
+
+    def test_each_partial_fit_shuffles_anew(self, gaussians):
+        X, y = gaussians[0][:200], gaussians[1][:200]
+        seen = []
+
+        class Look(skorch.callbacks.Callback):
+            def on_batch_begin(self, net, batch=None, **_):
+                seen.append(batch.X[0, 0].item())
+
+        model = NeuralClassifier(batch_size=50, random_state=0, callbacks=[Look()])
+        for _ in range(3):
+            model.partial_fit(X, y, classes=[0, 1])
+        assert len(seen) == len(set(seen)) == 12
 
     def test_warm_start_goes_on(self, gaussians):
         X, y = gaussians[0][:200], gaussians[1][:200]
@@ -131,6 +151,40 @@ class TestClassifier:
         model = NeuralClassifier(max_epochs=4, warm_start=True, **options).fit(X, y).fit(X, y)
         expected = NeuralClassifier(max_epochs=8, **options).fit(X, y)
         np.testing.assert_array_equal(model.predict_proba(X), expected.predict_proba(X))
+        # New settings count from then on.
+        before = model.predict_proba(X)
+        model.set_params(learning_rate=1e-300).fit(X, y)
+        np.testing.assert_array_equal(model.predict_proba(X), before)
+        model.set_params(optimizer="sgd", learning_rate=0.1).fit(X, y)
+        assert np.abs(model.predict_proba(X) - before).max() > 0
+        with pytest.raises(ValueError, match="describe another one"):
+            model.set_params(encoder=MLP(hidden_layer_sizes=(5,))).fit(X, y)
+
+    def test_a_fit_that_fails_leaves_no_half_of_each(self, gaussians):
+        X, y = gaussians[0][:100], gaussians[1][:100]
+        model = NeuralClassifier(max_epochs=1).fit(X, y)
+        with pytest.raises(ValueError, match="device"):
+            model.set_params(device="nowhere").fit(X, np.array(["a", "b"])[y])
+        with pytest.raises(NotFittedError):
+            model.predict(X)
+
+    @pytest.mark.parametrize(
+        ("class_weight", "words"),
+        [({0: -1, 1: 2}, "negative"), ({0: 0, 1: 1}, "1 class"), ({0: 0, 1: 0}, "non-zero")],
+    )
+    def test_class_weights_that_leave_no_two_classes(self, gaussians, class_weight, words):
+        X, y = gaussians[0][:100], gaussians[1][:100]
+        with pytest.raises(ValueError, match=words):
+            NeuralClassifier(class_weight=class_weight, max_epochs=1).fit(X, y)
+
+    def test_balanced_classes_count_weights(self, gaussians):
+        X, y = gaussians[0][:200], gaussians[1][:200]
+        w = (np.arange(200) % 3).astype(float)
+        model = NeuralClassifier(class_weight="balanced", max_epochs=5, random_state=0)
+        a = copy.deepcopy(model).fit(X, y, sample_weight=w).predict_proba(X)
+        rows = np.repeat(np.arange(200), w.astype(int))
+        b = copy.deepcopy(model).fit(X[rows], y[rows]).predict_proba(X)
+        np.testing.assert_allclose(a, b, atol=1e-7)
 
     def test_dtype_follows_the_events(self, gaussians):
         X, y = gaussians[0][:100], gaussians[1][:100]
@@ -168,20 +222,35 @@ class TestClassifier:
         with joblib.parallel_backend("threading"):
             threads = cross_val_predict(model, X, y, method="predict_proba", n_jobs=3)
         np.testing.assert_array_equal(threads, expected)
+        processes = cross_val_predict(model, X, y, method="predict_proba", n_jobs=2)
+        np.testing.assert_array_equal(processes, expected)
+
+    def test_a_network_that_writes_into_its_input_does_not_touch_ours(self, gaussians):
+        X, y = gaussians[0][:100], gaussians[1][:100]
+        kept = X.copy()
+        encoder = ModuleEncoder(lambda shape: nn.ReLU(inplace=True))
+        model = NeuralClassifier(encoder=encoder, standardize=False, max_epochs=3, random_state=0)
+        p = model.fit(X, y).predict_proba(X)
+        np.testing.assert_array_equal(X, kept)
+        plain = ModuleEncoder(lambda shape: nn.ReLU())
+        expected = model.set_params(encoder=plain).fit(X, y).predict_proba(X)
+        np.testing.assert_array_equal(p, expected)
+
+    def test_waveforms_of_one_channel_may_leave_its_axis_out(self, gaussians):
+        X, y = np.repeat(gaussians[0][:60], 8, axis=1), gaussians[1][:60]
+        model = NeuralClassifier(encoder=CNN(channels=(4,)), max_epochs=2, random_state=0)
+        a = copy.deepcopy(model).fit(X, y).predict_proba(X)
+        b = model.fit(X[:, None], y).predict_proba(X[:, None])
+        np.testing.assert_array_equal(a, b)
 
     def test_validation_keeps_the_shares_of_the_classes(self, gaussians):
         X = gaussians[0][:200]
         y = np.r_[np.zeros(190, int), np.ones(10, int)]
         held_out = {}
 
-        import skorch
-
         class Look(skorch.callbacks.Callback):
             def on_epoch_begin(self, net, dataset_valid=None, **_):
                 held_out["y"] = torch.cat([b.y for b in dataset_valid])
-
-            def __deepcopy__(self, memo):
-                return self
 
         NeuralClassifier(
             early_stopping=True, validation_fraction=0.2, max_epochs=1, callbacks=[Look()]
@@ -241,6 +310,13 @@ class TestRegressor:
         assert flat.shape == (50,)
         shifted = copy.deepcopy(model).fit(X, 5e6 + 1e3 * X[:, 0]).predict(X)
         np.testing.assert_allclose(shifted, 5e6 + 1e3 * flat, rtol=1e-9)
+
+    def test_float32_events_do_not_cost_digits_of_the_target(self):
+        X = np.linspace(-1, 1, 200, dtype=np.float32).reshape(-1, 1)
+        y = 1.6e9 + 100 * X[:, 0].astype(float)  # a time stamp
+        model = NeuralRegressor(max_epochs=300, random_state=0).fit(X, y)
+        assert np.sqrt(np.mean((model.predict(X) - y) ** 2)) < 5
+        assert model.fit(X, X[:, 0]).predict(X).dtype == np.float32
 
     def test_poisson_refuses_negative_counts(self):
         with pytest.raises(ValueError, match="non-negative targets"):

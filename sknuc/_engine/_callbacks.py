@@ -28,6 +28,7 @@ class KeepBest(Callback):
     def __init__(self, n_iter_no_change, tol):
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
+        self.best_epoch_ = None
 
     def on_train_begin(self, net, **_):
         self.best_loss_ = math.inf
@@ -52,22 +53,36 @@ class KeepBest(Callback):
 
     def on_train_end(self, net, **_):
         if self.best_epoch_ is not None:
-            with torch.no_grad():
-                torch._foreach_copy_(net._tensors, self._best)
+            self.restore(net)
+
+    def restore(self, net):
+        """Put the network back to its best epoch."""
+        with torch.no_grad():
+            torch._foreach_copy_(net._tensors, self._best)
 
 
 class ProgressBar(Callback):
-    """One bar for the whole training: batches done, epoch, losses, time left."""
+    """One bar for the whole training: batches done, epoch, losses, time left.
+
+    Parameters
+    ----------
+    n_steps : int
+        Batches of the whole training.
+    """
+
+    def __init__(self, n_steps):
+        self.n_steps = n_steps
+        self._bar = None
 
     def on_train_begin(self, net, **_):
-        self._bar = tqdm(total=net.max_epochs * net.n_batches, unit="batch", dynamic_ncols=True)
+        self._bar = tqdm(total=self.n_steps, unit="batch", dynamic_ncols=True)
 
     def on_epoch_begin(self, net, **_):
         self._bar.set_description(f"epoch {len(net.history)}/{net.max_epochs}", refresh=False)
 
-    def on_batch_end(self, net, training=False, **_):
-        if training:
-            self._bar.update()
+    def advance(self):
+        """One more batch is done."""
+        self._bar.update()
 
     def on_epoch_end(self, net, **_):
         losses = {
@@ -79,5 +94,5 @@ class ProgressBar(Callback):
 
     def close(self):
         """Leave the bar as it stands."""
-        if hasattr(self, "_bar"):
+        if self._bar is not None:
             self._bar.close()

@@ -1,6 +1,7 @@
 """Where and how a network computes: the device, the precision, the random numbers."""
 
 import contextlib
+import os
 import threading
 import warnings
 
@@ -25,6 +26,16 @@ WORK_PER_THREAD = 20_000_000
 # torch draws initial weights and dropout masks from one generator per process. Threads that train
 # at the same time would share its numbers in an order that no seed fixes, so they take turns.
 _GENERATOR = threading.RLock()
+
+
+def _renew_lock():
+    global _GENERATOR
+    _GENERATOR = threading.RLock()
+
+
+# A process that forks while another thread trains would inherit a lock that nobody opens.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def resolve_device(device, dtype=torch.float32):
@@ -99,13 +110,49 @@ def draw_seed(random_state):
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
 
 
+class Generators:
+    """torch's default generators, of the CPU and of the device that is used, and of no other."""
+
+    def __init__(self, device=None):
+        self.mps = device is not None and device.type == "mps"
+        self.generators = [torch.default_generator]
+        if device is not None and device.type == "cuda":
+            torch.cuda.init()
+            index = torch.cuda.current_device() if device.index is None else device.index
+            self.generators.append(torch.cuda.default_generators[index])
+
+    def seed(self, seed):
+        """Start all from one seed."""
+        for generator in self.generators:
+            generator.manual_seed(seed)
+        if self.mps:
+            torch.mps.manual_seed(seed)
+
+    @property
+    def state(self):
+        """Where they stand."""
+        states = [generator.get_state() for generator in self.generators]
+        return [*states, torch.mps.get_rng_state()] if self.mps else states
+
+    @state.setter
+    def state(self, states):
+        for generator, state in zip(self.generators, states, strict=False):
+            generator.set_state(state)
+        if self.mps:
+            torch.mps.set_rng_state(states[-1])
+
+
 @contextlib.contextmanager
 def seeded(seed, device=None):
     """Run a block with torch's generators seeded, and put their states back afterwards."""
-    devices = [device] if device is not None and device.type == "cuda" else []
-    with _GENERATOR, torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
+    with _GENERATOR:
+        generators = Generators(device)
+        before = generators.state
+        generators.seed(int(seed))
+        try:
+            yield generators
+        finally:
+            generators.state = before
 
 
 def multiply_adds(module, probe):

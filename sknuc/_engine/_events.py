@@ -101,7 +101,8 @@ class EventSource:
     def slice(self, start, stop):
         """Rows from `start` to `stop` as a tensor (stop - start, *input_shape)."""
         if self._tensor is not None:
-            return self._tensor[start:stop]
+            # A copy, since a network may write into its input.
+            return self._tensor[start:stop].clone()
         return self._convert(self._slice(start, stop), start)
 
     def _slice(self, start, stop):
@@ -157,12 +158,13 @@ class TrainingData:
     source : EventSource
         The events.
     columns : dict of str to ndarray of shape (n, ...) or None
-        What belongs to each event: `y`, `sample_weight`, ... None stays None. With stacked
-        members, a column may have the shape (n_members, n), each member's own weights.
+        What belongs to each event: `y`, `sample_weight`, ... None stays None. With several
+        seeds, `sample_weight` has the shape (n_members, n), each member's own.
     rows : ndarray of int or None
         The rows that take part, ascending; None for all.
     batch_size : int
-        Events per batch (and member).
+        The most events per batch (and member). The batches of an epoch are made alike, so that
+        none is left with a few events whose step would weigh as much as the others'.
     seeds : sequence of int
         The seed of the shuffling; several for stacked members, each with its own.
     """
@@ -171,19 +173,20 @@ class TrainingData:
         self.source = source
         self.rows = np.arange(source.n_rows) if rows is None else np.asarray(rows)
         self.n = len(self.rows)
-        self.batch_size = batch_size
+        self.n_batches = -(-self.n // batch_size)
+        self.batch_size = -(-self.n // self.n_batches)
         self.columns = {
             name: None if column is None else as_tensor(np.asarray(column)).to(source.device)
             for name, column in columns.items()
         }
         self.seeds = tuple(seeds)
-        self.shuffle = shuffle and self.n > batch_size
+        self.shuffle = shuffle and self.n_batches > 1
+        self.mean_weight = None
+        if self.columns.get("sample_weight") is not None:
+            weight = self.columns["sample_weight"][..., torch.from_numpy(self.rows)]
+            self.mean_weight = weight.double().mean(-1, keepdim=True).to(weight.dtype)
         self._rngs = [np.random.RandomState(seed) for seed in self.seeds]
         self._chunk = None
-
-    @property
-    def n_batches(self):
-        return -(-self.n // self.batch_size)
 
     def __len__(self):
         return self.n
@@ -194,10 +197,12 @@ class TrainingData:
             # One chunk holds everything in its one order: gather it once for all epochs.
             if self._chunk is None:
                 self._chunk = self._gather(self._order())
-            yield from self._batches(self._chunk)
+            # A copy, since a network may write into its input.
+            yield from self._batches({**self._chunk, "X": self._chunk["X"].clone()})
             return
         order = self._order()
-        per_chunk = max(1, CHUNK_BYTES // (self.source.row_bytes * self.batch_size))
+        batch_bytes = self.source.row_bytes * self.batch_size * len(self.seeds)
+        per_chunk = max(1, CHUNK_BYTES // batch_bytes)
         per_chunk *= self.batch_size
         chunks = [order[..., start : start + per_chunk] for start in range(0, self.n, per_chunk)]
         gathered = read_ahead if self.source.on_disk else map
@@ -231,7 +236,7 @@ class TrainingData:
         for name, column in self.columns.items():
             if column is None:
                 chunk[name] = None
-            elif index.ndim == 2 and column.ndim == 2 and column.shape[0] == len(self.seeds):
+            elif name == "sample_weight" and index.ndim == 2:
                 chunk[name] = column.gather(1, index)
             else:
                 chunk[name] = column[index]
@@ -242,7 +247,7 @@ class TrainingData:
         axis = 1 if stacked else 0
         n = chunk["X"].shape[axis]
         if n <= self.batch_size:
-            yield Batch(**chunk, n_events=n)
+            yield Batch(**chunk, n_events=n, mean_weight=self.mean_weight)
             return
         for start in range(0, n, self.batch_size):
             stop = min(start + self.batch_size, n)
@@ -250,6 +255,7 @@ class TrainingData:
             yield Batch(
                 **{name: None if t is None else t[cut] for name, t in chunk.items()},
                 n_events=stop - start,
+                mean_weight=self.mean_weight,
             )
 
 

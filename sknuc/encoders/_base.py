@@ -16,8 +16,20 @@ class Encoder(BaseEstimator):
     them. It is never fitted: each estimator builds its own network from it.
     """
 
-    channel_axis = 0
-    """The axis of one event that counts channels, whose inputs are standardised one by one."""
+    def channel_axis(self, input_shape):
+        """The axis of one event that counts channels, which are standardised one by one.
+
+        Parameters
+        ----------
+        input_shape : tuple of int
+            The shape of one event.
+
+        Returns
+        -------
+        axis : int or None
+            Without the axis of events; None if there is one channel only.
+        """
+        return 0
 
     @abstractmethod
     def build(self, input_shape):
@@ -44,8 +56,11 @@ class ModuleEncoder(Encoder):
         A function or an ``nn.Module`` class, called as ``factory(input_shape, **params)``; returns
         a module from events (n, *input_shape) to features (n, n_features). To be pickled it must
         be importable: defined in a module, no lambda.
-    params : dict or None
+    params : dict or None, default=None
         Further arguments of the factory.
+    channels : int or None, default=0
+        The axis of one event that counts channels (features of a table), which are standardised
+        one by one; None for one scale for the whole event.
 
     Examples
     --------
@@ -59,9 +74,14 @@ class ModuleEncoder(Encoder):
     (1,)
     """
 
-    def __init__(self, factory, *, params=None):
+    def __init__(self, factory, *, params=None, channels=0):
         self.factory = factory
         self.params = params
+        self.channels = channels
+
+    def channel_axis(self, input_shape):
+        """The parameter `channels`."""
+        return self.channels
 
     def build(self, input_shape):
         """Call the factory.

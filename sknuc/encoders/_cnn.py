@@ -94,6 +94,10 @@ class CNN(Encoder):
         self.norm = norm
         self.dropout = dropout
 
+    def channel_axis(self, input_shape):
+        """None for a waveform of shape (L,), whose samples are one channel, and 0 otherwise."""
+        return None if len(input_shape) == 1 else 0
+
     def build(self, input_shape):
         """Build the network for events of `input_shape`.
 

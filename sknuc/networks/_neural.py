@@ -13,20 +13,18 @@ import numpy as np
 import torch
 from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.class_weight import compute_sample_weight
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    _check_y,
-    check_consistent_length,
-    check_is_fitted,
-    column_or_1d,
-)
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import nn
 
 from sknuc import losses
-from sknuc._engine import Player
-from sknuc.base import validate_weights
-from sknuc.torch_estimator import TorchEstimator
+from sknuc.base import (
+    center_and_scale,
+    class_weights,
+    validate_labels,
+    validate_targets,
+    validate_weights,
+)
+from sknuc.torch_estimator import Player, TorchEstimator
 
 __all__ = ["NeuralClassifier", "NeuralRegressor"]
 
@@ -44,13 +42,9 @@ class _Neural(TorchEstimator):
             Player(lambda module, batch: loss(module(batch.X), batch.y), optimizer=self._optimizer)
         ]
 
-    def _validate_y(self, y, **check_params):
-        if y is None:
-            raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
-                "is None."
-            )
-        return _check_y(y, estimator=self, **check_params)
+    def _check_partial_fit(self):
+        if self.early_stopping:
+            raise ValueError("partial_fit does not support early_stopping=True: it is one epoch.")
 
 
 class NeuralClassifier(ClassifierMixin, _Neural):
@@ -62,59 +56,12 @@ class NeuralClassifier(ClassifierMixin, _Neural):
 
     Parameters
     ----------
-    encoder : encoder or None, default=None
-        The network that reads an event: an object of :mod:`sknuc.encoders`, or your own with a
-        method ``build(input_shape)``. None is ``MLP()``.
-    input_shape : tuple of int or None, default=None
-        How to read a row of a table ``X``, as (1, 1024) for a waveform of one channel; None takes
-        the shape of the events in an N-D ``X``, and (n_features,) from a table.
-    standardize : bool, default=True
-        Shift and scale the input to mean 0 and standard deviation 1, each feature of a table and
-        each channel of a signal or image, as measured (with the weights) in the first fit. Of
-        data above 256 MiB, evenly spaced rows of that size in all are measured.
-    max_epochs : int, default=100
-        Passes over the data.
-    batch_size : int, default=256
-        Events per step. Data of no more than one batch are one step per epoch.
-    learning_rate : float, default=0.003
-        Step size of the optimizer.
-    optimizer : {"adamw", "adam", "sgd", "rmsprop"} or callable, default="adamw"
-        Name, or ``optimizer(parameters, lr=..., weight_decay=...)`` such as a class of
-        :mod:`torch.optim` or a :func:`functools.partial` of one.
-    weight_decay : float, default=0.0
-        Shrinkage of the weights, as the optimizer defines it ("adamw": decoupled).
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, which multiply `sample_weight`; "balanced" weighs each class as
         much as the others.
     label_smoothing : float in [0, 1), default=0.0
         Share of each label that is spread evenly over all classes, against overconfidence.
-    early_stopping : bool, default=False
-        Hold out a part of the events, stop when the loss on it no longer falls, and go back to
-        the best epoch.
-    validation_fraction : float in (0, 1), default=0.1
-        The share that `early_stopping` holds out; the classes keep their shares.
-    n_iter_no_change : int, default=10
-        Epochs without improvement after which `early_stopping` ends the training.
-    tol : float, default=1e-4
-        The improvement of the loss that counts.
-    warm_start : bool, default=False
-        Go on with the network and the optimizer of the last fit.
-    callbacks : list or None, default=None
-        Callbacks of skorch, or pairs (name, callback): learning-rate schedules, checkpoints,
-        gradient clipping.
-    device : str, default="auto"
-        "auto" takes a GPU where there is one; or a name as torch knows it: "cpu", "cuda:1".
-    mixed_precision : bool or "auto", default="auto"
-        Compute matrix products and convolutions in bfloat16; "auto" does so on CUDA, for float32
-        data.
-    compile : bool or "auto", default="auto"
-        Compile the network with :func:`torch.compile`; "auto" does so on CUDA where the training
-        is long enough (20,000 steps) to earn the minute that compiling takes.
-    random_state : int, RandomState or None, default=None
-        Seed of the initial weights, shuffling, dropout and hold-out. The global generators are
-        neither read nor changed.
-    verbose : int, default=0
-        1 shows a progress bar for training and long predictions.
+    {shared_parameters}
 
     Attributes
     ----------
@@ -255,6 +202,12 @@ class NeuralClassifier(ClassifierMixin, _Neural):
         -------
         self : NeuralClassifier
         """
+        self._check_partial_fit()
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "partial_fit does not support class_weight='balanced', since it sees a part of the "
+                "events. Give the weights as a dict."
+            )
         first = not self.__sklearn_is_fitted__()
         if first and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
@@ -269,28 +222,23 @@ class NeuralClassifier(ClassifierMixin, _Neural):
 
     def _fit(self, X, y, sample_weight, *, reset, classes=None, max_epochs=None):
         X = self._validate_events(X, reset=reset)
-        y = column_or_1d(self._validate_y(y), warn=True)
+        y = validate_labels(_required(self, y))
         check_consistent_length(X, y)
-        check_classification_targets(y)
         sample_weight = validate_weights(sample_weight, X)
         if reset:
-            self.classes_ = np.unique(y) if classes is None else classes
-        unknown = np.setdiff1d(y, self.classes_)
-        if len(unknown):
+            self._start_anew()
+            used = y if sample_weight is None else y[sample_weight != 0]
+            self.classes_ = np.unique(used) if classes is None else classes
+        known = np.isin(y, self.classes_)
+        if sample_weight is not None:
+            known |= sample_weight == 0
+        if not known.all():
             raise ValueError(
-                f"y holds the labels {unknown.tolist()}, which are not among the classes "
-                f"{self.classes_.tolist()} of this classifier."
+                f"y holds the labels {np.unique(y[~known]).tolist()}, which are not among the "
+                f"classes {self.classes_.tolist()} of this classifier."
             )
-        codes = np.searchsorted(self.classes_, y)
-        present = np.unique(codes if sample_weight is None else codes[sample_weight > 0])
-        if (max_epochs is None and len(present) < 2) or len(self.classes_) < 2:
-            raise ValueError(
-                f"{type(self).__name__} needs events of at least 2 classes with positive weight. "
-                f"Got 1 class: {self.classes_[present[0]]!r}."
-            )
-        if self.class_weight is not None:
-            balance = compute_sample_weight(self.class_weight, y)
-            sample_weight = balance if sample_weight is None else sample_weight * balance
+        codes = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
+        sample_weight = self._weigh_classes(codes, sample_weight, every_class=max_epochs is None)
         self._fit_events(
             X,
             {"y": codes},
@@ -300,6 +248,25 @@ class NeuralClassifier(ClassifierMixin, _Neural):
             max_epochs=max_epochs,
         )
         return self
+
+    def _weigh_classes(self, codes, sample_weight, *, every_class):
+        """Multiply the weights by those of the classes, and see that classes are left."""
+        present = codes if sample_weight is None else codes[sample_weight != 0]
+        if len(self.classes_) > 1 and self.class_weight is not None:
+            used = slice(None) if sample_weight is None else sample_weight != 0
+            weight = np.ones(len(codes)) if sample_weight is None else sample_weight.copy()
+            weight[used] = class_weights(
+                self.class_weight, self.classes_, codes[used], weight[used]
+            )
+            sample_weight = validate_weights(weight, codes)
+            present = codes[sample_weight != 0]
+        n_present = len(np.unique(present))
+        if len(self.classes_) < 2 or (every_class and n_present < 2):
+            raise ValueError(
+                f"{type(self).__name__} needs events of at least 2 classes with positive weight. "
+                f"Got 1 class: {self.classes_[present[0]]!r}."
+            )
+        return sample_weight
 
     def _n_outputs(self):
         return 1 if len(self.classes_) == 2 else len(self.classes_)
@@ -360,8 +327,16 @@ class NeuralClassifier(ClassifierMixin, _Neural):
 def _probabilities(logits):
     if logits.shape[1] > 1:
         return torch.softmax(logits, 1)
-    p = torch.sigmoid(logits)
-    return torch.cat([1 - p, p], 1)
+    return torch.sigmoid(torch.cat([-logits, logits], 1))
+
+
+def _required(estimator, y):
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y "
+            "is None."
+        )
+    return y
 
 
 class NeuralRegressor(RegressorMixin, _Neural):
@@ -372,58 +347,11 @@ class NeuralRegressor(RegressorMixin, _Neural):
 
     Parameters
     ----------
-    encoder : encoder or None, default=None
-        The network that reads an event: an object of :mod:`sknuc.encoders`, or your own with a
-        method ``build(input_shape)``. None is ``MLP()``.
-    input_shape : tuple of int or None, default=None
-        How to read a row of a table ``X``, as (1, 1024) for a waveform of one channel; None takes
-        the shape of the events in an N-D ``X``, and (n_features,) from a table.
-    standardize : bool, default=True
-        Shift and scale the input to mean 0 and standard deviation 1, each feature of a table and
-        each channel of a signal or image, as measured (with the weights) in the first fit. Of
-        data above 256 MiB, evenly spaced rows of that size in all are measured.
     loss : {"squared_error", "absolute_error", "huber", "poisson"}, default="squared_error"
         What is estimated: the mean, the median, a mean that outliers of more than one standard
         deviation of y pull linearly only, or the rate :math:`e^z` of counts (half the Poisson
         deviance, :math:`e^z - y z`, for y ≥ 0).
-    max_epochs : int, default=100
-        Passes over the data.
-    batch_size : int, default=256
-        Events per step. Data of no more than one batch are one step per epoch.
-    learning_rate : float, default=0.003
-        Step size of the optimizer.
-    optimizer : {"adamw", "adam", "sgd", "rmsprop"} or callable, default="adamw"
-        Name, or ``optimizer(parameters, lr=..., weight_decay=...)`` such as a class of
-        :mod:`torch.optim` or a :func:`functools.partial` of one.
-    weight_decay : float, default=0.0
-        Shrinkage of the weights, as the optimizer defines it ("adamw": decoupled).
-    early_stopping : bool, default=False
-        Hold out a part of the events, stop when the loss on it no longer falls, and go back to
-        the best epoch.
-    validation_fraction : float in (0, 1), default=0.1
-        The share that `early_stopping` holds out.
-    n_iter_no_change : int, default=10
-        Epochs without improvement after which `early_stopping` ends the training.
-    tol : float, default=1e-4
-        The improvement of the loss (of scaled targets) that counts.
-    warm_start : bool, default=False
-        Go on with the network and the optimizer of the last fit.
-    callbacks : list or None, default=None
-        Callbacks of skorch, or pairs (name, callback): learning-rate schedules, checkpoints,
-        gradient clipping.
-    device : str, default="auto"
-        "auto" takes a GPU where there is one; or a name as torch knows it: "cpu", "cuda:1".
-    mixed_precision : bool or "auto", default="auto"
-        Compute matrix products and convolutions in bfloat16; "auto" does so on CUDA, for float32
-        data.
-    compile : bool or "auto", default="auto"
-        Compile the network with :func:`torch.compile`; "auto" does so on CUDA where the training
-        is long enough (20,000 steps) to earn the minute that compiling takes.
-    random_state : int, RandomState or None, default=None
-        Seed of the initial weights, shuffling, dropout and hold-out. The global generators are
-        neither read nor changed.
-    verbose : int, default=0
-        1 shows a progress bar for training and long predictions.
+    {shared_parameters}
 
     Attributes
     ----------
@@ -559,11 +487,13 @@ class NeuralRegressor(RegressorMixin, _Neural):
         -------
         self : NeuralRegressor
         """
+        self._check_partial_fit()
         return self._fit(X, y, sample_weight, reset=not self.__sklearn_is_fitted__(), max_epochs=1)
 
     def _fit(self, X, y, sample_weight, *, reset, max_epochs=None):
         X = self._validate_events(X, reset=reset)
-        y = self._validate_y(y, multi_output=True, y_numeric=True)
+        float32 = getattr(y, "dtype", None) == np.float32 and X.dtype == np.float32
+        y = validate_targets(_required(self, y))
         check_consistent_length(X, y)
         sample_weight = validate_weights(sample_weight, X)
         if self.loss == "poisson" and (y.min() < 0 or y.sum() <= 0):
@@ -571,15 +501,15 @@ class NeuralRegressor(RegressorMixin, _Neural):
                 "loss='poisson' needs non-negative targets with a positive sum. Got targets from "
                 f"{y.min():g} to {y.max():g}."
             )
-        targets = y.reshape(len(y), -1).astype(np.float64)
+        targets = y.reshape(len(y), -1)
         if reset:
+            self._start_anew()
             self._y_ndim = y.ndim
-            mean = np.average(targets, axis=0, weights=sample_weight)
-            scale = np.sqrt(np.average((targets - mean) ** 2, axis=0, weights=sample_weight))
+            self._output_dtype = np.float32 if float32 else np.float64
+            mean, scale = center_and_scale(targets, sample_weight)
             if self.loss == "poisson":
-                mean, scale = np.zeros_like(mean), mean
-            self.target_mean_ = mean
-            self.target_scale_ = np.where(scale <= 1e-12 * np.abs(mean), 1.0, scale)
+                mean, scale = np.zeros_like(mean), np.where(mean > 0, mean, 1.0)
+            self.target_mean_, self.target_scale_ = mean, scale
         elif (y.ndim, targets.shape[1]) != (self._y_ndim, len(self.target_mean_)):
             raise ValueError(
                 f"y has the shape {y.shape}, but the network was built for "
@@ -611,13 +541,14 @@ class NeuralRegressor(RegressorMixin, _Neural):
         Returns
         -------
         y : ndarray of shape (n_events,) or (n_events, n_targets)
-            In the units of the targets in ``fit``.
+            In the units of the targets in ``fit``; float32 if both `X` and `y` were.
         """
         check_is_fitted(self)
         exponential = torch.exp if self.loss == "poisson" else None
         output = self._forward(self._validate_events(X, reset=False), exponential)
-        output *= self.target_scale_.astype(output.dtype)
-        output += self.target_mean_.astype(output.dtype)
+        # In float64: a mean that is large against the spread costs no digits.
+        output = output * self.target_scale_ + self.target_mean_
+        output = output.astype(self._output_dtype, copy=False)
         return output[:, 0] if self._y_ndim == 1 else output
 
     def __sklearn_tags__(self):

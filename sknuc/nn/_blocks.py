@@ -57,10 +57,15 @@ class Standardize(nn.Module):
 
 
 class _Reverse(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, x, strength):
-        ctx.strength = strength
+    def forward(x, strength):
         return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.strength = inputs[1]
 
     @staticmethod
     def backward(ctx, gradient):

@@ -25,7 +25,7 @@ class StackedModule(nn.Module):
         Number of axes of one event, which tells a batch for all from a batch for each.
     """
 
-    def __init__(self, members, *, event_ndim=1):
+    def __init__(self, members, *, event_ndim):
         super().__init__()
         members = list(members)
         parameters, buffers = stack_module_state(members)
