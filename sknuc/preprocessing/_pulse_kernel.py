@@ -20,6 +20,7 @@ from sknuc.preprocessing._reductions import (
     mean,
     quiet_rms,
     scatter,
+    smallest_fall,
 )
 
 __all__ = ["FEATURES", "Lengths", "pulse_shape_rows"]
@@ -200,7 +201,7 @@ def _cusp_energy(late, early, cusp):
 @njit(cache=True, error_model="numpy")
 def _pulse_shape(x, y, total, double, f, current, smooth, out, n, phases, cusp, scalars):
     """Fill one row of the table; `x` holds the samples, everything else is scratch or settings."""
-    period, pole_zero_gain, low, high, threshold, fill = scalars
+    period, pole_zero_gain, low, high, least_step, threshold, fill = scalars
     n_samples = len(x)
     out[:] = fill
 
@@ -225,9 +226,11 @@ def _pulse_shape(x, y, total, double, f, current, smooth, out, n, phases, cusp, 
 
     # Below this, differences are rounding errors.
     tiny = 1e-9 * max(abs(lowest), abs(highest))
+    # One step of the ADC: what it does to the samples is no noise where they hardly scatter.
+    step = max(smallest_fall(x, f), least_step)
     # What is left of an earlier pulse falls: significantly, and by more than the noise.
     drop = -slope * n.baseline
-    pileup = drop > threshold * slope_error * n.baseline and drop > noise and drop > tiny
+    pileup = drop > threshold * slope_error * n.baseline and drop > max(noise, step, tiny)
     energy_max = _max_trapezoid(total, n.rise, n.flat, f)
     out[ENERGY_MAX] = energy_max
     out[BASELINE] = baseline
@@ -235,14 +238,16 @@ def _pulse_shape(x, y, total, double, f, current, smooth, out, n, phases, cusp, 
     out[BASELINE_NOISE] = noise
     saturated = lowest <= low or highest >= high
     if not saturated and noise > tiny:
-        saturated = is_clipped(x, highest, before) or is_clipped(x, lowest, before)
+        saturated = is_clipped(x, highest, before, step)
+        saturated = saturated or is_clipped(x, lowest, before, step)
     out[SATURATED] = 1.0 if saturated else 0.0
 
     _fast_filter(total, double, n.t0_rise, n.t0_fall, f)
     first = n.t0_rise + n.t0_fall - 1
     filter_noise = quiet_rms(f[first : n.baseline], noise)
     top = maximum(f[first:])
-    detection = max(threshold * filter_noise, tiny)
+    # Digitisation shifts either mean by half a step at most.
+    detection = max(threshold * filter_noise, step, tiny)
     if not top > detection:
         out[PILEUP] = 1.0 if pileup else 0.0
         out[NO_PULSE] = 1.0
@@ -251,7 +256,8 @@ def _pulse_shape(x, y, total, double, f, current, smooth, out, n, phases, cusp, 
     out[NO_PULSE] = 0.0
 
     # A waveform without noise starts where the filter has reached 1e-4 of its maximum.
-    level = max(scatter(before[n.baseline - max(n.baseline // 8, 1) :]), 1e-4 * top)
+    level = scatter(before[n.baseline - max(n.baseline // 8, 1) :])
+    level = max(level, step / np.sqrt(12.0), 1e-4 * top)
     t0 = _t0(f, total, top, level, n.t0_rise, n.t0_fall)
     if t0 < 0:
         out[PILEUP] = 1.0 if pileup else 0.0

@@ -20,6 +20,7 @@ __all__ = [
     "quiet_rms",
     "rms",
     "scatter",
+    "smallest_fall",
 ]
 
 # Without NaN (validated) sums may be reordered and maxima vectorised; the order is fixed when the
@@ -126,8 +127,23 @@ def _count(x, value):
     return n
 
 
+@njit(fastmath=FAST, cache=True, error_model="numpy")
+def smallest_fall(x, out):
+    """Smallest step downwards between neighbours, zero where there is none.
+
+    A pulse only rises: in samples that come from an ADC, the smallest fall is one step of it.
+    """
+    n = len(x) - 1
+    later = x[1:]
+    for k in range(n):
+        d = later[k] - x[k]
+        out[k] = d if d < 0.0 else -np.inf
+    step = -maximum(out[:n])
+    return step if step < np.inf else 0.0
+
+
 @njit(cache=True, error_model="numpy")
-def is_clipped(x, value, before):
+def is_clipped(x, value, before, step):
     """Whether samples stay at an extreme value longer than noise would let them.
 
     Eight equal samples in a row, and twice as many as are equal anywhere in the baseline, which
@@ -145,7 +161,12 @@ def is_clipped(x, value, before):
         return False
     run = 1
     usual = 1
+    square = 0.0
     for k in range(1, len(before)):
         run = run + 1 if before[k] == before[k - 1] else 1
         usual = max(usual, run)
-    return longest >= 2 * usual
+        square += (before[k] - before[k - 1]) ** 2
+    # Noise below half a step of the ADC holds values for long, and between two of them its
+    # samples scatter by half a step at most.
+    noise = np.sqrt(0.5 * square / max(len(before) - 1, 1))
+    return longest >= 2 * usual and noise > 0.6 * step
