@@ -2,12 +2,14 @@
 
 import pickle
 
+import h5py
 import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
 from sknuc import preprocessing
+from sknuc.datasets import make_hpge_waveforms
 from sknuc.preprocessing import (
     BaselineSubtractor,
     PoleZeroCorrector,
@@ -30,6 +32,12 @@ def pulses():
     amplitude = rng.uniform(200.0, 5000.0, size=(12, 1))
     pulses = amplitude * (t > 2000.0) * np.exp(-(t - 2000.0).clip(0.0) / 72_000.0)
     return np.rint(1000.0 + pulses + rng.normal(0.0, 3.0, size=pulses.shape)).astype(np.uint16)
+
+
+@pytest.fixture
+def bare(pulses):
+    """The same without their pedestal, still in 16 bits."""
+    return (pulses.astype(int) - 1000).astype(np.int16)
 
 
 @pytest.mark.parametrize("tau", [500.0, 72_000.0, 500_000.0, 1e9])
@@ -184,34 +192,34 @@ def test_the_chain_measures_amplitudes(pulses):
 
 
 @pytest.mark.parametrize("step", WAVEFORM_STEPS, ids=lambda s: type(s).__name__)
-def test_types_and_event_shapes_give_the_same_numbers(step, pulses):
-    reference = clone(step).fit_transform(pulses.astype(np.float64))
+def test_types_and_event_shapes_give_the_same_numbers(step, bare):
+    reference = clone(step).fit_transform(bare.astype(np.float64))
     assert reference.dtype == np.float64
-    for X in (pulses, pulses.astype(np.float32)):
+    for X in (bare, bare.astype(np.float32)):
         result = clone(step).fit_transform(X)
         assert result.dtype == np.float32
         scale = np.abs(reference).max()
         np.testing.assert_allclose(result, reference, rtol=0.0, atol=1e-6 * scale)
-    channel = clone(step).fit(pulses[:, np.newaxis])
+    channel = clone(step).fit(bare[:, np.newaxis])
     np.testing.assert_array_equal(
-        channel.transform(pulses[:, np.newaxis]), clone(step).fit_transform(pulses)
+        channel.transform(bare[:, np.newaxis]), clone(step).fit_transform(bare)
     )
     # Two channels are two waveforms.
-    two = pulses.reshape(6, 2, 400)
+    two = bare.reshape(6, 2, 400)
     both = clone(step).fit(two)
     result = both.transform(two).reshape(12, -1)
-    np.testing.assert_array_equal(result, both.fit(pulses).transform(pulses))
+    np.testing.assert_array_equal(result, both.fit(bare).transform(bare))
     assert len(both.get_feature_names_out()) == result.shape[1]
 
 
 @pytest.mark.parametrize("step", WAVEFORM_STEPS, ids=lambda s: type(s).__name__)
-def test_pickles_and_data_frames(step, pulses):
+def test_pickles_and_data_frames(step, bare):
     pd = pytest.importorskip("pandas")
-    step = clone(step).set_output(transform="pandas").fit(pulses)
-    frame = step.transform(pulses)
+    step = clone(step).set_output(transform="pandas").fit(bare)
+    frame = step.transform(bare)
     assert isinstance(frame, pd.DataFrame)
     assert list(frame.columns) == list(step.get_feature_names_out())
-    pd.testing.assert_frame_equal(pickle.loads(pickle.dumps(step)).transform(pulses), frame)
+    pd.testing.assert_frame_equal(pickle.loads(pickle.dumps(step)).transform(bare), frame)
 
 
 def test_results_do_not_depend_on_the_number_of_threads(monkeypatch):
@@ -236,6 +244,8 @@ def test_results_do_not_depend_on_the_number_of_threads(monkeypatch):
         (PoleZeroCorrector(time_constant=0.0), "'time_constant' parameter"),
         (PoleZeroCorrector(time_constant=-5.0), "'time_constant' parameter"),
         (PoleZeroCorrector(second_fraction=1.0), "'second_fraction' parameter"),
+        (PoleZeroCorrector(second_fraction=0.1), "'second_time_constant' and 'second_fraction'"),
+        (PoleZeroCorrector(second_time_constant=9e3), "'second_time_constant' and 'second_fr"),
         (TrapezoidalFilter(rise_time=4000.0), "'rise_time' parameter of TrapezoidalFilter"),
         (TrapezoidalFilter(rise_time=3.0), "'rise_time' parameter of TrapezoidalFilter"),
         (TrapezoidalFilter(flat_time=-1.0), "'flat_time' parameter"),
@@ -249,15 +259,15 @@ def test_results_do_not_depend_on_the_number_of_threads(monkeypatch):
         (WaveformNormalizer(norm="mean"), "'norm' parameter"),
     ],
 )
-def test_parameters_that_do_not_fit_are_named(step, message, pulses):
+def test_parameters_that_do_not_fit_are_named(step, message, bare):
     with pytest.raises(ValueError, match=message):
-        step.fit(pulses)
+        step.fit(bare)
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda s: type(s).__name__)
-def test_bad_waveforms_are_refused(step, pulses):
+def test_bad_waveforms_are_refused(step, bare):
     step = clone(step)
-    bad = pulses.astype(float)
+    bad = bare.astype(float)
     bad[3, 7] = np.nan
     with pytest.raises(ValueError, match="NaN"):
         step.fit(bad)
@@ -265,21 +275,86 @@ def test_bad_waveforms_are_refused(step, pulses):
     with pytest.raises(ValueError, match="infinity"):
         step.fit(bad)
     with pytest.raises(ValueError, match="minimum of 1 is required"):
-        step.fit(pulses[:0])
+        step.fit(bare[:0])
     with pytest.raises(ValueError, match="could not convert string to float"):
         step.fit(np.array([["a", "b"], ["c", "d"]], dtype=object))
-    step.fit(pulses)
+    step.fit(bare)
     with pytest.raises(ValueError, match="400 features as input"):
-        step.transform(pulses[:, :-1])
+        step.transform(bare[:, :-1])
     with pytest.raises(ValueError, match="events of shape"):
-        step.transform(pulses.reshape(12, 2, 200))
+        step.transform(bare.reshape(12, 2, 200))
     bad[3, 7] = np.nan
     with pytest.raises(ValueError, match="NaN"):
         step.transform(bad)
     with pytest.raises(ValueError, match="minimum of 1 is required"):
-        step.transform(pulses[:0])
+        step.transform(bare[:0])
 
 
 def test_object_arrays_of_numbers_are_read(pulses):
     result = TrapezoidalFilter().fit_transform(pulses.astype(object))
     np.testing.assert_array_equal(result, TrapezoidalFilter().fit_transform(pulses.astype(float)))
+
+
+PEDESTAL_STEPS = [
+    PoleZeroCorrector(),
+    PoleZeroCorrector(time_constant=72_000.0),
+    WaveformAligner(),
+    WaveformNormalizer(),
+    WaveformNormalizer(norm="tail"),
+]
+
+
+@pytest.mark.parametrize("step", PEDESTAL_STEPS, ids=repr)
+def test_pedestals_are_refused(step, pulses, bare):
+    for X in (pulses, pulses.astype(float) - 1300.0, 0.01 * pulses, pulses[:, np.newaxis]):
+        with pytest.raises(ValueError, match=f"BaselineSubtractor before {type(step).__name__}"):
+            clone(step).fit(X)
+    # Bad events among good ones are no reason.
+    mixed = bare.astype(float)
+    mixed[:4] += 500.0
+    clone(step).fit(mixed)
+    subtracted = make_pipeline(BaselineSubtractor(window=1600.0), clone(step))
+    assert np.isfinite(subtracted.fit_transform(pulses)).all()
+
+
+@pytest.mark.parametrize("step", PEDESTAL_STEPS, ids=repr)
+@pytest.mark.parametrize("n_samples", [60, 300, 3000])
+@pytest.mark.parametrize("sigma", [0.0, 3.0])
+def test_waveforms_that_begin_on_the_pulse_are_accepted(step, n_samples, sigma):
+    rng = np.random.default_rng(7)
+    t = np.arange(n_samples + 200) * 16.0
+    for rise in (16.0, 300.0, 1000.0):
+        charge = np.clip((t - 800.0) / rise, 0.0, 1.0) * np.exp(-(t - 800.0).clip(0) / 72_000.0)
+        X = rng.uniform(500.0, 5000.0, size=(50, 1)) * charge
+        X += rng.normal(0.0, sigma, size=X.shape)
+        # From the top, from half height, from the foot, and with some baseline.
+        for start in (800.0 + rise, 800.0 + rise / 2, 800.0 + rise / 10, 800.0, 500.0):
+            first = int(np.ceil(start / 16.0))
+            clone(step).fit(X[:, first : first + n_samples])
+
+
+@pytest.mark.parametrize("energy", [30.0, 100.0, 1000.0])
+def test_slow_noise_is_no_pedestal(energy):
+    events = make_hpge_waveforms(
+        300, energy=energy, white_noise=1.0, pink_noise=2.0, random_state=0, n_jobs=1
+    )
+    X = BaselineSubtractor().fit_transform(events.data)
+    for step in PEDESTAL_STEPS:
+        clone(step).fit(X)
+        with pytest.raises(ValueError, match="BaselineSubtractor"):
+            clone(step).fit(events.data)
+
+
+def test_steps_read_waveforms_on_disk(tmp_path, bare, monkeypatch):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["wave"] = bare.reshape(6, 2, 400)
+        for step in WAVEFORM_STEPS:
+            expected = clone(step).fit_transform(bare.reshape(6, 2, 400))
+            monkeypatch.setattr("sknuc.preprocessing._events._BLOCK_BYTES", 4 * 1600)
+            found = clone(step).fit_transform(file["wave"])
+            np.testing.assert_array_equal(found, expected)
+            assert found.dtype == expected.dtype
+        step = PoleZeroCorrector().fit(file["wave"])
+        np.testing.assert_allclose(
+            step.inverse_transform(step.transform(file["wave"])).reshape(12, 400), bare, atol=0.1
+        )

@@ -3,6 +3,7 @@
 import os
 import pickle
 
+import h5py
 import numpy as np
 import pytest
 from scipy.signal import lfilter
@@ -11,7 +12,7 @@ from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
 from sknuc import datasets
-from sknuc.preprocessing import PulseShapeFeatures
+from sknuc.preprocessing import PulseShapeFeatures, _events
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("SKNUC_DATA"),
@@ -184,7 +185,7 @@ def oracle(x, features):
     t0 = np.argmax(np.where(np.arange(len(y)) >= len(rear) + n.t0_rise - 1, fast, -np.inf))
     while not legend[t0 - 1] < noise <= legend[t0]:
         t0 -= 1
-    box = np.ones(round(features.current_smoothing * 16 / dt))
+    box = np.ones(round(features.current_smoothing_ * 16 / dt))
     taps = (3 * len(box) - 2 + 14) // 16 + 1
     begin = t0 - taps // 2
     fine = np.repeat(np.diff(y[begin : begin + n.current + taps]), 16)
@@ -399,6 +400,68 @@ def test_types_shapes_and_threads_give_the_same_table(monkeypatch):
     np.testing.assert_array_equal(again.transform(X), reference)
 
 
+@pytest.mark.parametrize("shape", [(-1, 1500), (-1, 1, 1500)])
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32, np.int32])
+def test_waveforms_on_disk_are_read_in_blocks(tmp_path, monkeypatch, shape, dtype):
+    X, _ = noisy_steps(np.random.default_rng(8), 70, n_samples=1500)
+    X = X.astype(dtype)
+    reference = PulseShapeFeatures().fit(X)
+    longest = 0
+
+    class Rows(datasets.HDF5Rows):
+        def __getitem__(self, key):
+            nonlocal longest
+            rows = super().__getitem__(key)
+            longest = max(longest, rows.nbytes)
+            return rows
+
+        def __array__(self, dtype=None, copy=None):
+            raise AssertionError("read whole")
+
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        dataset = file.create_dataset("wave", data=X.reshape(shape), chunks=True)
+        source = (tmp_path / "a.h5", 0, 70)
+        rows = Rows([source], "wave", dataset.shape[1:], dtype, dataset.chunks)
+        for lazy in (dataset, rows):
+            features = PulseShapeFeatures().fit(lazy)
+            assert features.input_shape_ == dataset.shape[1:]
+            assert features.time_constant_ == reference.time_constant_
+            with monkeypatch.context() as small:
+                small.setattr(_events, "_BLOCK_BYTES", 16 * X[0].nbytes)
+                longest = 0
+                table = features.transform(lazy)
+                assert longest <= 16 * X[0].nbytes
+            np.testing.assert_array_equal(table, reference.transform(X))
+            # What fit learns comes from rows in bounded memory.
+            with monkeypatch.context() as small:
+                small.setattr(_events, "_SAMPLE_BYTES", 20 * X[0].nbytes)
+                longest = 0
+                features.fit(lazy)
+                assert longest <= 20 * X[0].nbytes
+            assert features.time_constant_ == pytest.approx(500_000.0, rel=0.1)
+            assert features.lengths_.rise == pytest.approx(reference.lengths_.rise, rel=0.02)
+
+
+def test_waveforms_on_disk_are_validated(tmp_path):
+    X, _ = noisy_steps(np.random.default_rng(8), 5, n_samples=1500)
+    features = PulseShapeFeatures().fit(X)
+    bad = X.astype(float)
+    bad[4, 7] = np.nan
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["bad"], file["short"], file["none"] = bad, X[:, :-1], X[:0]
+        file["two"] = X.reshape(5, 2, 750)
+        for dataset in (file["bad"], file["none"]):
+            with pytest.raises(ValueError, match=r"NaN|minimum of 1 is required"):
+                features.fit(dataset)
+            with pytest.raises(ValueError, match=r"NaN|minimum of 1 is required"):
+                features.transform(dataset)
+            features.fit(X)
+        with pytest.raises(ValueError, match="1499 features"):
+            features.transform(file["short"])
+        with pytest.raises(ValueError, match="events of shape"):
+            features.transform(file["two"])
+
+
 def test_data_frames():
     pd = pytest.importorskip("pandas")
     X, energy = noisy_steps(np.random.default_rng(9), 10)
@@ -488,6 +551,9 @@ def test_saturated_events_are_flagged(clean_events):
     np.testing.assert_array_equal(table(features, X)["saturated"], [1.0, 1.0, 0.0])
     given = clone(features).set_params(adc_range=(-1e9, 2500.0)).fit(X)
     assert table(given, X.astype(float))["saturated"][2] == float(X[2].max() >= 2500)
+    for limits in ([0, 2500], np.array([0, 2500])):
+        same = clone(features).set_params(adc_range=limits).fit(X)
+        np.testing.assert_array_equal(same.transform(X)[:, -4], [1.0, 1.0, X[2].max() >= 2500])
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
@@ -565,6 +631,7 @@ def test_fill_value_replaces_nan(clean_events):
         "t0_rise",
         "t0_fall",
         "current_window",
+        "current_smoothing",
         "drift_window",
         "late_window",
         "tail_delay",
@@ -589,9 +656,11 @@ def test_other_bad_parameters_and_shapes():
     ):
         with pytest.raises(ValueError, match=f"'{next(iter(parameters))}' parameter"):
             PulseShapeFeatures(**parameters).fit(X)
-    for limits in ((5.0,), (10.0, 0.0)):
+    for limits in ((5.0,), (10.0, 0.0), ("a", "b"), (0.0, None), [np.nan, 1.0], [[0, 1], [2, 3]]):
         with pytest.raises(ValueError, match="must be a pair"):
             PulseShapeFeatures(adc_range=limits).fit(X)
+    with pytest.raises(ValueError, match=r"'current_smoothing' parameter.*a filter needs"):
+        PulseShapeFeatures(current_smoothing=1e9).fit(X)
     with pytest.raises(ValueError, match="one channel"):
         PulseShapeFeatures().fit(X.reshape(6, 2, 250))
     with pytest.raises(ValueError, match="minimum of 2 is required"):

@@ -16,13 +16,13 @@ from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
+from sknuc.preprocessing._events import check_waveforms, is_on_disk, transform_blocks
 from sknuc.preprocessing._kernels import rise_position_rows, run_rows
 from sknuc.preprocessing._pulse_kernel import FEATURES, Lengths, pulse_shape_rows
 from sknuc.preprocessing._waveforms import (
     _NON_NEGATIVE,
     _POSITIVE,
     _POSITIVE_OR_INFINITE,
-    check_waveforms,
     fit_time_constant,
 )
 
@@ -42,8 +42,14 @@ _DEFAULT_TIMES = {
 }
 _CUSP_SIDE = 44_800.0
 _DRIFT_FLAT = 96.0
+_CURRENT_SMOOTHING = 48.0
 _UPSAMPLING = 16
 _ADC_RANGE = {np.dtype(np.uint16): (0.0, 65_520.0), np.dtype(np.int16): (-32_768.0, 32_767.0)}
+
+
+def _n_taps(width):
+    """Neighbouring currents that three moving averages of `width` fine samples join."""
+    return (3 * width - 2 + _UPSAMPLING - 2) // _UPSAMPLING + 1
 
 
 def _smoothing_phases(width):
@@ -51,10 +57,14 @@ def _smoothing_phases(width):
 
     Row p holds the weights of neighbouring currents at the time p / _UPSAMPLING of a sample.
     """
-    box = np.full(width, 1.0 / width)
-    kernel = np.convolve(np.convolve(box, box), box)
-    n_taps = (len(kernel) + _UPSAMPLING - 2) // _UPSAMPLING + 1
-    phases = np.zeros((_UPSAMPLING, n_taps))
+    kernel = np.ones(1)
+    for _ in range(3):
+        # Differences of running sums, exact for whole numbers.
+        total = np.cumsum(np.pad(kernel, (0, width - 1)))
+        kernel = total.copy()
+        kernel[width:] -= total[:-width]
+    kernel /= kernel.sum()
+    phases = np.zeros((_UPSAMPLING, _n_taps(width)))
     for p in range(_UPSAMPLING):
         np.add.at(phases[p], (np.arange(len(kernel)) + p) // _UPSAMPLING, kernel)
     return phases
@@ -127,8 +137,8 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
         Front and rear window of the asymmetric filter that finds t0, in ns (128 ns, 2 µs).
     current_window : float, default=None
         Time after t0 in which the current is searched, in ns (4.8 µs: 301 samples).
-    current_smoothing : float, default=48.0
-        Length in ns of the moving average that smooths the current, three times.
+    current_smoothing : float, default=None
+        Length in ns of the moving average that smooths the current, three times (48 ns).
     drift_window : float, default=None
         Time after t0 within which all charge has arrived, in ns (4 µs).
     late_window : float, default=None
@@ -137,7 +147,7 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
         Start of the tail after t0, in ns (8.192 µs).
     detection_threshold : float, default=6.0
         Height of a pulse in units of the noise of the t0 filter, above which it is one.
-    adc_range : tuple of float or "auto" or None, default="auto"
+    adc_range : array-like of shape (2,), "auto" or None, default="auto"
         Lowest and highest ADC value; samples there are saturated. "auto" takes (0, 65520) for
         16-bit unsigned samples, where 65520 = 2¹⁶ − 16 is the highest code of FlashCam digitizers,
         (−32768, 32767) for signed ones, and none for floats. Whatever the range, a waveform
@@ -151,7 +161,9 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
     time_constant_ : float
         The decay time constant in ns that is used.
     lengths_ : namedtuple of int
-        All lengths in samples.
+        All lengths in samples, but that of the smoothing.
+    current_smoothing_ : float
+        Length in ns of the moving average that is used.
     n_features_in_ : int
         Number of samples of a waveform.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -247,13 +259,12 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
     _parameter_constraints: dict = {
         "sampling_period": [_POSITIVE],
         "time_constant": [_POSITIVE_OR_INFINITE, None],
-        **{name: [_POSITIVE, None] for name in _DEFAULT_TIMES},
+        **{name: [_POSITIVE, None] for name in (*_DEFAULT_TIMES, "current_smoothing")},
         "flat_time": [_NON_NEGATIVE, None],
         "pickoff": [Interval(Real, 0, 1, closed="both")],
         "cusp_sigma": [_POSITIVE],
-        "current_smoothing": [_POSITIVE],
         "detection_threshold": [_POSITIVE],
-        "adc_range": [tuple, StrOptions({"auto"}), None],
+        "adc_range": ["array-like", StrOptions({"auto"}), None],
         "fill_value": [Real],
     }
 
@@ -270,7 +281,7 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
         t0_rise=None,
         t0_fall=None,
         current_window=None,
-        current_smoothing=48.0,
+        current_smoothing=None,
         drift_window=None,
         late_window=None,
         tail_delay=None,
@@ -303,7 +314,8 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_events, n_samples) or (n_events, 1, n_samples)
-            Waveforms: uint16, int16 and float32 are read as they are.
+            Waveforms: uint16, int16 and float32 are read as they are. Of waveforms on disk (HDF5
+            datasets, :class:`~sknuc.datasets.HDF5Rows`) evenly spaced rows are read, 64 MiB in all.
         y : None
             Ignored.
 
@@ -335,7 +347,7 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_events, n_samples) or (n_events, 1, n_samples)
-            Waveforms of the length seen in `fit`.
+            Waveforms of the length seen in `fit`; on disk, they are read block by block.
 
         Returns
         -------
@@ -344,6 +356,11 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
             float64 otherwise.
         """
         check_is_fitted(self)
+        if is_on_disk(X):
+            return transform_blocks(self, X, self._transform)
+        return self._transform(X)
+
+    def _transform(self, X):
         X = check_waveforms(self, X, reset=False)
         table = np.empty((len(X), len(FEATURES)))
         gain = -np.expm1(-self.sampling_period / self.time_constant_)
@@ -385,15 +402,20 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
         return np.array(FEATURES, dtype=object)
 
     def _limits(self, dtype):
-        if self.adc_range is None or (self.adc_range == "auto" and dtype not in _ADC_RANGE):
+        if self.adc_range is None:
             return -np.inf, np.inf
-        limits = _ADC_RANGE[dtype] if self.adc_range == "auto" else self.adc_range
-        if len(limits) != 2 or not limits[0] < limits[1]:
+        if isinstance(self.adc_range, str):
+            return _ADC_RANGE.get(dtype, (-np.inf, np.inf))
+        try:
+            low, high = (float(limit) for limit in self.adc_range)
+        except (TypeError, ValueError):
+            low = high = np.nan
+        if not low < high:
             raise ValueError(
                 "The 'adc_range' parameter of PulseShapeFeatures must be a pair (lowest, highest) "
                 f"of ADC values, 'auto' or None. Got {self.adc_range!r} instead."
             )
-        return limits
+        return low, high
 
     def _fit_lengths(self, X):
         n_samples = X.shape[1]
@@ -406,7 +428,15 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
         before = max(min(0.92 * rise, rise - 1500.0), 0.5 * rise)
         after = max(min(0.92 * (duration - rise), duration - rise - 1500.0), 0.0)
 
-        given = {name for name in _DEFAULT_TIMES if getattr(self, name) is not None}
+        given = {
+            name
+            for name in (*_DEFAULT_TIMES, "current_smoothing")
+            if getattr(self, name) is not None
+        }
+        smoothing = self.current_smoothing
+        if smoothing is None:
+            smoothing = min(_CURRENT_SMOOTHING, 0.1 * after)
+        smoothing_width = max(round(smoothing * _UPSAMPLING / period), 1)
         # What the filters need of the room around the pulse. The charge must arrive within the
         # flat top and the drift window, so that these give way last.
         flat = min(_DEFAULT_TIMES["flat_time"], 0.3 * after)
@@ -418,7 +448,7 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
             "flat_time": flat,
             "t0_rise": 0.25 * before,
             "t0_fall": 0.5 * before,
-            "current_window": after,
+            "current_window": after - 1.5 * smoothing,
             "drift_window": 0.5 * (after - _DRIFT_FLAT),
             "late_window": 0.25 * after,
             "tail_delay": 0.7 * after,
@@ -432,7 +462,7 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
         if "rise_time" not in given:
             n["rise_time"] = max(min(n["rise_time"], (n_samples - n["flat_time"]) // 2), 1)
         drift_flat = round(_DRIFT_FLAT / period)
-        self._check_lengths(n, given, drift_flat)
+        self._check_lengths(n, given, drift_flat, _n_taps(smoothing_width))
 
         pickoff = round(self.pickoff * n["flat_time"])
         cusp_before = int(before / period) - (n["flat_time"] - pickoff)
@@ -452,12 +482,11 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
             late=n["late_window"],
             tail=n["tail_delay"],
         )
-        self._phases = _smoothing_phases(
-            max(round(self.current_smoothing * _UPSAMPLING / period), 1)
-        )
+        self.current_smoothing_ = smoothing_width * period / _UPSAMPLING
+        self._phases = _smoothing_phases(smoothing_width)
         self._cusp = _cusp_weights(n_cusp, self.cusp_sigma / period)
 
-    def _check_lengths(self, n, given, drift_flat):
+    def _check_lengths(self, n, given, drift_flat, n_taps):
         n_samples = self.n_features_in_
         totals = {
             "baseline_window": n["baseline_window"],
@@ -465,7 +494,8 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
             "flat_time": 2 * n["rise_time"] + n["flat_time"],
             "t0_rise": n["t0_rise"] + n["t0_fall"],
             "t0_fall": n["t0_rise"] + n["t0_fall"],
-            "current_window": n["current_window"] + 1,
+            "current_window": n["current_window"] + n_taps,
+            "current_smoothing": n["current_window"] + n_taps,
             "drift_window": 2 * n["drift_window"] + drift_flat,
             "late_window": 2 * n["late_window"],
             "tail_delay": n["tail_delay"] + 3,

@@ -7,7 +7,9 @@ here undo that (:class:`BaselineSubtractor`, :class:`PoleZeroCorrector`), averag
 
 All act along the last axis of events of any shape, ``(n, samples)`` or ``(n, channels, samples)``,
 and return the table ``(n, channels * samples)``. 16-bit ADC samples and 32-bit floats give 32-bit
-floats, everything else gives 64-bit floats. Times are in ns.
+floats, everything else gives 64-bit floats. Times are in ns. Waveforms on disk (HDF5 datasets,
+:class:`~sknuc.datasets.HDF5Rows`) are transformed block by block; what a step learns from them it
+learns from evenly spaced rows of 64 MiB in all.
 """
 
 from numbers import Real
@@ -22,7 +24,12 @@ from sklearn.base import (
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sknuc.base import validate_events
+from sknuc.preprocessing._events import (
+    check_waveforms,
+    is_on_disk,
+    require_zero_baseline,
+    transform_blocks,
+)
 from sknuc.preprocessing._kernels import (
     decay_rate_rows,
     inverse_pole_zero_rows,
@@ -41,18 +48,6 @@ _POSITIVE = Interval(Real, 0, None, closed="neither")
 _NON_NEGATIVE = Interval(Real, 0, None, closed="left")
 # An interval that is closed at no upper bound contains infinity: no decay.
 _POSITIVE_OR_INFINITE = Interval(Real, 0, None, closed="right")
-
-
-def check_waveforms(estimator, X, *, reset, min_samples=1):
-    """Validate waveforms: a table of uint16, int16, float32 or float64 with finite values."""
-    X = validate_events(
-        estimator,
-        X,
-        reset=reset,
-        dtype=(np.float64, np.float32, np.uint16, np.int16),
-        ensure_min_features=min_samples,
-    )
-    return X
 
 
 def output_dtype(X):
@@ -139,6 +134,11 @@ class _WaveformTransformer(TransformerMixin, BaseEstimator):
         X_new : ndarray of shape (n_events, n_channels * n_samples_out)
         """
         check_is_fitted(self)
+        if is_on_disk(X):
+            return transform_blocks(self, X, self._transform)
+        return self._transform(X)
+
+    def _transform(self, X):
         X = check_waveforms(self, X, reset=False)
         return self._transform_rows(self._rows(X)).reshape(len(X), -1)
 
@@ -261,7 +261,8 @@ class PoleZeroCorrector(OneToOneFeatureMixin, _WaveformTransformer):
     second_time_constant : float, default=None
         Time constant :math:`\tau_2` of a second component, in ns; None for a single one.
     second_fraction : float, default=0.0
-        Fraction :math:`f` of the second component, in [0, 1).
+        Fraction :math:`f` of the second component, in [0, 1); positive with
+        `second_time_constant`, zero without.
     sampling_period : float, default=16.0
         Time between two samples, in ns.
 
@@ -273,6 +274,12 @@ class PoleZeroCorrector(OneToOneFeatureMixin, _WaveformTransformer):
         Shape of one event.
     n_features_in_ : int
         Number of values per event.
+
+    Raises
+    ------
+    ValueError
+        If the waveforms stand on a pedestal, which the sum would turn into a ramp; if only one of
+        the parameters of the second component is given.
 
     See Also
     --------
@@ -316,6 +323,14 @@ class PoleZeroCorrector(OneToOneFeatureMixin, _WaveformTransformer):
         self.sampling_period = sampling_period
 
     def _fit_rows(self, rows):
+        if (self.second_time_constant is None) != (self.second_fraction == 0.0):
+            raise ValueError(
+                "The 'second_time_constant' and 'second_fraction' parameters of PoleZeroCorrector "
+                "describe a second decay together: give both, with a positive fraction, or leave "
+                f"None and 0. Got {self.second_time_constant!r} and {self.second_fraction!r} "
+                "instead."
+            )
+        require_zero_baseline(self, rows)
         self.time_constant_ = self.time_constant
         if self.time_constant is None:
             self.time_constant_ = fit_time_constant(rows, period=self.sampling_period, n_baseline=0)
@@ -347,6 +362,11 @@ class PoleZeroCorrector(OneToOneFeatureMixin, _WaveformTransformer):
         X_original : ndarray of shape (n_events, n_channels * n_samples)
         """
         check_is_fitted(self)
+        if is_on_disk(X):
+            return transform_blocks(self, X, self._inverse_transform)
+        return self._inverse_transform(X)
+
+    def _inverse_transform(self, X):
         X = check_waveforms(self, X, reset=False)
         rows = self._rows(X)
         out = np.empty(rows.shape, dtype=output_dtype(rows))

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, OneToOneFeatureMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from sknuc.preprocessing._events import require_zero_baseline
 from sknuc.preprocessing._kernels import align_rows, run_rows
 from sknuc.preprocessing._waveforms import (
     _NON_NEGATIVE,
@@ -63,7 +64,8 @@ class WaveformAligner(_WindowTransformer):
     Raises
     ------
     ValueError
-        If `before` or `after` is longer than the waveform, or nothing is left.
+        If `before` or `after` is longer than the waveform, or nothing is left; if the waveforms
+        stand on a pedestal (see :class:`BaselineSubtractor`), a fraction of which means nothing.
 
     References
     ----------
@@ -94,6 +96,7 @@ class WaveformAligner(_WindowTransformer):
         self.sampling_period = sampling_period
 
     def _fit_rows(self, rows):
+        require_zero_baseline(self, rows)
         length = rows.shape[1]
         self.before_samples_ = self._samples("before", self.before, length, length // 2, 0)
         rest = max(length - self.before_samples_, 1)
@@ -259,8 +262,8 @@ class WaveformNormalizer(OneToOneFeatureMixin, _WaveformTransformer):
     ----------
     norm : {"max", "range", "tail"}, default="max"
         The amplitude: the maximum, the maximum less the minimum, or the mean of the last tenth
-        of the waveform, which is less noisy for pole-zero-corrected waveforms. The baseline must
-        be zero.
+        of the waveform, which is less noisy for pole-zero-corrected waveforms. For "max" and
+        "tail" the baseline must be zero; "range" leaves a baseline, divided by the amplitude.
 
     Attributes
     ----------
@@ -268,6 +271,12 @@ class WaveformNormalizer(OneToOneFeatureMixin, _WaveformTransformer):
         Shape of one event.
     n_features_in_ : int
         Number of values per event.
+
+    Raises
+    ------
+    ValueError
+        If the waveforms stand on a pedestal (see :class:`BaselineSubtractor`), except with
+        "range".
 
     Notes
     -----
@@ -287,6 +296,10 @@ class WaveformNormalizer(OneToOneFeatureMixin, _WaveformTransformer):
 
     def __init__(self, *, norm="max"):
         self.norm = norm
+
+    def _fit_rows(self, rows):
+        if self.norm != "range":
+            require_zero_baseline(self, rows)
 
     def _transform_rows(self, rows):
         dtype = output_dtype(rows)
