@@ -17,7 +17,7 @@ targets on their own scale, an early stop on a seeded split, and exact Shapley v
 """
 
 import numpy as np
-from scipy.special import expit, softmax
+from scipy.special import expit, logit, softmax
 from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
 from sklearn.utils._param_validation import StrOptions
 
@@ -29,7 +29,7 @@ from sknuc.base import (
     validate_targets,
 )
 from sknuc.baselines._boosting import BaseBDT
-from sknuc.baselines._data import merge_identical
+from sknuc.baselines._data import net_weights
 from sknuc.baselines._losses import LOSSES
 
 __all__ = ["BDTClassifier", "BDTRegressor"]
@@ -81,7 +81,7 @@ class BDTClassifier(ClassifierMixin, BaseBDT):
     n_iter_no_change : int, default=10
         The number of rounds without improvement after which to stop.
     tol : float, default=1e-7
-        The smallest improvement that counts.
+        The smallest improvement of the mean cross entropy, in nats, that counts.
     class_weight : dict, "balanced" or None, default=None
         The weights of classes, by label, which multiply the weights of events. "balanced" gives all
         classes the same sum of weights.
@@ -89,7 +89,8 @@ class BDTClassifier(ClassifierMixin, BaseBDT):
         The seed of the split, of `subsample` and of `max_features`.
     n_jobs : int or None, default=None
         The largest number of threads; None for all that OpenMP may use, -1 for all but none,
-        and so on. The result has the same bits for any number.
+        and so on. The result does not depend on it, up to the rounding of sums where weights span
+        many orders of magnitude.
     device : {"cpu", "cuda"}, default="cpu"
         Where to train. Prediction runs on the CPU, so that a model trained on a GPU can be loaded
         anywhere.
@@ -105,8 +106,8 @@ class BDTClassifier(ClassifierMixin, BaseBDT):
     n_iter_ : int
         The number of boosting rounds kept.
     validation_loss_ : ndarray of shape (n_rounds,) or None
-        The loss of the held-out events after each round, also of those not kept; None without
-        `early_stopping`.
+        The mean cross entropy of the held-out events after each round, also of those not kept, in
+        nats; None without `early_stopping`.
     feature_importances_ : ndarray of shape (n_features,)
         The total gain of the splits on each feature, normalised to a sum of one.
     expected_value_ : float or ndarray of shape (n_outputs,)
@@ -128,6 +129,11 @@ class BDTClassifier(ClassifierMixin, BaseBDT):
     -----
     Features are read as float32, 24 bits: subtract the offset of time stamps first. An event of
     weight zero is the same as no event. Events of one class only are an error.
+
+    `early_stopping` and `subsample` hold out and draw an event whole, whatever its weight, and
+    together with its copies, which over-samplers make. Only where features are discrete, so that
+    some :math:`x` comes with several labels, are equal events taken for different ones: they, and
+    the units of their weights, are held out and drawn one by one.
 
     References
     ----------
@@ -224,18 +230,19 @@ class BDTClassifier(ClassifierMixin, BaseBDT):
         ------
         ValueError
             If `X` has infinite values or values beyond float32, weights are negative and
-            ``negative_weights="error"``, or a class has no positive net weight.
+            ``negative_weights="error"``, or a class has no positive net weight, in all events or,
+            with `early_stopping`, in those held out.
         """
         X, y, weight = self._training_events(X, y, sample_weight, validate_labels)
         self.classes_, codes = encode_labels(self, y)
-        X, codes, weight = merge_identical(X, codes, weight)
+        X, codes, weight, pieces = self._merge(X, codes, weight)
         n_classes = len(self.classes_)
-        _net_weights(self.classes_, codes, weight)
+        net_weights(self.classes_, codes, weight)
         weight = class_weights(self.class_weight, self.classes_, codes, weight)
-        prior = _net_weights(self.classes_, codes, weight)
+        prior = net_weights(self.classes_, codes, weight)
         prior /= prior.sum()
         if n_classes == 2:
-            loss, params = LOSSES["binary"], {"base_score": prior[1]}
+            loss, params = LOSSES["binary"], {"base_score": logit(prior[1])}
         else:
             if self.monotonic_cst is not None:
                 raise ValueError(
@@ -244,7 +251,7 @@ class BDTClassifier(ClassifierMixin, BaseBDT):
                 )
             loss = LOSSES["multiclass"]
             params = {"base_score": np.log(prior).tolist(), "num_class": n_classes}
-        self._grow(X, codes, weight, loss, stratified=True, **params)
+        self._grow(X, codes, weight, pieces, loss, stratified=True, **params)
         return self
 
     def decision_function(self, X):
@@ -361,12 +368,13 @@ class BDTRegressor(RegressorMixin, BaseBDT):
     n_iter_no_change : int, default=10
         The number of rounds without improvement after which to stop.
     tol : float, default=1e-7
-        The smallest improvement that counts.
+        The smallest improvement of ``validation_loss_`` that counts.
     random_state : int, RandomState instance or None, default=None
         The seed of the split, of `subsample` and of `max_features`.
     n_jobs : int or None, default=None
         The largest number of threads; None for all that OpenMP may use, -1 for all but none,
-        and so on. The result has the same bits for any number.
+        and so on. The result does not depend on it, up to the rounding of sums where weights span
+        many orders of magnitude.
     device : {"cpu", "cuda"}, default="cpu"
         Where to train. Prediction runs on the CPU, so that a model trained on a GPU can be loaded
         anywhere.
@@ -384,8 +392,8 @@ class BDTRegressor(RegressorMixin, BaseBDT):
     n_iter_ : int
         The number of boosting rounds kept.
     validation_loss_ : ndarray of shape (n_rounds,) or None
-        The loss of the held-out events after each round, also of those not kept; None without
-        `early_stopping`.
+        The mean of the loss above, of scaled targets, over the held-out events and the targets
+        after each round, also of those not kept; None without `early_stopping`.
     feature_importances_ : ndarray of shape (n_features,)
         The total gain of the splits on each feature, normalised to a sum of one.
     expected_value_ : float or ndarray of shape (n_outputs,)
@@ -407,6 +415,11 @@ class BDTRegressor(RegressorMixin, BaseBDT):
     -----
     Features are read as float32, 24 bits: subtract the offset of time stamps first. An event of
     weight zero is the same as no event.
+
+    `early_stopping` and `subsample` hold out and draw an event whole, whatever its weight, and
+    together with its copies, which over-samplers make. Only where features are discrete, so that
+    some :math:`x` comes with several targets, are equal events taken for different ones: they, and
+    the units of their weights, are held out and drawn one by one.
 
     References
     ----------
@@ -509,7 +522,7 @@ class BDTRegressor(RegressorMixin, BaseBDT):
         """
         X, y, weight = self._training_events(X, y, sample_weight, validate_targets)
         self._one_dimensional = y.ndim == 1
-        X, y, weight = merge_identical(X, y.reshape(len(y), -1), weight)
+        X, y, weight, pieces = self._merge(X, y.reshape(len(y), -1), weight)
         self.n_targets_ = y.shape[1]
         self.target_center_, self.target_scale_ = _target_scale(y, weight, self.loss)
         y = (y - self.target_center_) / self.target_scale_
@@ -520,6 +533,7 @@ class BDTRegressor(RegressorMixin, BaseBDT):
             X,
             y[:, 0] if self.n_targets_ == 1 else y,
             weight,
+            pieces,
             LOSSES[self.loss],
             base_score=1.0 if self._log_link else 0.0,
         )
@@ -557,18 +571,6 @@ class BDTRegressor(RegressorMixin, BaseBDT):
         value = np.exp(margin) if self._log_link else margin
         y = self.target_center_ + self.target_scale_ * value
         return y[:, 0] if self._one_dimensional else y
-
-
-def _net_weights(classes, codes, weight):
-    """Return the sum of weights of every class, as floats, after a check that all are positive."""
-    net = np.bincount(codes, weights=weight, minlength=len(classes)).astype(np.float64)
-    if (net <= 0).any():
-        raise ValueError(
-            "The weights of every class, class_weight included, must have a positive sum. Got "
-            + ", ".join(f"{s:g} for {c!r}" for c, s in zip(classes.tolist(), net, strict=True))
-            + "."
-        )
-    return net
 
 
 def _target_scale(y, weight, loss):

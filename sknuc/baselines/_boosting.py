@@ -9,7 +9,6 @@ from numbers import Integral, Real
 import numpy as np
 import xgboost as xgb
 from sklearn.base import BaseEstimator
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -18,8 +17,8 @@ from threadpoolctl import ThreadpoolController
 from tqdm.auto import tqdm
 
 from sknuc.base import validate_events
-from sknuc.baselines._data import training_events
-from sknuc.baselines._losses import signed_metric, signed_objective
+from sknuc.baselines._data import count_pieces, hold_out, merge_identical, training_events
+from sknuc.baselines._losses import loss_metric, signed_objective
 
 __all__ = ["BaseBDT"]
 
@@ -104,8 +103,14 @@ class BaseBDT(BaseEstimator):
             )
         return X, y, weight
 
-    def _grow(self, X, y, weight, loss, *, base_score=0.0, stratified=False, **params):
-        """Train the booster on validated events; `y` is on the scale of the margin."""
+    def _merge(self, X, y, weight):
+        """Return the merged rows, and their pieces where events are held out or drawn."""
+        rows = merge_identical(X, y, weight)
+        drawn = self.early_stopping or self.subsample < 1
+        return *rows, count_pieces(rows[0], rows[2], weight) if drawn else None
+
+    def _grow(self, X, y, weight, pieces, loss, *, base_score=0.0, stratified=False, **params):
+        """Train the booster on merged rows; `y` is on the scale of the margin."""
         random_state = check_random_state(self.random_state)
         self._warn_light_weights(X, weight, loss)
         signed = weight is not None and bool((weight < 0).any())
@@ -114,6 +119,7 @@ class BaseBDT(BaseEstimator):
                 f"loss={self.loss!r} has no meaning for negative weights; use 'squared_error' or "
                 "'huber', or leave these events out."
             )
+        own_metric = signed or loss.metric is None
         monotonic_cst = _check_monotonic_cst(self, self.monotonic_cst)
         params = {
             "objective": loss.objective,
@@ -130,34 +136,29 @@ class BaseBDT(BaseEstimator):
             "max_bin": self.max_bins,
             "device": self.device,
             "seed": random_state.randint(np.iinfo(np.int32).max),
-            "disable_default_eval_metric": signed,
+            "disable_default_eval_metric": own_metric,
             "verbosity": 1,
             **params,
         }
-        if not signed:
+        if not own_metric:
             params["eval_metric"] = loss.metric
         if monotonic_cst.any():
             params["monotone_constraints"] = tuple(int(c) for c in monotonic_cst)
 
-        train, validation = slice(None), None
+        train, validation = (X, y, weight), None
         if self.early_stopping:
-            train, validation = train_test_split(
-                np.arange(len(X)),
-                test_size=self.validation_fraction,
-                stratify=y if stratified else None,
-                random_state=random_state,
-            )
+            strata = y if stratified else np.zeros(len(X), dtype=np.intp)
+            held_out = hold_out(pieces, strata, self.validation_fraction, random_state)
+            train = self._part(X, y, weight, pieces, pieces - held_out, copies=self.subsample < 1)
+            validation = self._part(X, y, weight, pieces, held_out)
+            self._check_parts(train, validation, stratified)
+        elif pieces is not None:
+            train = self._part(X, y, weight, pieces, pieces, copies=True)
 
-        def part(values, rows):
-            return None if values is None else values[rows]
-
-        def matrix(rows, ref=None):
+        def matrix(part, ref=None):
+            X, y, weight = part
             return xgb.QuantileDMatrix(
-                X[rows],
-                y[rows],
-                weight=None if signed else part(weight, rows),
-                max_bin=self.max_bins,
-                ref=ref,
+                X, y, weight=None if signed else weight, max_bin=self.max_bins, ref=ref
             )
 
         callbacks, metric, history = [], None, {}
@@ -167,8 +168,8 @@ class BaseBDT(BaseEstimator):
                     rounds=self.n_iter_no_change, min_delta=self.tol, save_best=True
                 )
             )
-            if signed:
-                metric = signed_metric(loss, y[validation], weight[validation])
+            if own_metric:
+                metric = loss_metric(loss, *validation[1:], np.asarray if signed else loss.link)
         if self.verbose:
             callbacks.append(_Progress(self.max_iter, type(self).__name__))
         with self._threads(X):
@@ -177,7 +178,7 @@ class BaseBDT(BaseEstimator):
                 params,
                 dtrain,
                 self.max_iter,
-                obj=signed_objective(loss, y[train], weight[train]) if signed else None,
+                obj=signed_objective(loss, *train[1:]) if signed else None,
                 evals=[(matrix(validation, dtrain), "validation")] if self.early_stopping else [],
                 evals_result=history,
                 custom_metric=metric,
@@ -196,6 +197,32 @@ class BaseBDT(BaseEstimator):
             gain[int(name[1:])] = np.sum(value)
         self.feature_importances_ = gain / gain.sum() if gain.sum() > 0 else gain
         self.expected_value_ = self._contributions(X[:1], interactions=False)[1]
+
+    def _part(self, X, y, weight, pieces, count, *, copies=False):
+        """Return `count` of the `pieces` of every row, each as a row of its own where `copies`."""
+        rows = np.flatnonzero(count)
+        share = count[rows]
+        if copies:
+            rows, share = np.repeat(rows, share), 1
+        if weight is not None:
+            weight = weight[rows] * share / pieces[rows]
+        return X[rows], y[rows], weight
+
+    def _check_parts(self, train, validation, stratified):
+        """Check that every class, or all events, has a positive net weight in both parts."""
+        groups = self.classes_.tolist() if stratified else [None]
+        for _, y, weight in (train, validation):
+            codes = y if stratified else np.zeros(len(y), dtype=np.intp)
+            net = np.bincount(codes, weights=weight, minlength=len(groups))
+            if (net <= 0).any():
+                name = f" of class {groups[net.argmin()]!r}" if stratified else ""
+                part = "holds out" if y is validation[1] else "trains on"
+                raise ValueError(
+                    f"With the 'validation_fraction' parameter at {self.validation_fraction}, "
+                    f"early_stopping {part} events{name} with a total weight of {net.min():g}, "
+                    "which must be positive. Give more events, another validation_fraction, or "
+                    "early_stopping=False."
+                )
 
     def _threads(self, X):
         """Limit xgboost, in this context, to as many threads as find enough to do."""

@@ -1,10 +1,22 @@
-"""What both baselines do with the weights of their training data.
+r"""What both baselines do with the weights of their training data.
 
 A weight is a multiplicity: weight 0 is no event, weight 2 is the event twice. To keep this to the
 last bit, an event of weight zero is left out before anything is fitted, and identical events become
-one event with the sum of their weights. Otherwise such events would still enter the bins, the
-landmarks or the folds as separate rows, and copies of one event, which over-samplers make, could
-fall on both sides of a split.
+one row with the sum of their weights. Otherwise such events would still enter the bins or the
+landmarks as separate rows.
+
+Where events are held out or drawn, a row must not be mistaken for one event. Two cases look alike,
+and need the opposite:
+
+* a row is *one event* of some weight, or its copies, which over-samplers make. It must stay whole:
+  a machine that has seen a copy is no judge of the event;
+* a row is *a value that many events share*, as counts, flags and bins are. It must be divided: a
+  machine that has never seen this label at this :math:`x`, but has seen the others, is no judge of
+  it either.
+
+Copies of one event have one label. So if anywhere in the table one :math:`x` comes with several
+:math:`y`, its rows are values that events share, and every row counts as :math:`\lceil w\rceil`
+pieces that are dealt one by one; if not, every row is one piece.
 """
 
 import numpy as np
@@ -13,9 +25,16 @@ from sklearn.utils import check_consistent_length
 from sknuc.base import validate_events, validate_weights
 
 __all__ = [
+    "count_pieces",
+    "deal_folds",
+    "hold_out",
     "merge_identical",
+    "net_weights",
     "training_events",
 ]
+
+# Beyond this total, pieces are made larger, so that no weight can make too many.
+MOST_PIECES = 2**20
 
 
 def training_events(estimator, X, y, sample_weight, *, targets, allow_negative=False, **check):
@@ -52,11 +71,24 @@ def training_events(estimator, X, y, sample_weight, *, targets, allow_negative=F
     return X, y, weight
 
 
+def net_weights(classes, codes, weight):
+    """Return the sum of weights of every class, as floats, after a check that all are positive."""
+    net = np.bincount(codes, weights=weight, minlength=len(classes)).astype(np.float64)
+    if (net <= 0).any():
+        raise ValueError(
+            "The weights of every class, class_weight included, must have a positive sum. Got "
+            + ", ".join(f"{s:g} for {c!r}" for c, s in zip(classes.tolist(), net, strict=True))
+            + ". For a model without a class, leave its events out."
+        )
+    return net
+
+
 def merge_identical(X, y, sample_weight):
     """Merge identical events, and bring events into an order of their own.
 
     The order follows from the values of an event alone, so that nothing that is fitted, split or
-    drawn afterwards depends on the order in which events came.
+    drawn afterwards depends on the order in which events came. A missing value equals a missing
+    value.
 
     Parameters
     ----------
@@ -74,33 +106,118 @@ def merge_identical(X, y, sample_weight):
     order = np.argsort(key)
     key, X, y = key[order], X.take(order, axis=0), y.take(order, axis=0)
     weight = None if sample_weight is None else sample_weight[order]
+    copy = np.append(False, key[1:] == key[:-1])
     # Real data seldom has copies: only rows whose hashes agree are compared.
-    same = key[1:] == key[:-1]
-    if not same.any():
+    second = np.flatnonzero(copy)
+    for table in (X, y.reshape(len(y), -1)):
+        copy[second] &= (_bits(table[second]) == _bits(table[second - 1])).all(axis=1)
+    if not copy.any():
         return X, y, weight
-    suspects = np.flatnonzero(np.append(same, False) | np.append(False, same))
-    table = np.column_stack([X[suspects], y[suspects]])
-    _, first, inverse = np.unique(
-        table, axis=0, return_index=True, return_inverse=True, equal_nan=False
-    )
-    weight = np.ones(len(X)) if weight is None else weight.astype(np.float64)
-    merged = np.bincount(inverse.ravel(), weights=weight[suspects])
-    weight[suspects] = 0
-    weight[suspects[first]] = merged
+    row = np.cumsum(~copy) - 1
+    weight = np.bincount(row, weights=weight).astype(np.float64)
     kept = weight != 0
-    return X[kept], y[kept], weight[kept]
+    first = np.flatnonzero(~copy)[kept]
+    return X[first], y[first], weight[kept]
+
+
+def count_pieces(X, weight, sample_weight):
+    """Return into how many pieces every merged row may be divided.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_rows, n_features)
+        The merged rows.
+    weight : ndarray of shape (n_rows,) or None
+        The weights of the merged rows.
+    sample_weight : ndarray of shape (n_events,) or None
+        The weights of events as they came. Where all are smaller than 1, a piece is as large as
+        the largest.
+
+    Returns
+    -------
+    pieces : ndarray of int of shape (n_rows,)
+    """
+    key = np.sort(_row_hash(X))
+    if weight is None or not (key[1:] == key[:-1]).any():
+        return np.ones(len(X), dtype=np.intp)
+    size = np.abs(weight)
+    unit = 1.0 if sample_weight is None else min(1.0, np.abs(sample_weight).max())
+    unit = max(unit, size.sum() / MOST_PIECES)
+    # Sums of weights differ in their last bits from the integers that they mean.
+    return np.maximum(np.ceil(size / unit - 1e-6), 1).astype(np.intp)
+
+
+def deal_folds(pieces, strata, n_folds, random_state):
+    """Deal the pieces of rows to folds, every stratum in proportion.
+
+    Parameters
+    ----------
+    pieces : ndarray of int of shape (n_rows,)
+    strata : ndarray of int of shape (n_rows,)
+        Each must have at least `n_folds` pieces for every fold to get one.
+    n_folds : int
+    random_state : RandomState instance
+
+    Returns
+    -------
+    counts : ndarray of int of shape (n_folds, n_rows)
+        How many pieces of each row are in each fold.
+    """
+    order, end = _line(pieces, strata, random_state)
+    fold = np.arange(n_folds)[:, None]
+    counts = np.empty((n_folds, len(pieces)), dtype=np.intp)
+    counts[:, order] = (end + fold) // n_folds - (end - pieces[order] + fold) // n_folds
+    return counts
+
+
+def hold_out(pieces, strata, fraction, random_state):
+    """Draw a fraction of the pieces of rows, in every stratum, and at least one.
+
+    Parameters
+    ----------
+    pieces : ndarray of int of shape (n_rows,)
+    strata : ndarray of int of shape (n_rows,)
+    fraction : float in (0, 1)
+    random_state : RandomState instance
+
+    Returns
+    -------
+    count : ndarray of int of shape (n_rows,)
+        How many pieces of each row are held out.
+    """
+    order, end = _line(pieces, strata, random_state)
+    period = np.minimum(1 / fraction, np.bincount(strata, weights=pieces))[strata[order]]
+    phase = random_state.uniform() * period
+    count = np.empty(len(pieces), dtype=np.intp)
+    count[order] = (end + phase) // period - (end - pieces[order] + phase) // period
+    return count
+
+
+def _line(pieces, strata, random_state):
+    """Lay the pieces in a row, strata apart, rows shuffled; return the order and the ends."""
+    order = np.lexsort((random_state.permutation(len(pieces)), strata))
+    return order, np.cumsum(pieces[order])
+
+
+def _bits(table):
+    """Return the bits of numbers, equal where the numbers are: one zero, and one missing value."""
+    # Adding zero turns -0.0 into 0.0, which equals it and has other bits.
+    table = np.ascontiguousarray(table + 0)
+    if table.dtype.kind == "f":
+        table[np.isnan(table)] = np.nan
+    return table.view(f"u{table.dtype.itemsize}")
 
 
 def _row_hash(table):
     """Return a 64-bit hash of every row; equal rows have equal hashes."""
-    unsigned = np.dtype(f"u{table.dtype.itemsize}")
     factors = np.random.default_rng(0).integers(2**63, size=table.shape[1], dtype=np.uint64) | 1
     block = max(1, 2**20 // table.shape[1])
-    return np.concatenate(
-        [
-            # Adding zero turns -0.0 into 0.0, which equals it and has other bits.
-            np.ascontiguousarray(table[i : i + block] + 0).view(unsigned).astype(np.uint64)
-            @ factors
-            for i in range(0, len(table), block)
-        ]
-    )
+
+    def hashed(rows):
+        bits = _bits(rows).astype(np.uint64)
+        if table.dtype.itemsize == 8:
+            # The low bits of small integers are zero as floats, and would be so in the products.
+            bits ^= bits >> np.uint64(32)
+        return bits @ factors
+
+    return np.concatenate([hashed(table[i : i + block]) for i in range(0, len(table), block)])

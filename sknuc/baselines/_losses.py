@@ -14,20 +14,25 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit, log_softmax, softmax
 
-__all__ = ["LOSSES", "signed_metric", "signed_objective"]
+__all__ = ["LOSSES", "loss_metric", "signed_objective"]
 
 # xgboost bounds a Poisson step by bounding the hessian from below in this way.
 POISSON_MAX_DELTA_STEP = 0.7
 
 
 class Loss(NamedTuple):
-    """A loss: xgboost's names, the largest mean of h before the first tree, the loss, (g, h)."""
+    """A loss: xgboost's names, the largest mean of h before the first tree, the loss, (g, h).
+
+    `metric` is None where none of xgboost's is the loss itself; `link` turns what xgboost hands to
+    a metric of one's own into the margin.
+    """
 
     objective: str
-    metric: str
+    metric: str | None
     first_hessian: float
     value: Callable | None = None
     derivatives: Callable | None = None
+    link: Callable = np.asarray
 
 
 def _one_hot(y, f):
@@ -58,9 +63,8 @@ def _gamma(y, f):
 
 
 LOSSES = {
-    "binary": Loss(
-        "binary:logistic", "logloss", 0.25, lambda y, f: np.logaddexp(0, f) - y * f, _binary
-    ),
+    # The margin itself and not its probability, whose first value xgboost would clip at 1e-6.
+    "binary": Loss("binary:logitraw", None, 0.25, lambda y, f: np.logaddexp(0, f) - y * f, _binary),
     "multiclass": Loss(
         "multi:softprob",
         "mlogloss",
@@ -70,7 +74,7 @@ LOSSES = {
     ),
     "squared_error": Loss(
         "reg:squarederror",
-        "rmse",
+        None,
         1.0,
         lambda y, f: (f - y) ** 2,
         lambda y, f: (f - y, np.ones_like(f)),
@@ -86,10 +90,11 @@ LOSSES = {
     ),
     "poisson": Loss(
         "count:poisson",
-        "poisson-nloglik",
+        None,
         float(np.exp(POISSON_MAX_DELTA_STEP)),
         lambda y, f: np.exp(f) - y * f,
         _poisson,
+        np.log,
     ),
     "gamma": Loss("reg:gamma", "gamma-nloglik", 1.0, lambda y, f: f + y * np.exp(-f), _gamma),
 }
@@ -116,13 +121,16 @@ def signed_objective(loss, y, weight):
     return objective
 
 
-def signed_metric(loss, y, weight):
-    """Return xgboost's ``custom_metric`` callback: the loss under signed weights."""
+def loss_metric(loss, y, weight, link=np.asarray):
+    """Return xgboost's ``custom_metric`` callback: the weighted mean of the loss.
 
-    def metric(margin, deval):
-        margin = margin.astype(np.float64).reshape(len(y), -1)
+    With an objective of one's own, xgboost hands over the margin, and `link` is the identity.
+    """
+
+    def metric(prediction, deval):
+        margin = link(prediction.astype(np.float64).reshape(len(y), -1))
         margin = margin[:, 0] if margin.shape[1] == 1 else margin
         value = loss.value(y, margin)
-        return "signed", float(np.average(value.reshape(len(y), -1).mean(axis=1), weights=weight))
+        return "loss", float(np.average(value.reshape(len(y), -1).mean(axis=1), weights=weight))
 
     return metric

@@ -13,6 +13,7 @@ functions :math:`f(x)=\langle w,\phi(x)\rangle+b`, where the inner product of th
   is fitted to margins of events that the machine giving them was not trained on.
 """
 
+import warnings
 from functools import partial
 from itertools import combinations
 from numbers import Integral, Real
@@ -21,7 +22,6 @@ import numpy as np
 from joblib import Parallel, delayed
 from scipy.special import expit, log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, _fit_context
-from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 from sklearn.utils import check_random_state
@@ -36,7 +36,13 @@ from sknuc.base import (
     validate_labels,
     validate_targets,
 )
-from sknuc.baselines._data import merge_identical, training_events
+from sknuc.baselines._data import (
+    count_pieces,
+    deal_folds,
+    merge_identical,
+    net_weights,
+    training_events,
+)
 from sknuc.baselines._nystroem import NystroemMachine
 
 __all__ = ["SVMClassifier", "SVMRegressor"]
@@ -46,6 +52,9 @@ CACHE_MB = 500
 
 # The least slope of the calibration, per standard deviation of the margins.
 MIN_SLOPE = 1e-6
+
+# Mean weights below this are taken for weights on another scale than that of C.
+LIGHT = 1e-2
 
 
 class _BaseSVM(BaseEstimator):
@@ -83,6 +92,18 @@ class _BaseSVM(BaseEstimator):
         }
         return scaler, X, kernel
 
+    def _warn_light_weights(self, weight, n_events):
+        """Say so when the scale of the weights, and not the data, keeps every margin small."""
+        mean = 1.0 if weight is None else weight.sum() / n_events
+        if mean * max(1, self.C) < LIGHT:
+            warnings.warn(
+                f"sample_weight has a mean of {mean:g}, and C={self.C:g} multiplies it: the slack "
+                "costs so little that the machine hardly learns. Weights count events: divide "
+                "them by their mean, or raise C.",
+                UserWarning,
+                stacklevel=3,
+            )
+
     def _exact(self, n_events):
         return n_events <= self.max_exact_samples
 
@@ -110,7 +131,7 @@ class SVMClassifier(ClassifierMixin, _BaseSVM):
 
     so that the log-odds of two classes are :math:`a\,d(x)+b`, and events keep the order of the
     margin. :math:`a` and :math:`b` maximise the likelihood of the margins of a cross-fit: the
-    events are split into folds, and each fold is judged by machines (their scaling and landmarks
+    events are dealt to folds, and each fold is judged by machines (their scaling and landmarks
     included) trained on the others. The machines that are kept are trained on all events.
     `decision_function`, `predict_proba` and `predict` read the same calibrated scores and never
     contradict each other.
@@ -181,8 +202,14 @@ class SVMClassifier(ClassifierMixin, _BaseSVM):
 
     Notes
     -----
-    A weight is a multiplicity: 0 is no event, 2 is the event twice. Negative weights are an error,
+    A weight is a multiplicity: 0 is no event, 2 is the event twice. Weights multiply `C`: divide
+    weights on another scale, such as cross sections, by their mean. Negative weights are an error,
     as the problem is not convex with them. Missing values are an error.
+
+    An event is judged whole by one fold, whatever its weight, and together with its copies, which
+    over-samplers make. Only where features are discrete, so that some :math:`x` comes with several
+    labels, are equal events taken for different ones: they, and the units of their weights, are
+    dealt to the folds one by one. Class weights are no multiplicities, and divide nothing.
 
     References
     ----------
@@ -263,29 +290,35 @@ class SVMClassifier(ClassifierMixin, _BaseSVM):
         Raises
         ------
         ValueError
-            If `X` has NaN or infinite values, a weight is negative, or fewer than two classes have
-            events.
+            If `X` has NaN or infinite values, a weight is negative, fewer than two classes have
+            events, or the weights of a class do not sum to a positive number.
         """
         X, y, weight = training_events(
             self, X, y, sample_weight, targets=validate_labels, dtype=np.float64
         )
         self.classes_, codes = encode_labels(self, y)
-        weight = class_weights(self.class_weight, self.classes_, codes, weight)
+        events_weight = weight
         X, codes, weight = merge_identical(X, codes, weight)
+        pieces = count_pieces(X, weight, events_weight)
+        weight = class_weights(self.class_weight, self.classes_, codes, weight)
+        weight = np.ones(len(X)) if weight is None else weight
+        net_weights(self.classes_, codes, weight)
+        self._warn_light_weights(weight, len(y))
         random_state = check_random_state(self.random_state)
-        machine_seed, fold_seed = random_state.randint(np.iinfo(np.int32).max, size=2)
+        machine_seed = random_state.randint(np.iinfo(np.int32).max)
         # One decision for all folds, so that the sigmoid belongs to the machine that is kept.
         train = partial(self._train, exact=self._exact(len(X)), seed=machine_seed)
         self.scaler_, self.svm_, self.gamma_ = train(X, codes, weight)
         self.approximation_ = "exact" if self._exact(len(X)) else "nystroem"
 
         n_classes = len(self.classes_)
-        folds = min(self.calibration_folds or 0, np.bincount(codes).min())
+        folds = min(self.calibration_folds or 0, np.bincount(codes, weights=pieces).min())
         self.n_folds_ = int(folds) if folds >= 2 else 0
         self.calibration_slope_, self.calibration_offset_ = 1.0, np.zeros(n_classes)
         if self.n_folds_:
-            margin = self._cross_fit(X, codes, weight, train, fold_seed)
-            self.calibration_slope_, self.calibration_offset_ = _calibrate(margin, codes, weight)
+            shares = deal_folds(pieces, codes, self.n_folds_, random_state) / pieces
+            judged = self._cross_fit(X, codes, weight, shares, train)
+            self.calibration_slope_, self.calibration_offset_ = _calibrate(*judged)
         return self
 
     def _train(self, X, codes, weight, *, exact, seed):
@@ -309,24 +342,22 @@ class SVMClassifier(ClassifierMixin, _BaseSVM):
             svm = self._nystroem(X, signs, weight, kernel, seed)
         return scaler, svm, kernel["gamma"]
 
-    def _cross_fit(self, X, codes, weight, train, seed):
-        """Return the margins (n, n_classes) of events from machines that have not seen them."""
+    def _cross_fit(self, X, codes, weight, shares, train):
+        """Return margins (m, n_classes) of unseen events, their class codes and their weights.
 
-        def judge(seen, unseen):
-            part = None if weight is None else weight[seen]
-            scaler, svm, _ = train(X[seen], codes[seen], part)
-            return _margin(scaler, svm, X[unseen], len(self.classes_))
+        `shares` (n_folds, n) is the part of the weight of every row that each fold holds out.
+        """
 
-        splits = list(
-            StratifiedKFold(self.n_folds_, shuffle=True, random_state=seed).split(X, codes)
-        )
+        def judge(share):
+            seen, unseen = share < 1, share > 0
+            scaler, svm, _ = train(X[seen], codes[seen], (weight * (1 - share))[seen])
+            margin = _margin(scaler, svm, X[unseen], len(self.classes_))
+            return margin, codes[unseen], (weight * share)[unseen]
+
         parts = Parallel(n_jobs=self.n_jobs, prefer="threads")(
-            delayed(judge)(*split) for split in splits
+            delayed(judge)(share) for share in shares
         )
-        margin = np.empty((len(X), len(self.classes_)))
-        for (_, unseen), part in zip(splits, parts, strict=True):
-            margin[unseen] = part
-        return margin
+        return tuple(np.concatenate(values) for values in zip(*parts, strict=True))
 
     def decision_function(self, X):
         """Calibrated score of every event, a rising function of the machine's margin.
@@ -445,7 +476,8 @@ class SVMRegressor(RegressorMixin, _BaseSVM):
 
     Notes
     -----
-    A weight is a multiplicity: 0 is no event, 2 is the event twice. Negative weights are an error,
+    A weight is a multiplicity: 0 is no event, 2 is the event twice. Weights multiply `C`: divide
+    weights on another scale, such as cross sections, by their mean. Negative weights are an error,
     as the problem is not convex with them. Missing values are an error.
 
     References
@@ -531,7 +563,9 @@ class SVMRegressor(RegressorMixin, _BaseSVM):
             self, X, y, sample_weight, targets=validate_targets, dtype=np.float64
         )
         self._one_dimensional = y.ndim == 1
+        n_events = len(y)
         X, y, weight = merge_identical(X, y.reshape(len(y), -1), weight)
+        self._warn_light_weights(weight, n_events)
         self.n_targets_ = y.shape[1]
         self.target_center_, self.target_scale_ = center_and_scale(y, weight)
         y = (y - self.target_center_) / self.target_scale_
