@@ -6,6 +6,7 @@ pickling. A method adds what is its own: which module, which players, which outp
 """
 
 import copy
+import inspect
 import math
 from numbers import Integral, Real
 
@@ -160,11 +161,23 @@ class TorchEstimator(BaseEstimator):
         self.verbose = verbose
 
     def __init_subclass__(cls, **kwargs):
-        """Put the shared parameters into the docstring where it says {shared_parameters}."""
+        """Let a method declare its own parameters only; the shared ones are added.
+
+        ``def __init__(self, *, own=1, **shared)`` gets the signature of all of them, which is what
+        scikit-learn and ``help`` read, and {shared_parameters} in the docstring their text.
+        """
         super().__init_subclass__(**kwargs)
         if cls.__doc__ and TorchEstimator.__doc__:
             shared = TorchEstimator.__doc__.split("----------\n", 1)[1].rstrip() + "\n"
             cls.__doc__ = cls.__doc__.replace("    {shared_parameters}\n", shared)
+        init = cls.__dict__.get("__init__")
+        if init is not None:
+            parent = super(cls, cls).__init__
+            own, shared = (inspect.signature(f).parameters for f in (init, parent))
+            merged = {name: p for name, p in own.items() if p.kind != p.VAR_KEYWORD} | {
+                name: p for name, p in shared.items() if name not in own
+            }
+            init.__signature__ = inspect.Signature(merged.values())
 
     # For the methods to define.
 

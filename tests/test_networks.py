@@ -398,3 +398,20 @@ class TestHouse:
         assert "15/15" in shown.err
         NeuralClassifier(max_epochs=3).fit(X, y)
         assert capsys.readouterr() == ("", "")
+
+    def test_parameters_of_a_child_are_its_own_and_its_parents(self):
+        class Child(NeuralClassifier):
+            def __init__(self, *, extra=3, **shared):
+                super().__init__(**shared)
+                self.extra = extra
+
+        child = Child(extra=4, class_weight="balanced", max_epochs=7)
+        parameters = child.get_params(deep=False)
+        assert set(parameters) == set(NeuralClassifier().get_params(deep=False)) | {"extra"}
+        assert (parameters["extra"], parameters["class_weight"], child.max_epochs) == (
+            4,
+            "balanced",
+            7,
+        )
+        with pytest.raises(TypeError, match="nonsense"):
+            Child(nonsense=1)

@@ -106,52 +106,8 @@ class NeuralClassifier(ClassifierMixin, _Neural):
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
     }
 
-    def __init__(
-        self,
-        *,
-        encoder=None,
-        input_shape=None,
-        standardize=True,
-        max_epochs=100,
-        batch_size=256,
-        learning_rate=0.003,
-        optimizer="adamw",
-        weight_decay=0.0,
-        class_weight=None,
-        label_smoothing=0.0,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        tol=1e-4,
-        warm_start=False,
-        callbacks=None,
-        device="auto",
-        mixed_precision="auto",
-        compile="auto",
-        random_state=None,
-        verbose=0,
-    ):
-        super().__init__(
-            encoder=encoder,
-            input_shape=input_shape,
-            standardize=standardize,
-            max_epochs=max_epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            optimizer=optimizer,
-            weight_decay=weight_decay,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            n_iter_no_change=n_iter_no_change,
-            tol=tol,
-            warm_start=warm_start,
-            callbacks=callbacks,
-            device=device,
-            mixed_precision=mixed_precision,
-            compile=compile,
-            random_state=random_state,
-            verbose=verbose,
-        )
+    def __init__(self, *, class_weight=None, label_smoothing=0.0, **shared):
+        super().__init__(**shared)
         self.class_weight = class_weight
         self.label_smoothing = label_smoothing
 
@@ -393,51 +349,8 @@ class NeuralRegressor(RegressorMixin, _Neural):
         "loss": [StrOptions({"squared_error", "absolute_error", "huber", "poisson"})],
     }
 
-    def __init__(
-        self,
-        *,
-        encoder=None,
-        input_shape=None,
-        standardize=True,
-        loss="squared_error",
-        max_epochs=100,
-        batch_size=256,
-        learning_rate=0.003,
-        optimizer="adamw",
-        weight_decay=0.0,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        tol=1e-4,
-        warm_start=False,
-        callbacks=None,
-        device="auto",
-        mixed_precision="auto",
-        compile="auto",
-        random_state=None,
-        verbose=0,
-    ):
-        super().__init__(
-            encoder=encoder,
-            input_shape=input_shape,
-            standardize=standardize,
-            max_epochs=max_epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            optimizer=optimizer,
-            weight_decay=weight_decay,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            n_iter_no_change=n_iter_no_change,
-            tol=tol,
-            warm_start=warm_start,
-            callbacks=callbacks,
-            device=device,
-            mixed_precision=mixed_precision,
-            compile=compile,
-            random_state=random_state,
-            verbose=verbose,
-        )
+    def __init__(self, *, loss="squared_error", **shared):
+        super().__init__(**shared)
         self.loss = loss
 
     @_fit_context(prefer_skip_nested_validation=False)
