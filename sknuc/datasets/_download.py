@@ -1,9 +1,10 @@
-"""Fetching public files into the data home, checked and complete or not at all."""
+"""Fetching public files into the data home, under their names checked and complete."""
 
 import os
 import shutil
 import time
 import warnings
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pooch
@@ -12,8 +13,8 @@ from tqdm import tqdm
 
 __all__ = ["clear_data_home", "fetch_file", "get_data_home"]
 
-# Whole files that were checked by this process: path, size and time of change. Hashing two
-# gigabytes takes seconds.
+# Whole files that were checked by this process: identity, size and time of change, which stay when
+# a file is renamed. Hashing two gigabytes takes seconds.
 _checked = set()
 
 
@@ -108,7 +109,7 @@ def fetch_file(remote, data_home=None, *, download_if_missing=True):
 def _mismatch(path, remote):
     """Say what is wrong with a file; nothing if it is the expected one."""
     status = path.stat()
-    key = (str(path.resolve()), status.st_size, status.st_mtime_ns, remote.checksum)
+    key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, remote.checksum)
     if key in _checked:
         return None
     if status.st_size != remote.n_bytes:
@@ -122,39 +123,80 @@ def _mismatch(path, remote):
 
 
 def _download(remote, home):
-    free = shutil.disk_usage(home).free
-    if free < remote.n_bytes:
-        raise OSError(
-            f"{remote.name} has {remote.n_bytes} bytes, but {home} has only {free} bytes left. "
-            "Make room, or choose another folder with 'data_home'."
-        )
-    try:
-        # Written under a temporary name, hashed, and moved into place or deleted.
-        pooch.retrieve(
-            remote.url,
-            known_hash=remote.checksum,
-            fname=remote.name,
-            path=home,
-            downloader=ResumingDownloader(remote),
-        )
-    except requests.HTTPError as error:
-        reason = f"the server answered {error.response.status_code} {error.response.reason}"
-    except (requests.RequestException, IncompleteTransfer) as error:
-        reason = str(error)
-    except ValueError as error:
-        if "hash" not in str(error):
-            raise
-        reason = (
-            f"what came is not the expected file of {remote.n_bytes} bytes with {remote.checksum} "
-            f"({error})"
-        )
-    else:
+    """Put the whole file, verified, under its name.
+
+    What has come is kept as ``<name>.part`` until it is complete, and the next call goes on there,
+    however the last one ended.
+    """
+    part, path = home / f"{remote.name}.part", home / remote.name
+    with _opened(part) as file:
+        if path.is_file() and not _mismatch(path, remote):  # another process was faster
+            file.truncate(0)
+            return
+        received = file.seek(0, os.SEEK_END)
+        if received > remote.n_bytes:
+            received = file.truncate(0)
+        free = shutil.disk_usage(home).free
+        if free < remote.n_bytes - received:
+            raise OSError(
+                f"{remote.name} has {remote.n_bytes} bytes, of which {received} are there, but "
+                f"{home} has only {free} bytes left. Make room, or choose another folder with "
+                "'data_home'."
+            )
+        reason = None
+        try:
+            ResumingDownloader(remote)(file, received)
+        except requests.HTTPError as error:
+            reason = f"the server answered {error.response.status_code} {error.response.reason}"
+            if error.response.status_code == 416:  # what came is no beginning of what is there
+                file.truncate(0)
+        except (requests.RequestException, IncompleteTransfer) as error:
+            reason = str(error)
+        file.flush()
+        if reason is None and (wrong := _mismatch(part, remote)):
+            reason = f"what came is not the expected file, {wrong}"
+            file.truncate(0)
+        n_kept = os.fstat(file.fileno()).st_size
+    if reason is None:
+        _rename(part, path, remote)
         return
+    kept = f"The first {n_kept} bytes were kept: a new call goes on there"
     raise OSError(
-        f"Could not fetch {remote.name} from {remote.url}: {reason}. Nothing was kept. Check the "
-        "network and try again, or put the file into a folder and name that in the environment "
-        "variable SKNUC_DATA."
+        f"Could not fetch {remote.name} from {remote.url}: {reason}. "
+        f"{kept if n_kept else 'Nothing was kept'}. Check the network and try again, or put the "
+        "file into a folder and name that in the environment variable SKNUC_DATA."
     )
+
+
+def _rename(part, path, remote):
+    try:
+        os.replace(part, path)
+    except FileNotFoundError:
+        # A process that waited for this one has verified and renamed the same file.
+        if not path.is_file() or _mismatch(path, remote):
+            raise
+
+
+@contextmanager
+def _opened(part):
+    """Open a partial file, for this process alone where the system can lock files."""
+    while True:
+        with open(part, "ab") as file:
+            with suppress(OSError, ImportError):  # some network folders, and Windows
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX)
+            # Whoever held it may have completed or deleted it.
+            if not part.is_file() or not os.path.samestat(os.fstat(file.fileno()), part.stat()):
+                continue
+            try:
+                yield file
+            finally:
+                file.flush()
+                if not os.fstat(file.fileno()).st_size:
+                    with suppress(PermissionError):  # Windows deletes no file that is open
+                        part.unlink()
+            return
 
 
 class IncompleteTransfer(OSError):
@@ -182,23 +224,27 @@ class ResumingDownloader:
         self.delay = delay
         self.timeout = timeout
 
-    def __call__(self, url, output_file, pooch, check_only=False):
-        """Write the file to `output_file`; the other arguments are pooch's."""
-        received = furthest = failures = 0
+    def __call__(self, file, received):
+        """Append what is missing to an open file that has the first `received` bytes."""
+        furthest = received
+        failures = 0
         bar = tqdm(
             total=self.remote.n_bytes,
+            initial=received,
             unit="B",
             unit_scale=True,
             desc=self.remote.name,
             disable=None,
         )
-        with bar, open(output_file, "wb") as file:
-            while True:
+        with bar:
+            while received < self.remote.n_bytes:
                 try:
-                    for position in self._chunks(url, file, received):
+                    for position in self._chunks(file, received):
                         received = position
                         bar.update(received - bar.n)
-                    if received >= self.remote.n_bytes:
+                        if received > self.remote.n_bytes:  # another file, of unknown length
+                            return
+                    if received == self.remote.n_bytes:
                         return
                     error = IncompleteTransfer(
                         f"only {received} of {self.remote.n_bytes} bytes came"
@@ -217,19 +263,20 @@ class ResumingDownloader:
                     raise error
                 time.sleep(self.delay * 2**failures)
 
-    def _chunks(self, url, file, received):
+    def _chunks(self, file, received):
         """Write what comes from byte `received` on; yield how far the file has come."""
         # Compressed in transfer, the bytes would not be those that ranges and sizes count.
         headers = {"Accept-Encoding": "identity"}
         if received:
             headers["Range"] = f"bytes={received}-"
-        with requests.get(url, headers=headers, stream=True, timeout=self.timeout) as response:
+        with requests.get(
+            self.remote.url, headers=headers, stream=True, timeout=self.timeout
+        ) as response:
             response.raise_for_status()
             resumed = response.headers.get("Content-Range", "").startswith(f"bytes {received}-")
             if response.status_code != 206 or not resumed:
                 received = 0
-            file.seek(received)
-            file.truncate()
+            file.truncate(received)
             for chunk in response.iter_content(2**16):
                 file.write(chunk)
                 received += len(chunk)
