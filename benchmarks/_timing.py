@@ -24,23 +24,25 @@ def machine():
 
 
 def alternate(sides, repeat):
-    """Time callables in turn, A B C A B C …, after one warm-up each.
+    """Time callables in turn, A B C C B A …, after one warm-up each.
+
+    The order turns round every time, as the first one after another may find the caches cold.
 
     Parameters
     ----------
-    sides : dict of str to callable
+    sides : dict of hashable to callable
     repeat : int
 
     Returns
     -------
-    times : dict of str to list of float
+    times : dict of hashable to list of float
         Seconds of each repetition.
     """
     for side in sides.values():
         side()
     times = {name: [] for name in sides}
-    for _ in range(repeat):
-        for name, side in sides.items():
+    for repetition in range(repeat):
+        for name, side in list(sides.items())[:: -1 if repetition % 2 else 1]:
             start = time.perf_counter()
             side()
             times[name].append(time.perf_counter() - start)

@@ -11,13 +11,11 @@ printed.
 """
 
 import argparse
-import os
-import platform
 import statistics
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from _timing import alternate, machine
 
 from sknuc.datasets import make_hpge_waveforms
 from sknuc.datasets._noise import N_POLES, noise_filter
@@ -38,12 +36,6 @@ def blocks(n_events, length, n_jobs, work):
 def draw(waveforms, seed):
     rng = np.random.Generator(np.random.SFC64(seed))
     rng.standard_normal(dtype=np.float32, out=waveforms)
-
-
-def seconds(function):
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 def main():
@@ -73,33 +65,30 @@ def main():
             **parameters,
         )
 
-    make_hpge_waveforms(2, random_state=0)  # compile
-    rows = {}
-    for _ in range(options.repeats):
-        for n_jobs in (1, 2):
-            sides = {
-                "floor: deviates": lambda n=n_jobs: blocks(n_events, length, n, draw),
-                "deviates + noise filter": lambda n=n_jobs: blocks(
-                    n_events, length, n, draw_and_filter
-                ),
-                "all, single site only": lambda n=n_jobs: simulate(n, weights=(1, 0, 0)),
-                "all, three classes": lambda n=n_jobs: simulate(n),
-            }
-            for name, side in sides.items():
-                rows.setdefault((name, n_jobs), []).append(seconds(side))
+    sides = {}
+    for n_jobs in (1, 2):
+        sides |= {
+            ("floor: deviates", n_jobs): lambda n=n_jobs: blocks(n_events, length, n, draw),
+            ("deviates + noise filter", n_jobs): lambda n=n_jobs: blocks(
+                n_events, length, n, draw_and_filter
+            ),
+            ("all, single site only", n_jobs): lambda n=n_jobs: simulate(n, weights=(1, 0, 0)),
+            ("all, three classes", n_jobs): lambda n=n_jobs: simulate(n),
+        }
+    times = alternate(sides, options.repeats)
 
     print(
-        f"{n_events} waveforms of {length} samples, median of {options.repeats}; "
-        f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}\n"
+        f"{n_events} waveforms of {length} samples, median of {options.repeats}; {machine()}, "
+        f"numpy {np.__version__}\n"
     )
     print("| step | threads | waveforms/s | µs per waveform | ns per sample |")
     print("|---|---|---|---|---|")
-    for (name, n_jobs), times in rows.items():
-        t = statistics.median(times) / n_events
+    for (name, n_jobs), seconds in times.items():
+        t = statistics.median(seconds) / n_events
         print(f"| {name} | {n_jobs} | {1 / t:,.0f} | {1e6 * t:.1f} | {1e9 * t / length:.1f} |")
     for n_jobs in (1, 2):
-        whole = statistics.median(rows["all, three classes", n_jobs])
-        floor = statistics.median(rows["floor: deviates", n_jobs])
+        whole = statistics.median(times["all, three classes", n_jobs])
+        floor = statistics.median(times["floor: deviates", n_jobs])
         rate = n_events / whole
         verdict = "reached" if rate >= 20_000 else "missed"
         print(

@@ -102,7 +102,7 @@ class BDTClassifier(ClassifierMixin, BaseBDT):
     classes_ : ndarray of shape (n_classes,)
         The labels, sorted.
     booster_ : xgboost.Booster
-        The trees.
+        The trees; for two classes their prediction is the margin, not its probability.
     n_iter_ : int
         The number of boosting rounds kept.
     validation_loss_ : ndarray of shape (n_rounds,) or None
