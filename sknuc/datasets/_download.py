@@ -156,9 +156,13 @@ def _download(remote, home):
         if reason is None and (wrong := _mismatch(part, remote)):
             reason = f"what came is not the expected file, {wrong}"
             file.truncate(0)
+        if reason is None:
+            with suppress(PermissionError):  # Windows renames no file that is open
+                os.replace(part, path)
+                return
         n_kept = os.fstat(file.fileno()).st_size
     if reason is None:
-        _rename(part, path, remote)
+        os.replace(part, path)
         return
     kept = f"The first {n_kept} bytes were kept: a new call goes on there"
     raise OSError(
@@ -166,15 +170,6 @@ def _download(remote, home):
         f"{kept if n_kept else 'Nothing was kept'}. Check the network and try again, or put the "
         "file into a folder and name that in the environment variable SKNUC_DATA."
     )
-
-
-def _rename(part, path, remote):
-    try:
-        os.replace(part, path)
-    except FileNotFoundError:
-        # A process that waited for this one has verified and renamed the same file.
-        if not path.is_file() or _mismatch(path, remote):
-            raise
 
 
 @contextmanager
@@ -186,8 +181,11 @@ def _opened(part):
                 import fcntl
 
                 fcntl.flock(file, fcntl.LOCK_EX)
-            # Whoever held it may have completed or deleted it.
-            if not part.is_file() or not os.path.samestat(os.fstat(file.fileno()), part.stat()):
+            try:
+                same = os.path.samestat(os.fstat(file.fileno()), part.stat())
+            except FileNotFoundError:
+                same = False
+            if not same:  # whoever held it has completed or deleted it
                 continue
             try:
                 yield file
