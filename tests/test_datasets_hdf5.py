@@ -144,6 +144,8 @@ def pieces(content, tmp_path_factory):
         slice(1, 23, 17), slice(None, None, -1), slice(20, 2, -4), slice(-4, None), slice(9, 3),
         [3, 22, 6, 3, -1], np.array([], dtype=int), np.arange(23) % 3 == 0, [[1, 2], [21, 0]],
         (slice(2, 8), slice(0, 4)), (5, 3), ([9, 1], slice(None, None, 2)),
+        ..., (), (..., 3), (4, ...), (slice(2, 8), ..., slice(0, 4)), ([9, 1], ...),
+        (slice(5), [0, 7]), (3, np.arange(50) % 2 == 0), (slice(4), None, ..., 2),
     ],
 )  # fmt: skip
 def test_rows_on_disk_are_indexed_as_an_array(pieces, key):
@@ -163,10 +165,54 @@ def test_rows_on_disk_look_like_an_array(pieces):
     assert "'wave'" in repr(rows)
 
 
-@pytest.mark.parametrize("key", [23, -24, [0, 23], np.ones(5, bool), [0.5, 1.5]])
-def test_rows_out_of_range(pieces, key):
-    with pytest.raises(IndexError, match=r"23 rows|must have the shape|whole numbers"):
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        (23, "23 rows"),
+        (-24, "23 rows"),
+        ([0, 23], "23 rows"),
+        (np.ones(5, bool), "must have the shape"),
+        ([0.5, 1.5], "whole numbers"),
+        ((..., ...), "one of which may be an Ellipsis"),
+        ((1, 2, 3), "take 2 indices at most"),
+        (([0, 1], [0, 1]), "one after the other"),
+    ],
+)
+def test_rows_out_of_range(pieces, key, message):
+    with pytest.raises(IndexError, match=message):
         pieces[0][key]
+
+
+@pytest.mark.parametrize(
+    ("sources", "shape", "message"),
+    [
+        ([], (50,), "'sources'.*one .path, start, stop. at least"),
+        ([(0, 21)], (50,), "0 <= start <= stop <= 20.*start=0 and stop=21"),
+        ([(0, 5), (-1, 5)], (50,), "start=-1 and stop=5"),
+        ([(5, 4)], (50,), "start=5 and stop=4"),
+        ([(0, None)], (50,), "start=0 and stop=None"),
+        ([(0, 5)], (51,), r"'shape'.*\(51,\).*has the shape \(20, 50\)"),
+    ],
+)
+def test_sources_must_be_there(lh5, sources, shape, message):
+    sources = [(lh5, *rows) for rows in sources]
+    with pytest.raises(ValueError, match=message):
+        HDF5Rows(sources, "ch1/raw/waveform/values", shape, np.uint16)
+    with pytest.raises(KeyError, match=r"no 'wave'"):
+        HDF5Rows([(lh5, 0, 1)], "wave", (50,), np.uint16)
+    with pytest.raises(ValueError, match="is no dataset"):
+        HDF5Rows([(lh5, 0, 1)], "ch1/raw", (50,), np.uint16)
+
+
+@pytest.mark.parametrize("key", [slice(None), slice(5, 20), [1, 19]])
+def test_rows_that_are_lost_later(tmp_path, key):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("wave", data=np.ones((20, 3)), maxshape=(None, 3))
+    rows = HDF5Rows([(tmp_path / "a.h5", 0, 20)], "wave", (3,), float)
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file["wave"].resize(6, axis=0)
+    with pytest.raises(OSError, match=r"'wave' of .*a\.h5 has lost rows.*6 rows are there"):
+        rows[key]
 
 
 def test_lazy_columns_read_only_what_is_asked_for(lh5, content):

@@ -315,6 +315,30 @@ def test_digitizer_rounds_and_flags_saturation():
     assert digital.data.max() == 2**15 - 1
 
 
+@pytest.mark.parametrize(("bits", "dtype"), [(1, np.uint16), (12, np.uint16), (16, np.uint16),
+                                             (17, np.float32), (24, np.float32)])  # fmt: skip
+def test_digitizer_gives_whole_numbers_in_its_range(bits, dtype):
+    options = {"energy": (500.0, 3000.0), "random_state": 0, "gain": 40.0, "pedestal": 60.0}
+    analog = make_hpge_waveforms(70, **options).data
+    data = make_hpge_waveforms(70, adc_bits=bits, **options).data
+    assert data.dtype == dtype
+    np.testing.assert_array_equal(data, np.rint(analog).clip(0, 2**bits - 1))
+    X, _ = make_hpge_waveforms(70, adc_bits=bits, return_X_y=True, n_jobs=2, **options)
+    np.testing.assert_array_equal(X, data)
+
+
+def test_energies_and_weights_may_be_any_array_like():
+    pd = pytest.importorskip("pandas")
+    energy = [500.0, 1000, 2000.0]
+    expected = make_hpge_waveforms(3, energy=np.array(energy), random_state=0)
+    for given in (energy, pd.Series(energy, index=[7, 8, 9]), pd.array(energy)):
+        events = make_hpge_waveforms(3, energy=given, random_state=0)
+        np.testing.assert_array_equal(events.truth.energy, energy)
+        np.testing.assert_array_equal(events.data, expected.data)
+    for weights in ([1, 0, 0], np.array([1, 0, 0]), pd.Series([1.0, 0.0, 0.0])):
+        assert not make_hpge_waveforms(5, weights=weights).target.any()
+
+
 def test_outputs():
     pytest.importorskip("pandas")
     events = make_hpge_waveforms(10, waveform_length=600, as_frame=True, random_state=0)
@@ -343,6 +367,13 @@ def test_outputs():
         ({"energy": -1.0}, "'energy'"),
         ({"energy": (0.0, 1.0), "energy_distribution": "log_uniform"}, "'energy'"),
         ({"energy": np.ones(3)}, "'energy'.*10 events"),
+        ({"energy": [1.0, 2.0]}, "'energy'.*10 events.*Got"),
+        ({"energy": ["a"] * 10}, "'energy'.*10 events"),
+        ({"energy": {"low": 1.0}}, "'energy'.*10 events"),
+        ({"energy": "high"}, "'energy'.*Got 'high'"),
+        ({"energy": ("a", "b")}, "'energy'.*low <= high"),
+        ({"weights": {"a": 1}}, "'weights'.*three finite numbers.*Got {'a': 1}"),
+        ({"weights": ["a", "b", "c"]}, "'weights'.*three finite numbers"),
         ({"energy": np.full(10, np.nan)}, "'energy'.*finite"),
         ({"delayed_fraction": 1.5}, "'delayed_fraction'.*Got"),
         ({"release_time": 0.0}, "'release_time'.*Got"),

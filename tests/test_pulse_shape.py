@@ -572,6 +572,15 @@ def test_cut_tops_are_saturated_whatever_the_range(clean_events, dtype):
     assert table(clone(features).fit(coarse), coarse)["saturated"].mean() < 0.02
 
 
+def test_digitised_simulations_know_their_range():
+    events = datasets.make_hpge_waveforms(90, energy=(500.0, 20_000.0), adc_bits=16, random_state=0)
+    saturated = table(PulseShapeFeatures().fit(events.data), events.data)["saturated"]
+    assert 20 < events.truth.saturated.sum() < 70
+    # The highest code of the digitizer here is 65520, less than that of the simulation.
+    np.testing.assert_array_equal(saturated, events.data.max(axis=1) >= 65_520)
+    assert np.all(saturated[events.truth.saturated] == 1)
+
+
 @pytest.mark.parametrize("delay", [-12_000.0, -4_000.0, 8_000.0, 25_000.0])
 def test_a_second_pulse_is_flagged(delay):
     rng = np.random.default_rng(12)

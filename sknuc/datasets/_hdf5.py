@@ -119,6 +119,7 @@ class HDF5Rows:
     shape : tuple of int
         Shape of one row.
     dtype : numpy dtype
+        Type of the values that are returned.
     chunks : tuple of int or None, default=None
         Rows and columns that HDF5 reads at once.
 
@@ -127,6 +128,13 @@ class HDF5Rows:
     shape : tuple of int
     dtype : numpy dtype
     ndim : int
+
+    Raises
+    ------
+    ValueError
+        If there are no sources, or a dataset has another shape or fewer rows than are taken.
+    OSError, KeyError
+        If a file cannot be read, or has no such dataset.
 
     Examples
     --------
@@ -144,13 +152,37 @@ class HDF5Rows:
 
     def __init__(self, sources, name, shape, dtype, chunks=None):
         self.sources = tuple((str(path), start, stop) for path, start, stop in sources)
+        if not self.sources:
+            raise ValueError(
+                "The 'sources' parameter of HDF5Rows must hold one (path, start, stop) at least. "
+                "Got none."
+            )
         self.name = name
+        for source in self.sources:
+            self._check_source(*source, tuple(shape))
         # Row `ends[i]` is the first that is behind file i.
         self.ends = np.cumsum([stop - start for _, start, stop in self.sources]).tolist()
         self.shape = (self.ends[-1], *shape)
         self.dtype = np.dtype(dtype)
         # By this attribute of h5py's datasets an array that lies on disk is known.
         self.chunks = chunks
+
+    def _check_source(self, path, start, stop, shape):
+        with open_hdf5(path) as file:
+            found = require(file, self.name)
+            found = found.shape if isinstance(found, h5py.Dataset) else None
+        if not found or found[1:] != shape:
+            raise ValueError(
+                f"The 'shape' parameter of HDF5Rows is {shape}, but {self.name!r} of {path} "
+                f"{f'has the shape {found}' if found is not None else 'is no dataset'}."
+            )
+        whole = all(isinstance(row, Integral) for row in (start, stop))
+        if not whole or not 0 <= start <= stop <= found[0]:
+            raise ValueError(
+                "The 'sources' parameter of HDF5Rows must name rows with 0 <= start <= stop <= "
+                f"{found[0]}, the number of rows of {self.name!r} of {path}. Got start={start!r} "
+                f"and stop={stop!r}."
+            )
 
     @property
     def ndim(self):
@@ -173,14 +205,14 @@ class HDF5Rows:
 
         Parameters
         ----------
-        key : int, slice, array of int or of bool, or a tuple that starts with one of them
+        key : int, slice, array of int or of bool, Ellipsis, or a tuple that starts with one of them
             The rows, and what of them is taken.
 
         Returns
         -------
         values : ndarray
         """
-        key, *rest = key if isinstance(key, tuple) else (key,)
+        key, *rest = self._expanded(key if isinstance(key, tuple) else (key,))
         if isinstance(key, Integral):
             row = key + len(self) if key < 0 else key
             if not 0 <= row < len(self):
@@ -196,6 +228,11 @@ class HDF5Rows:
                 values = self._read(low, high, -step)[::-1]
         else:
             rows = np.asarray(key)
+            if any(isinstance(k, list | np.ndarray) for k in rest):
+                raise IndexError(
+                    "Index rows and the rest of HDF5Rows by arrays one after the other: "
+                    "rows[key][:, rest]."
+                )
             if rows.dtype == bool:
                 if rows.shape != (len(self),):
                     raise IndexError(
@@ -212,6 +249,32 @@ class HDF5Rows:
             values = self._take(unique)[inverse.reshape(rows.shape)]
         return values[(slice(None), *rest)] if rest else values
 
+    def _expanded(self, key):
+        """Write an Ellipsis out as slices."""
+        n_ellipses = sum(k is Ellipsis for k in key)
+        n_axes = sum(k is not Ellipsis and k is not None for k in key)
+        if n_ellipses > 1 or n_axes > self.ndim:
+            raise IndexError(
+                f"HDF5Rows of shape {self.shape} take {self.ndim} indices at most, one of which "
+                f"may be an Ellipsis. Got {key!r}."
+            )
+        if not n_ellipses:
+            return key or (slice(None),)
+        at = next(i for i, k in enumerate(key) if k is Ellipsis)
+        filled = (slice(None),) * (self.ndim - n_axes)
+        return (*key[:at], *filled, *key[at + 1 :]) or (slice(None),)
+
+    def _read_piece(self, path, rows):
+        last = rows.stop if isinstance(rows, slice) else rows[-1] + 1
+        with open_hdf5(path) as file:
+            dataset = require(file, self.name)
+            if last > dataset.shape[0]:  # h5py takes what there is, and one row would fill many
+                raise OSError(
+                    f"{self.name!r} of {path} has lost rows since it was opened: row {last - 1} "
+                    f"was asked for, {dataset.shape[0]} rows are there."
+                )
+            return read_rows(dataset, rows)
+
     def _pieces(self):
         begins = [0, *self.ends[:-1]]
         return zip(self.sources, begins, self.ends, strict=True)
@@ -224,8 +287,7 @@ class HDF5Rows:
             if begin <= low < min(end, stop):
                 local = slice(low - begin + first, min(end, stop) - begin + first, step)
                 count = len(range(local.start, local.stop, step))
-                with open_hdf5(path) as file:
-                    values[done : done + count] = read_rows(require(file, self.name), local)
+                values[done : done + count] = self._read_piece(path, local)
                 done += count
         return values
 
@@ -234,8 +296,6 @@ class HDF5Rows:
         for (path, first, _), begin, end in self._pieces():
             low, high = bisect.bisect_left(rows, begin), bisect.bisect_left(rows, end)
             if low < high:
-                with open_hdf5(path) as file:
-                    values[low:high] = read_rows(
-                        require(file, self.name), rows[low:high] - begin + first
-                    )
+                local = rows[low:high] - begin + first
+                values[low:high] = self._read_piece(path, local)
         return values

@@ -52,7 +52,7 @@ volume) and surface_alpha (uniform on the surface around the contact, with delay
         "weights": ["array-like", None],
         "n_sites": [tuple, Interval(Integral, 2, None, closed="left")],
         "min_site_fraction": [Interval(Real, 0, 1, closed="left")],
-        "energy": [tuple, Real, np.ndarray],
+        "energy": [tuple, Real, "array-like"],
         "energy_distribution": [StrOptions({"uniform", "log_uniform"})],
         "contact_radius": [Interval(Real, 0, None, closed="neither")],
         "detector_radius": [Interval(Real, 0, None, closed="neither")],
@@ -137,8 +137,8 @@ def make_hpge_waveforms(
         Number of sites of multi-site events.
     min_site_fraction : float, default=0.1
         Least share of the energy at one site. Shares are uniform on the simplex beyond it.
-    energy : (float, float), float or ndarray of shape (n_samples,), default=(500.0, 2700.0)
-        In keV; an array gives the energy of each event.
+    energy : (float, float), float or array-like of shape (n_samples,), default=(500.0, 2700.0)
+        In keV; a tuple is a range, any other array-like gives the energy of each event.
     energy_distribution : {"uniform", "log_uniform"}, default="uniform"
         How energies are drawn from a range.
     contact_radius, detector_radius : float, default=2.0 and 33.0
@@ -166,7 +166,7 @@ def make_hpge_waveforms(
         Mean baseline, in ADC counts.
     adc_bits : int, default=None
         Round to whole counts and saturate at 0 and :math:`2^{bits} - 1` as a digitizer does; None
-        leaves the waveforms as they are.
+        leaves the waveforms as they are. Up to 16 bits the waveforms are uint16.
     return_X_y : bool, default=False
         Return ``(data, target)`` only.
     as_frame : bool, default=False
@@ -179,8 +179,8 @@ def make_hpge_waveforms(
     Returns
     -------
     data : :class:`~sklearn.utils.Bunch`
-        data : float32 ndarray of shape (n_samples, waveform_length)
-            Waveforms in ADC counts.
+        data : float32 or uint16 ndarray of shape (n_samples, waveform_length)
+            Waveforms in ADC counts; 16-bit integers with ``adc_bits <= 16``.
         target : int ndarray of shape (n_samples,)
             Index of the class in ``target_names``.
         target_names : ndarray of shape (3,)
@@ -257,11 +257,12 @@ def make_hpge_waveforms(
     taps, oversampling = gaussian_taps(smoothing, sampling_period, contact_radius / drift_velocity)
     geometry = (float(contact_radius), float(detector_radius), float(drift_velocity))
     decay = math.exp(-sampling_period / decay_time)
-    data = np.empty((n_samples, waveform_length), dtype=np.float32)
+    is_small = adc_bits is not None and adc_bits <= 16
+    data = np.empty((n_samples, waveform_length), dtype=np.uint16 if is_small else np.float32)
 
     def simulate(block, block_seed):
         rng = np.random.Generator(np.random.SFC64(block_seed))
-        waveforms = data[block]
+        waveforms = np.empty(data[block].shape, np.float32) if is_small else data[block]
         rng.standard_normal(dtype=np.float32, out=waveforms)
         states = rng.standard_normal((len(waveforms), N_POLES)) @ filter_.state_factor.T
         filter_noise(
@@ -288,6 +289,8 @@ def make_hpge_waveforms(
             full = 2**adc_bits - 1
             saturated[block] = ((waveforms < 0) | (waveforms > full)).any(axis=1)
             np.clip(waveforms, 0, full, out=waveforms)
+        if is_small:
+            data[block] = waveforms
 
     saturated = np.zeros(n_samples, dtype=bool)
     blocks = (slice(i, i + _BLOCK) for i in range(0, n_samples, _BLOCK))

@@ -28,6 +28,14 @@ def _bounds(name, value, low, high, open_low=False):
     return value
 
 
+def _floats(values):
+    """Return an array-like as a new array of floats; None if it is none of numbers."""
+    try:
+        return np.array(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+
+
 def draw(rng, n_samples, name, value, low, high, open_low=False):
     """Draw a parameter given as a number or a range within [low, high]."""
     return rng.uniform(*_bounds(name, value, low, high, open_low), n_samples)
@@ -35,13 +43,19 @@ def draw(rng, n_samples, name, value, low, high, open_low=False):
 
 def draw_energies(rng, n_samples, energy, distribution):
     """Energies in keV."""
-    if isinstance(energy, np.ndarray):
-        if energy.shape != (n_samples,) or not np.all(np.isfinite(energy) & (energy >= 0)):
+    if not isinstance(energy, tuple | Real):
+        energies = _floats(energy)
+        if (
+            energies is None
+            or energies.shape != (n_samples,)
+            or not np.all(np.isfinite(energies) & (energies >= 0))
+        ):
             raise ValueError(
-                "The 'energy' parameter of make_hpge_waveforms must, as an array, hold one finite "
-                f"energy >= 0 for each of the {n_samples} events. Got {energy!r} instead."
+                "The 'energy' parameter of make_hpge_waveforms must, as an array-like that is no "
+                "tuple (low, high), hold one finite energy >= 0 for each of the "
+                f"{n_samples} events. Got {energy!r} instead."
             )
-        return energy.astype(np.float64)
+        return energies
     if distribution == "log_uniform":
         low, high = _bounds("energy", energy, 0, np.inf, open_low=True)
         return np.exp(rng.uniform(math.log(low), math.log(high), n_samples))
@@ -50,15 +64,16 @@ def draw_energies(rng, n_samples, energy, distribution):
 
 def draw_classes(rng, n_samples, weights):
     """Indices of the classes, in the proportions `weights` and in random order."""
-    weights = np.ones(len(CLASSES)) if weights is None else np.asarray(weights, dtype=np.float64)
+    given, weights = weights, _floats(np.ones(len(CLASSES)) if weights is None else weights)
     if (
-        weights.shape != (len(CLASSES),)
+        weights is None
+        or weights.shape != (len(CLASSES),)
         or not np.all(np.isfinite(weights) & (weights >= 0))
         or weights.sum() == 0
     ):
         raise ValueError(
             "The 'weights' parameter of make_hpge_waveforms must be three finite numbers >= 0 "
-            f"that are not all zero, for {', '.join(CLASSES)}. Got {weights.tolist()} instead."
+            f"that are not all zero, for {', '.join(CLASSES)}. Got {given!r} instead."
         )
     edges = np.rint(n_samples * np.cumsum(weights) / weights.sum()).astype(int)
     return rng.permutation(np.repeat(np.arange(len(CLASSES)), np.diff(edges, prepend=0)))
