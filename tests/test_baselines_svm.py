@@ -217,6 +217,18 @@ def test_probabilities_on_a_discrete_feature(max_exact_samples, scale):
     assert np.abs(counted - expit(0.8 * (grid - 4.5))).max() < 0.03
 
 
+def test_noise_on_many_discrete_values_is_told_apart_by_nobody():
+    # Two events per value: equal labels must be no better known to the folds than unequal ones.
+    ranges = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        X = np.repeat(rng.permutation(200), 2)[:, None]
+        y = rng.random(400) < 0.5
+        svm = SVMClassifier(C=10, gamma=1e4, random_state=seed).fit(X, y)
+        ranges.append(np.ptp(svm.predict_proba(X)[:, 1]))
+    assert np.mean(ranges) < 0.06
+
+
 @pytest.mark.parametrize("max_exact_samples", PATHS)
 def test_copies_of_events_are_not_judged_by_machines_that_saw_them(max_exact_samples):
     rng = np.random.default_rng(10)

@@ -163,11 +163,10 @@ def deal_folds(pieces, strata, n_folds, random_state):
     counts : ndarray of int of shape (n_folds, n_rows)
         How many pieces of each row are in each fold.
     """
-    order, end = _line(pieces, strata, random_state)
-    fold = np.arange(n_folds)[:, None]
-    counts = np.empty((n_folds, len(pieces)), dtype=np.intp)
-    counts[:, order] = (end + fold) // n_folds - (end - pieces[order] + fold) // n_folds
-    return counts
+    rows = _line(pieces, strata, random_state)
+    fold = np.arange(len(rows)) % n_folds
+    counts = np.bincount(fold * len(pieces) + rows, minlength=n_folds * len(pieces))
+    return counts.reshape(n_folds, len(pieces))
 
 
 def hold_out(pieces, strata, fraction, random_state):
@@ -185,18 +184,21 @@ def hold_out(pieces, strata, fraction, random_state):
     count : ndarray of int of shape (n_rows,)
         How many pieces of each row are held out.
     """
-    order, end = _line(pieces, strata, random_state)
-    period = np.minimum(1 / fraction, np.bincount(strata, weights=pieces))[strata[order]]
-    phase = random_state.uniform() * period
-    count = np.empty(len(pieces), dtype=np.intp)
-    count[order] = (end + phase) // period - (end - pieces[order] + phase) // period
-    return count
+    rows = _line(pieces, strata, random_state)
+    period = np.minimum(1 / fraction, np.bincount(strata, weights=pieces))[strata[rows]]
+    position = np.arange(len(rows)) + random_state.uniform() * period
+    taken = (position + 1) // period > position // period
+    return np.bincount(rows[taken], minlength=len(pieces))
 
 
 def _line(pieces, strata, random_state):
-    """Lay the pieces in a row, strata apart, rows shuffled; return the order and the ends."""
-    order = np.lexsort((random_state.permutation(len(pieces)), strata))
-    return order, np.cumsum(pieces[order])
+    """Lay all pieces in a line, strata apart, shuffled; return the row of each.
+
+    Pieces of one row are shuffled like those of different rows: dealt evenly, an event would be
+    judged by machines that have seen its like more often than chance has it.
+    """
+    rows = np.repeat(np.arange(len(pieces)), pieces)
+    return rows[np.lexsort((random_state.permutation(len(rows)), strata[rows]))]
 
 
 def _bits(table):
