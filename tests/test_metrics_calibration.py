@@ -260,8 +260,9 @@ def test_legend_lines_are_found_and_are_those_of_a_germanium_detector(legend):
 
 
 def test_plain_aoe_cut_reproduces_the_reference_values(legend):
-    # Survival fractions of this table under the plain A/E cut, computed independently with a cut
-    # 2 % under the mode: DEP 0.92 ± 0.09, SEP 0.105 ± 0.022, FEP 0.134 ± 0.006, continuum 0.40.
+    # The cut A/E >= 0.98 mu(E) reproduces the reference survival fractions of this table under a
+    # plain A/E cut, DEP 0.92 ± 0.09, SEP 0.105 ± 0.022, FEP 0.134 ± 0.006, continuum 0.40, within
+    # their errors.
     calibration = calibrate_energy(legend["cuspEmax"])
     energy, aoe = calibration.energy(legend["cuspEmax"]), legend["A_max"] / legend["cuspEmax"]
     correction = fit_compton_bands(energy, aoe)

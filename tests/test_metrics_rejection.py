@@ -105,25 +105,62 @@ def test_equal_weights_and_any_labels_change_nothing():
     assert rejection_at_acceptance(names, score, pos_label="DEP") == plain
 
 
-def test_negative_weights_subtract_a_contamination():
-    # A third of the signal sample is background; a control sample of it counts negatively.
+@pytest.mark.parametrize(
+    ("n_signal", "n_continuum", "ratio", "level"),
+    [(600, 300, 3, 0.68), (300, 600, 3, 0.68), (2000, 6000, 2, 0.68), (300, 600, 3, 0.95)],
+)
+def test_negative_weights_subtract_a_contamination(n_signal, n_continuum, ratio, level):
+    # The signal sample holds continuum; a side-band, `ratio` times as wide, counts negatively.
     rng, trials, distance = np.random.default_rng(6), 400, 2.5
-    expected = norm.cdf(distance - norm.ppf(0.9))
-    pulls, thresholds = [], []
+    threshold = distance - norm.ppf(0.9)
+    expected = norm.cdf(threshold)
+    hits, thresholds = [], []
     for _ in range(trials):
-        score = np.r_[
-            rng.normal(distance, 1, 600),
-            rng.normal(0, 1, 300),
-            rng.normal(0, 1, 900),
-            rng.normal(0, 1, 3000),
-        ]
-        weight = np.repeat([1.0, 1.0, -1 / 3, 1.0], [600, 300, 900, 3000])
-        y = np.repeat([1, 0], [1800, 3000])
-        result = rejection_at_acceptance(y, score, sample_weight=weight)
+        n = rng.poisson([n_signal, n_continuum, n_continuum * ratio])
+        score = np.r_[rng.normal(distance, 1, n[0]), rng.normal(0, 1, n[1] + n[2] + 3000)]
+        weight = np.repeat([1.0, 1.0, -1 / ratio, 1.0], [*n, 3000])
+        y = np.repeat([1, 0], [n.sum(), 3000])
+        result = rejection_at_acceptance(y, score, sample_weight=weight, confidence_level=level)
         thresholds.append(result.threshold)
-        pulls.append(expected - result.rejection)
-    assert abs(np.mean(thresholds) - (distance - norm.ppf(0.9))) < 0.05
-    assert abs(np.mean(pulls)) < 0.01
+        hits.append(
+            (
+                result.interval[0] <= expected <= result.interval[1],
+                result.threshold_interval[0] <= threshold <= result.threshold_interval[1],
+            )
+        )
+    sigma = np.sqrt(level * (1 - level) / trials)
+    assert_allclose(np.mean(hits, axis=0), level, atol=4 * sigma)
+    assert abs(np.median(thresholds) - threshold) < 4 * np.std(thresholds) / np.sqrt(trials)
+
+
+@pytest.mark.parametrize(("weight_kept", "weight_removed"), [(1.0, 6.0), (6.0, 1.0)])
+def test_interval_of_the_threshold_with_weights_that_follow_the_score(weight_kept, weight_removed):
+    rng, trials, n, cut = np.random.default_rng(7), 600, 400, -1.0
+    kept = weight_kept * norm.sf(cut)
+    acceptance, hits = kept / (kept + weight_removed * norm.cdf(cut)), 0
+    background = rng.normal(-2, 1, 50)
+    for _ in range(trials):
+        score = np.r_[rng.normal(size=rng.poisson(n)), background]
+        weight = np.where(score >= cut, weight_kept, weight_removed)
+        y = np.r_[np.ones(len(score) - 50), np.zeros(50)]
+        low, high = rejection_at_acceptance(
+            y, score, sample_weight=weight, acceptance=acceptance
+        ).threshold_interval
+        hits += low <= cut <= high
+    assert abs(hits / trials - 0.68) < 4 * np.sqrt(0.68 * 0.32 / trials)
+
+
+def test_interval_of_weights_of_one_is_that_of_counts():
+    # Even where scores are tied at the threshold.
+    rng = np.random.default_rng(8)
+    for score in (rng.normal(size=500), rng.integers(0, 6, 500)):
+        y = np.r_[np.ones(500), np.zeros(10)]
+        result = rejection_at_acceptance(y, np.r_[score, np.zeros(10)])
+        low, high = binomial_interval(0.9 * 500, 500)
+        assert result.threshold_interval == (
+            acceptance_threshold(score, acceptance=float(high)),
+            acceptance_threshold(score, acceptance=float(low)),
+        )
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,39 @@ def test_plain_window_is_a_binomial_fraction():
     assert str(s) == "0.300 ± 0.032"
 
 
+@pytest.mark.parametrize(
+    ("survival", "weight_passed", "weight_failed"), [(0.9, 1, 5), (0.9, 5, 1), (0.5, 1, 1)]
+)
+def test_interval_and_std_of_weighted_events_agree_and_cover(
+    survival, weight_passed, weight_failed
+):
+    rng, trials, inside = np.random.default_rng(11), 1500, 0
+    passing = survival * weight_passed
+    truth = passing / (passing + (1 - survival) * weight_failed)
+    for _ in range(trials):
+        n = rng.poisson(400)
+        passed = rng.uniform(size=n) < survival
+        weight = np.where(passed, weight_passed, weight_failed)
+        s = survival_fraction(np.zeros(n), passed, window=(-1, 1), sample_weight=weight)
+        inside += s.interval[0] <= truth <= s.interval[1]
+    assert abs(inside / trials - 0.68) < 4 * np.sqrt(0.68 * 0.32 / trials)
+    # 0.68 of a Gaussian lie within 0.994 standard deviations; Wilson's is narrower by O(1/n).
+    assert np.diff(s.interval)[0] / 2 == pytest.approx(0.994 * s.std, rel=0.03)
+
+
+def test_nothing_failed_and_nothing_passed_keep_an_error():
+    energy = np.r_[[1592.0] * 40, [1575.0] * 10]
+    for sidebands, n_effective in ((None, 40), ([(1570, 1585)], 34**2 / (40 + 10 * 0.6**2))):
+        region = {"window": WINDOW, "sidebands": sidebands}
+        all_passed = survival_fraction(energy, energy > 0, **region)
+        lowest = n_effective / (n_effective + 0.99446**2)  # Wilson's at k = n
+        assert all_passed.interval == pytest.approx((lowest, 1.0), rel=1e-4)
+        assert str(all_passed) == f"1.000 +0.000 −{1 - lowest:.3f}"
+        none_passed = survival_fraction(energy, energy < 0, **region)
+        assert none_passed.interval == pytest.approx((0.0, 1 - lowest), rel=1e-4)
+        assert str(none_passed) == f"0.000 +{1 - lowest:.3f} −0.000"
+
+
 def test_fraction_outside_zero_and_one_is_not_clipped():
     energy = np.r_[[1592.0] * 10, [1575.0] * 10]
     passed = np.r_[[True] * 10, [False] * 10]

@@ -9,15 +9,18 @@ and the Clopper-Pearson interval all those for which neither tail of the binomia
 beyond :math:`k` holds less than half of what is left over. The first covers the stated probability
 on average over :math:`p`, the second never less than it.
 
-Weighted events are less than they look: the sum of :math:`n` weights fluctuates like
-:math:`n_\mathrm{eff} = (\sum w)^2 / \sum w^2` unweighted events (Kish). Where weights are negative,
-as those of side-bands, the passed and the failed sums :math:`P` and :math:`F` are independent with
-variances :math:`V_P = \sum_P w^2` and :math:`V_F = \sum_F w^2`, so that
-:math:`\varepsilon = P / (P + F)` has the variance
+Weighted events are less than they look. The weights that pass and fail, :math:`P` and :math:`F`,
+are independent sums with the variances :math:`V_P = \sum_P w^2` and :math:`V_F = \sum_F w^2`, so
+that :math:`\varepsilon = P / (P + F)` has the variance
 
 .. math:: \sigma_\varepsilon^2 = \frac{(1-\varepsilon)^2 V_P + \varepsilon^2 V_F}{(P+F)^2},
 
-which is :math:`\varepsilon(1-\varepsilon)/n` for weights of one.
+which is :math:`\varepsilon(1-\varepsilon)/n` for weights of one. In general the fraction fluctuates
+like that of :math:`n_\mathrm{eff} = \varepsilon(1-\varepsilon) / \sigma_\varepsilon^2` events of
+weight one, which the intervals take for :math:`n`. It is Kish's
+:math:`(\sum w)^2 / \sum w^2` where the weights of passed and failed events are alike, and only
+there: side-bands and generators weigh what passes differently from what fails. Where nothing passes
+or nothing fails, one of the variances is unknown and Kish's number stands in.
 """
 
 from numbers import Real
@@ -95,6 +98,27 @@ def binomial_interval(n_passed, n_total, *, confidence_level=0.68, method="wilso
     return np.where(k > 0, low, 0.0), np.where(k < n, high, 1.0)
 
 
+def effective_number(fraction, passed, failed):
+    """Events of weight one whose fraction would fluctuate as much.
+
+    Parameters
+    ----------
+    fraction : float
+        The fraction of the weight that passes, in (0, 1); in {0, 1} where nothing passes or fails.
+    passed, failed : tuple of float
+        The sum of the weights and the sum of their squares.
+
+    Returns
+    -------
+    n_effective : float
+    """
+    total, (v_passed, v_failed) = passed[0] + failed[0], (passed[1], failed[1])
+    if v_passed == 0 or v_failed == 0:
+        return total**2 / (v_passed + v_failed)
+    variance = (1 - fraction) ** 2 * v_passed + fraction**2 * v_failed
+    return fraction * (1 - fraction) * total**2 / variance
+
+
 def weighted_fraction(passed, weight, *, confidence_level, method):
     """Fraction of the weight that passes, its standard deviation and its interval.
 
@@ -105,28 +129,30 @@ def weighted_fraction(passed, weight, *, confidence_level, method):
     weight : ndarray of shape (n_events,)
         Weights of either sign with a positive sum.
     confidence_level, method
-        As in :func:`binomial_interval`. With negative weights the interval is the Gaussian one.
+        As in :func:`binomial_interval`. With negative weights the interval is the Gaussian one,
+        unless nothing passes or nothing fails.
 
     Returns
     -------
     fraction, std : float
     interval : tuple of float
     """
-    total = weight.sum()
+    (p, v_passed), (f, v_failed) = (
+        (w.sum(), (w**2).sum()) for w in (weight[passed], weight[~passed])
+    )
+    total = p + f
     if not total > 0:
         raise ValueError(
             f"The events weigh {total:g} in all, so that no fraction of them can be told: the sum "
             "of the weights, after side-bands are subtracted, must be positive."
         )
-    fraction = weight[passed].sum() / total
-    v_passed, v_failed = (weight[passed] ** 2).sum(), (weight[~passed] ** 2).sum()
+    fraction = p / total
     std = np.sqrt((1 - fraction) ** 2 * v_passed + fraction**2 * v_failed) / total
-    if np.any(weight < 0):
+    if v_passed > 0 and v_failed > 0 and np.any(weight < 0):
         z = ndtri((1 + confidence_level) / 2)
         interval = (fraction - z * std, fraction + z * std)
     else:
-        fraction = min(fraction, 1.0)
-        n_effective = total**2 / (weight**2).sum()
+        n_effective = effective_number(fraction, (p, v_passed), (f, v_failed))
         interval = binomial_interval(
             fraction * n_effective,
             n_effective,

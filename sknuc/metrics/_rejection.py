@@ -6,18 +6,26 @@ Experiments fix the acceptance (0.9, say), which fixes the threshold, and compar
 
 Two samples are finite. The background's leaves a binomial error of :math:`r` at the threshold. The
 signal's leaves the threshold itself uncertain: if :math:`[a_-, a_+]` is the binomial interval
-around the wanted acceptance for the size of the signal sample, then :math:`[t(a_+), t(a_-)]` is an
-interval of the threshold that needs no knowledge of the density (Woodruff), and it moves the
-rejection to :math:`r(t(a_\mp))`. The two are independent; each side is added in quadrature (the
-method of variance estimates recovery):
+around the wanted acceptance for the signal sample, then :math:`[t(a_+), t(a_-)]` is an interval of
+the threshold that needs no knowledge of the density (Woodruff), and it moves the rejection to
+:math:`r(t(a_\mp))`. The two are independent; each side is added in quadrature (the method of
+variance estimates recovery):
 
 .. math:: r_+ = r + \sqrt{(r_+^\mathrm{binomial} - r)^2 + (r(t(a_-)) - r)^2}.
+
+Weighted signal events enter with the number :math:`n_\mathrm{eff} = a(1-a) / \sigma_a^2` for which
+the binomial variance is that of the acceptance at the threshold,
+:math:`\sigma_a^2 = [(1-a)^2 V_P + a^2 V_F] / (P+F)^2` with the sums of the squared weights that it
+keeps and removes. Where weights are negative, as those of side-bands, :math:`\sigma_a` varies so
+much along the scores that the interval collects every threshold :math:`t` from which the measured
+acceptance is not farther than expected, :math:`|a(t) - a| \le z\,\sigma_a(t)`.
 """
 
 from dataclasses import dataclass
 from numbers import Real
 
 import numpy as np
+from scipy.special import ndtri
 from sklearn.isotonic import isotonic_regression
 from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils._param_validation import Interval, validate_params
@@ -25,7 +33,12 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import assert_all_finite
 
 from sknuc.base import validate_weights
-from sknuc.metrics._intervals import CONFIDENCE, binomial_interval, weighted_fraction
+from sknuc.metrics._intervals import (
+    CONFIDENCE,
+    binomial_interval,
+    effective_number,
+    weighted_fraction,
+)
 
 __all__ = ["RejectionAtAcceptance", "acceptance_threshold", "rejection_at_acceptance"]
 
@@ -65,15 +78,45 @@ def _validate_scores(y_score, name="y_score"):
     return y_score
 
 
-def _thresholds(y_score, weight, acceptances):
-    """Return the highest scores at which the acceptance is at least each of `acceptances`."""
+def _acceptance_curve(y_score, weight):
+    """Distinct scores, falling, and the weight and squared weight at or above each of them."""
     score, inverse = np.unique(-y_score, return_inverse=True)
     kept = np.cumsum(np.bincount(inverse, weights=weight)) / weight.sum()
     if np.any(weight < 0):
         kept = isotonic_regression(kept)
+    return -score, kept, np.cumsum(np.bincount(inverse, weights=weight**2))
+
+
+def _reach(kept, acceptance):
+    """Index of the highest score at which the acceptance is at least `acceptance`."""
     # Sums of many weights round; an acceptance that is met to 1e-12 is met.
-    index = np.searchsorted(kept, np.asarray(acceptances) - 1e-12)
-    return -score[np.minimum(index, len(score) - 1)]
+    return min(np.searchsorted(kept, acceptance - 1e-12), len(kept) - 1)
+
+
+def _threshold_interval(curve, weight, acceptance, confidence_level, method):
+    """Interval of the threshold from the fluctuation of the acceptance."""
+    score, kept, v_kept = curve
+    top, total = _reach(kept, acceptance), weight.sum()
+    if np.any(weight < 0):
+        v_removed = np.maximum(v_kept[-1] - v_kept, 0.0)
+        std = np.sqrt((1 - acceptance) ** 2 * v_kept + acceptance**2 * v_removed) / total
+        z = ndtri((1 + confidence_level) / 2)
+        possible = np.flatnonzero(np.abs(kept - acceptance) <= z * std)
+        possible = np.append(possible, top)
+        return score[possible.max()], score[possible.min()]
+    # Tied events are shared such that exactly the wanted acceptance is kept: weights of one then
+    # give the number of events.
+    edges = np.append(0.0, kept)[[top, top + 1]]
+    v_passed = np.interp(acceptance, edges, np.append(0.0, v_kept)[[top, top + 1]])
+    n_effective = effective_number(
+        acceptance,
+        (acceptance * total, v_passed),
+        ((1 - acceptance) * total, v_kept[-1] - v_passed),
+    )
+    low, high = binomial_interval(
+        acceptance * n_effective, n_effective, confidence_level=confidence_level, method=method
+    )
+    return score[_reach(kept, high)], score[_reach(kept, low)]
 
 
 @validate_params(
@@ -115,7 +158,8 @@ def acceptance_threshold(y_score, *, acceptance=0.9, sample_weight=None):
     y_score = _validate_scores(y_score)
     weight = validate_weights(sample_weight, y_score, allow_negative=True)
     weight = np.ones(len(y_score)) if weight is None else weight
-    return float(_thresholds(y_score, weight, [acceptance])[0])
+    score, kept, _ = _acceptance_curve(y_score, weight)
+    return float(score[_reach(kept, acceptance)])
 
 
 @validate_params(
@@ -158,7 +202,7 @@ def rejection_at_acceptance(
         The probability that the interval covers the true value.
     method : {"wilson", "clopper-pearson"}, default="wilson"
         The binomial interval, see :func:`binomial_interval`. Weighted events enter with their
-        effective number; with negative weights the Gaussian interval is used.
+        effective number; with negative weights the intervals are Gaussian.
 
     Returns
     -------
@@ -208,11 +252,9 @@ def rejection_at_acceptance(
             raise ValueError(
                 f"sample_weight of the {label} sums to {w.sum():g}; the sum must be positive."
             )
-    n_effective = w_signal.sum() ** 2 / (w_signal**2).sum()
-    a_low, a_high = binomial_interval(
-        acceptance * n_effective, n_effective, confidence_level=confidence_level, method=method
-    )
-    t, t_low, t_high = _thresholds(y_score[signal], w_signal, [acceptance, a_high, a_low])
+    curve = _acceptance_curve(y_score[signal], w_signal)
+    t = curve[0][_reach(curve[1], acceptance)]
+    t_low, t_high = _threshold_interval(curve, w_signal, acceptance, confidence_level, method)
 
     background = y_score[~signal]
     rejection, _, (low, high) = weighted_fraction(

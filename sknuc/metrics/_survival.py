@@ -44,9 +44,11 @@ class SurvivalFraction:
     fraction : float
         May lie outside [0, 1] by fluctuation where side-bands are subtracted.
     std : float
-        Standard deviation of `fraction`.
+        Standard deviation of `fraction`; zero, and no measure of the error, where nothing passes or
+        nothing fails.
     interval : tuple of float
-        Binomial interval of a plain window; Gaussian where side-bands are subtracted.
+        Binomial interval of a plain window; Gaussian where side-bands are subtracted, unless
+        nothing passes or nothing fails.
     n_events, n_events_std : float
         Events in the window, net of side-bands, and their standard deviation.
     """
@@ -58,6 +60,9 @@ class SurvivalFraction:
     n_events_std: float
 
     def __str__(self):
+        if self.std == 0:
+            low, high = self.interval
+            return f"{self.fraction:.3f} +{high - self.fraction:.3f} −{self.fraction - low:.3f}"
         return f"{self.fraction:.3f} ± {self.std:.3f}"
 
 
