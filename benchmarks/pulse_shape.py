@@ -14,6 +14,7 @@ pass over the same bytes on all cores measures how fast memory can be read.
 """
 
 import argparse
+import importlib.metadata
 import multiprocessing
 import os
 import time
@@ -27,6 +28,7 @@ from sknuc.preprocessing import PulseShapeFeatures
 
 PERIOD = 16.0
 TAU = 500_000.0
+DSPEED = "2.4.3"
 RAW = "l200-p03-r001-cal-20230318T012144Z-tier_raw.lh5"
 COLUMNS = {
     "energy": "trapEftp",
@@ -67,16 +69,21 @@ def waveforms(n_events, rng):
         X = make_hpge_waveforms(
             n_events, waveform_length=8192, random_state=rng.integers(2**31), return_X_y=True
         )[0]
-        X = X.reshape(n_events, 8192)
-        if X.max() < 100.0:
-            X = 15_000.0 + 2_000.0 * X
         source = "simulated waveforms"
     X += rng.standard_normal(X.shape, dtype=np.float32)
     return np.clip(np.rint(X), 0, 65_535).astype(np.uint16), source
 
 
-def dspeed_config(n):
-    """Recipe of dspeed for the same quantities; `n` are the lengths of PulseShapeFeatures."""
+def dspeed_config(features, t0):
+    """Recipe of dspeed for the same quantities, with the lengths of fitted PulseShapeFeatures.
+
+    `t0` is the sample at which the pulses start: dspeed fits the tail from a fixed sample.
+    """
+    n = features.lengths_
+    # The up-sampler is half a sample early: without the last one, it fills its output.
+    n_up = 16 * (n.current - 1)
+    smoothing = round(features.current_smoothing_ * 16 / PERIOD)
+    t0_length = n.t0_rise + n.t0_fall
     p = "dspeed.processors."
     tau = TAU / PERIOD
     eighth = n.baseline // 8
@@ -88,9 +95,9 @@ def dspeed_config(n):
         "n_slope",
         "n_intercept",
     ]
-    tail = ["wf_pz[3500:]", "pz_mean", "pz_std", "pz_slope", "pz_intercept"]
+    tail = [f"wf_pz[{t0 + n.tail}:]", "pz_mean", "pz_std", "pz_slope", "pz_intercept"]
     # The convolution is centred on its kernel: its last sample is half a kernel later.
-    shift = (8 + n.t0_fall) // 2
+    shift = t0_length // 2
     tp_0 = f"tp_s + {shift * 16}*ns"
     pick = f"tp_s + {(shift + n.rise + n.pickoff) * 16}*ns"
     drift = f"tp_s + {(shift + 2 * n.drift + n.drift_flat) * 16}*ns"
@@ -107,7 +114,7 @@ def dspeed_config(n):
         "pz_mean, pz_std, pz_slope, pz_intercept": (p + "linear_slope_fit", tail),
         "t0_kernel": (
             p + "t0_filter",
-            [8, n.t0_fall, f"t0_kernel(shape={8 + n.t0_fall}, dtype='f')"],
+            [n.t0_rise, n.t0_fall, f"t0_kernel(shape={t0_length}, dtype='f')"],
             {"unit": "ADC"},
         ),
         "wf_t0": (
@@ -138,10 +145,10 @@ def dspeed_config(n):
             ["wf_q", drift, "'l'", "trapQ"],
         ),
         "dt_eff": ("numpy.divide", ["trapQ", "trapEmax", "dt_eff"]),
-        "wf_le": (p + "windower", ["wf_pz", tp_0, "wf_le(shape=301, dtype='f')"]),
+        "wf_le": (p + "windower", ["wf_pz", tp_0, f"wf_le(shape={n.current + 1}, dtype='f')"]),
         "curr": (p + "avg_current", ["wf_le", 1, "curr(shape=len(wf_le)-1, dtype='f')"]),
-        "curr_up": (p + "upsampler", ["curr", 16, "curr_up(shape=4784, dtype='f')"]),
-        "curr_av": (p + "moving_window_multi", ["curr_up", 48, 3, 0, "curr_av"]),
+        "curr_up": (p + "upsampler", ["curr", 16, f"curr_up(shape={n_up}, dtype='f')"]),
+        "curr_av": (p + "moving_window_multi", ["curr_up", smoothing, 3, 0, "curr_av"]),
         "A_tmin, A_tmax, A_min, A_max": (
             p + "min_max",
             ["curr_av", "A_tmin", "A_tmax", "A_min", "A_max"],
@@ -200,7 +207,8 @@ def main():
     n_cores = len(os.sched_getaffinity(0))
 
     features = PulseShapeFeatures(sampling_period=PERIOD, time_constant=TAU).fit(X)
-    config = dspeed_config(features.lengths_)
+    t0 = features.transform(X[:512])[:, list(features.get_feature_names_out()).index("t0")]
+    config = dspeed_config(features, round(np.nanmedian(t0) / PERIOD))
     small = X[:512]
     speed = {}
     for width in (1, 4, 8, 16, 32, 64):
@@ -242,7 +250,10 @@ def main():
         pipe.send(False)
         process.join()
 
-    print(f"{machine()}; numpy {np.__version__}")
+    version = importlib.metadata.version("dspeed")
+    print(f"{machine()}; numpy {np.__version__}, dspeed {version}")
+    if version != DSPEED:
+        print(f"\nWarning: this is dspeed {version}; the recipe was written for dspeed {DSPEED}.")
     print(f"{len(X)} {source}, {X.shape[1]} samples; dspeed block width {width}\n")
     print("| side | waveforms/s |\n|---|---|")
     for side in ("sknuc", "dspeed", many):

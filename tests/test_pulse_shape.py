@@ -486,6 +486,13 @@ def test_clean_events_are_not_flagged(clean_events):
     assert np.isfinite(features.transform(X)).mean() > 0.999
 
 
+@pytest.mark.parametrize("length", [512, 1024, 2048])
+def test_pileup_is_rare_in_short_clean_events(length):
+    events = datasets.make_hpge_waveforms(1500, waveform_length=length, random_state=22)
+    columns = table(PulseShapeFeatures().fit(events.data), events.data)
+    assert all(columns[flag].mean() < 0.02 for flag in FLAGS)
+
+
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
 @pytest.mark.parametrize("sigma", [0.0, 0.05, 0.1, 0.2, 0.5])
 def test_coarse_digitisation_is_no_noise_and_no_pulse(sigma, dtype):

@@ -19,6 +19,7 @@ from sknuc.preprocessing._reductions import (
     maximum_rise,
     mean,
     quiet_rms,
+    sample_noise,
     scatter,
     smallest_fall,
 )
@@ -237,14 +238,20 @@ def _pulse_shape(x, y, total, double, f, current, smooth, out, n, phases, cusp, 
     out[BASELINE_SLOPE] = slope * 1e3 / period
     out[BASELINE_NOISE] = noise
     saturated = lowest <= low or highest >= high
-    if not saturated and noise > tiny:
-        saturated = is_clipped(x, highest, before, step)
-        saturated = saturated or is_clipped(x, lowest, before, step)
+    white_noise = sample_noise(before)
+    # Less noise than half a step of the ADC holds values for long without any cut, and between
+    # two of them its samples scatter by half a step at most.
+    if not saturated and white_noise > max(0.6 * step, tiny):
+        saturated = is_clipped(x, highest, before) or is_clipped(x, lowest, before)
     out[SATURATED] = 1.0 if saturated else 0.0
 
     _fast_filter(total, double, n.t0_rise, n.t0_fall, f)
     first = n.t0_rise + n.t0_fall - 1
-    filter_noise = quiet_rms(f[first : n.baseline], noise)
+    # White noise through the filter, the root of its sum of squared weights, is the least: of a
+    # short baseline the quiet parts are few samples, and quiet by chance.
+    rise = n.t0_rise
+    squares = (4.0 * rise + 2.0) / (3.0 * rise * (rise + 1.0)) + 1.0 / n.t0_fall
+    filter_noise = max(quiet_rms(f[first : n.baseline], noise), np.sqrt(squares) * white_noise)
     top = maximum(f[first:])
     # Digitisation shifts either mean by half a step at most.
     detection = max(threshold * filter_noise, step, tiny)

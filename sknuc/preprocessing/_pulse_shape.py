@@ -229,6 +229,8 @@ class PulseShapeFeatures(TransformerMixin, BaseEstimator):
     than the `drift_window` after it, and where the baseline falls over its window by more than
     ``baseline_noise`` and by more than `detection_threshold` times the error of that fall. Pulses
     that are closer are one event with several sites, and charge that is released slowly is none.
+    In traces so short that the drift window in ``lengths_`` is shorter than the drift of the
+    charge (below some 6 µs in all), charge that comes after it is taken for a second pulse.
 
     *Digitisation.* Where the noise is below about a third of an ADC count, samples hardly scatter
     and their scatter says nothing about the steps that a slow decay makes. No flag is raised for

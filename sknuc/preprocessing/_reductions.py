@@ -19,6 +19,7 @@ __all__ = [
     "mean",
     "quiet_rms",
     "rms",
+    "sample_noise",
     "scatter",
     "smallest_fall",
 ]
@@ -54,6 +55,16 @@ def rms(f):
     for k in range(len(f)):
         square += f[k] * f[k]
     return np.sqrt(square / len(f))
+
+
+@njit(fastmath=FAST, cache=True, error_model="numpy")
+def sample_noise(x):
+    """Noise of single samples from differences of neighbours, which drifts do not enter."""
+    later = x[1:]
+    square = 0.0
+    for k in range(len(later)):
+        square += (later[k] - x[k]) ** 2
+    return np.sqrt(0.5 * square / max(len(later), 1))
 
 
 @njit(cache=True, error_model="numpy")
@@ -143,7 +154,7 @@ def smallest_fall(x, out):
 
 
 @njit(cache=True, error_model="numpy")
-def is_clipped(x, value, before, step):
+def is_clipped(x, value, before):
     """Whether samples stay at an extreme value longer than noise would let them.
 
     Eight equal samples in a row, and twice as many as are equal anywhere in the baseline, which
@@ -161,12 +172,7 @@ def is_clipped(x, value, before, step):
         return False
     run = 1
     usual = 1
-    square = 0.0
     for k in range(1, len(before)):
         run = run + 1 if before[k] == before[k - 1] else 1
         usual = max(usual, run)
-        square += (before[k] - before[k - 1]) ** 2
-    # Noise below half a step of the ADC holds values for long, and between two of them its
-    # samples scatter by half a step at most.
-    noise = np.sqrt(0.5 * square / max(len(before) - 1, 1))
-    return longest >= 2 * usual and noise > 0.6 * step
+    return longest >= 2 * usual
