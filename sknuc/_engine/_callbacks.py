@@ -75,7 +75,7 @@ class ProgressBar(Callback):
         self._bar = None
 
     def on_train_begin(self, net, **_):
-        self._bar = tqdm(total=self.n_steps, unit="batch", dynamic_ncols=True)
+        self._bar = tqdm(total=self.n_steps, unit="batch", dynamic_ncols=True, mininterval=0.5)
 
     def on_epoch_begin(self, net, **_):
         self._bar.set_description(f"epoch {len(net.history)}/{net.max_epochs}", refresh=False)

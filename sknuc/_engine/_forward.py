@@ -33,7 +33,7 @@ def forward(module, source, *, function=None, verbose=0):
     output = None
     starts = range(0, source.n_rows, rows)
     if verbose:
-        starts = tqdm(starts, desc="predict", unit="block", dynamic_ncols=True)
+        starts = tqdm(starts, desc="predict", unit="block", dynamic_ncols=True, delay=1.0)
     with torch.inference_mode():
         for start in starts:
             stop = min(start + rows, source.n_rows)
