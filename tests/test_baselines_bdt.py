@@ -463,6 +463,9 @@ def test_weights_too_light_to_split_are_told(events):
     with pytest.warns(UserWarning, match="every tree is one leaf"):
         bdt = BDTClassifier(max_iter=2).fit(X, y, np.full(len(X), 1e-6))
     assert len(np.unique(bdt.decision_function(X))) == 1
+    with pytest.warns(UserWarning, match="every tree is one leaf") as record:
+        BDTClassifier(max_iter=2).fit(X[:, :1] > 0, y, np.full(len(X), 1e-6))
+    assert record[0].filename == __file__
 
 
 # The rest of the contract

@@ -311,8 +311,9 @@ def test_class_weight_equals_sample_weight(events):
 @pytest.mark.parametrize("svm", SVMS)
 def test_weights_on_another_scale_are_told(events, svm):
     X, y = events
-    with pytest.warns(UserWarning, match="divide them by their mean"):
+    with pytest.warns(UserWarning, match="divide them by their mean") as record:
         svm(random_state=0).fit(X, y, np.full(len(X), 1e-6))
+    assert record[0].filename == __file__
     svm(random_state=0, C=1e6).fit(X, y, np.full(len(X), 1e-6))
 
 

@@ -235,6 +235,7 @@ class BDTClassifier(ClassifierMixin, BaseBDT):
         """
         X, y, weight = self._training_events(X, y, sample_weight, validate_labels)
         self.classes_, codes = encode_labels(self, y)
+        n_events = len(y)
         X, codes, weight, pieces = self._merge(X, codes, weight)
         n_classes = len(self.classes_)
         net_weights(self.classes_, codes, weight)
@@ -251,7 +252,7 @@ class BDTClassifier(ClassifierMixin, BaseBDT):
                 )
             loss = LOSSES["multiclass"]
             params = {"base_score": np.log(prior).tolist(), "num_class": n_classes}
-        self._grow(X, codes, weight, pieces, loss, stratified=True, **params)
+        self._grow(X, codes, weight, pieces, loss, n_events=n_events, stratified=True, **params)
         return self
 
     def decision_function(self, X):
@@ -522,6 +523,7 @@ class BDTRegressor(RegressorMixin, BaseBDT):
         """
         X, y, weight = self._training_events(X, y, sample_weight, validate_targets)
         self._one_dimensional = y.ndim == 1
+        n_events = len(y)
         X, y, weight, pieces = self._merge(X, y.reshape(len(y), -1), weight)
         self.n_targets_ = y.shape[1]
         self.target_center_, self.target_scale_ = _target_scale(y, weight, self.loss)
@@ -535,6 +537,7 @@ class BDTRegressor(RegressorMixin, BaseBDT):
             weight,
             pieces,
             LOSSES[self.loss],
+            n_events=n_events,
             base_score=1.0 if self._log_link else 0.0,
         )
         offset = np.log(self.target_scale_) if self._log_link else self.target_center_

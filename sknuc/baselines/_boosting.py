@@ -109,10 +109,12 @@ class BaseBDT(BaseEstimator):
         drawn = self.early_stopping or self.subsample < 1
         return *rows, count_pieces(rows[0], rows[2], weight) if drawn else None
 
-    def _grow(self, X, y, weight, pieces, loss, *, base_score=0.0, stratified=False, **params):
-        """Train the booster on merged rows; `y` is on the scale of the margin."""
+    def _grow(
+        self, X, y, weight, pieces, loss, *, n_events, base_score=0.0, stratified=False, **params
+    ):
+        """Train the booster on the merged rows of `n_events`; `y` is on the scale of the margin."""
         random_state = check_random_state(self.random_state)
-        self._warn_light_weights(X, weight, loss)
+        self._warn_light_weights(weight, n_events, loss)
         signed = weight is not None and bool((weight < 0).any())
         if signed and loss.derivatives is None:
             raise ValueError(
@@ -151,7 +153,7 @@ class BaseBDT(BaseEstimator):
             held_out = hold_out(pieces, strata, self.validation_fraction, random_state)
             train = self._part(X, y, weight, pieces, pieces - held_out, copies=self.subsample < 1)
             validation = self._part(X, y, weight, pieces, held_out)
-            self._check_parts(train, validation, stratified)
+            self._check_parts(train, validation, stratified, n_events)
         elif pieces is not None:
             train = self._part(X, y, weight, pieces, pieces, copies=True)
 
@@ -208,7 +210,7 @@ class BaseBDT(BaseEstimator):
             weight = weight[rows] * share / pieces[rows]
         return X[rows], y[rows], weight
 
-    def _check_parts(self, train, validation, stratified):
+    def _check_parts(self, train, validation, stratified, n_events):
         """Check that every class, or all events, has a positive net weight in both parts."""
         groups = self.classes_.tolist() if stratified else [None]
         for _, y, weight in (train, validation):
@@ -220,8 +222,8 @@ class BaseBDT(BaseEstimator):
                 raise ValueError(
                     f"With the 'validation_fraction' parameter at {self.validation_fraction}, "
                     f"early_stopping {part} events{name} with a total weight of {net.min():g}, "
-                    "which must be positive. Give more events, another validation_fraction, or "
-                    "early_stopping=False."
+                    f"which must be positive. Got n_samples={n_events}. Give more events, another "
+                    "validation_fraction, or early_stopping=False."
                 )
 
     def _threads(self, X):
@@ -229,18 +231,18 @@ class BaseBDT(BaseEstimator):
         most = _openmp_effective_n_threads(self.n_jobs)
         return OPENMP.limit(limits=min(most, 1 + X.size // VALUES_PER_THREAD))
 
-    def _warn_light_weights(self, X, weight, loss):
+    def _warn_light_weights(self, weight, n_events, loss):
         """Say so when the scale of the weights, and not the data, forbids every split."""
         if weight is None:
             return
         needed = 2 * self.min_child_weight / loss.first_hessian
-        if weight.sum() < needed <= len(X):
+        if weight.sum() < needed <= n_events:
             warnings.warn(
                 f"sample_weight sums to {weight.sum():g}, but a tree can split from {needed:g} on "
                 f"(min_child_weight={self.min_child_weight:g}): every tree is one leaf. Weights "
                 "count events: divide them by their mean, or lower min_child_weight.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=5,  # fit, of scikit-learn's wrapper, of the user
             )
 
     def _events(self, X):

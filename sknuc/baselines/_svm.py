@@ -101,7 +101,7 @@ class _BaseSVM(BaseEstimator):
                 "costs so little that the machine hardly learns. Weights count events: divide "
                 "them by their mean, or raise C.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,  # fit, of scikit-learn's wrapper, of the user
             )
 
     def _exact(self, n_events):
