@@ -17,6 +17,7 @@ from sknuc.metrics import (
     sideband_weights,
     survival_fraction,
 )
+from sknuc.metrics._bins import find_channels, histogram
 from sknuc.metrics._peaks import _expected, _fwhm
 
 #: counts, mu, sigma, background at both ends, step, tail fraction, tail length
@@ -105,6 +106,62 @@ def test_fit_does_not_depend_on_the_unit_of_energy(unit):
     assert adc.errors["counts"] == pytest.approx(kev.errors["counts"], rel=1e-3)
 
 
+@pytest.mark.parametrize("n_bins", ["auto", 1000])
+def test_narrow_line_in_a_wide_window(n_bins):
+    rng = np.random.default_rng(12)
+    x = np.r_[rng.normal(0, 0.1, 1000), rng.uniform(-20, 20, 300)]
+    fit = fit_peak(x, window=(-20, 20), n_bins=n_bins)
+    assert abs(fit.fwhm - 0.2355) < 4 * fit.fwhm_std
+    # A thousand events measure a width to 1 / sqrt(2000) of it at best.
+    assert 1 / np.sqrt(2000) < fit.fwhm_std / fit.fwhm < 1.5 / np.sqrt(2000)
+
+
+def test_line_that_bins_or_window_cannot_resolve_is_an_error():
+    rng = np.random.default_rng(13)
+    x = np.r_[rng.normal(0, 0.1, 1000), rng.uniform(-20, 20, 300)]
+    # In the middle of a bin, and on the edge of two.
+    for n_bins in (20, 21, 40):
+        with pytest.raises(ValueError, match="raise 'n_bins'"):
+            fit_peak(x, window=(-20, 20), n_bins=n_bins)
+    with pytest.raises(ValueError, match="cannot be narrower than the channels"):
+        fit_peak(np.rint(x), window=(-20, 20))
+    with pytest.raises(ValueError, match="wider than the 'window'"):
+        fit_peak(rng.normal(0, 20, 50_000), window=(-20, 20), shape="gaussian")
+    with pytest.raises(ValueError, match="5 channels, 8 wide"):
+        fit_peak(8 * np.rint(x / 8), window=(-20, 20))
+
+
+@pytest.mark.parametrize("channels_per_sigma", [0.8, 1.0, 2.3, 7.7, 60.0])
+def test_line_of_a_digitised_spectrum(channels_per_sigma):
+    # Digitised by an ADC, calibrated, and stored with 32 bits.
+    rng, trials, width, pulls = np.random.default_rng(14), 60, 1 / channels_per_sigma, []
+    for trial in range(trials):
+        x = np.r_[rng.normal(0, 1, rng.poisson(3000)), rng.uniform(-15, 15, rng.poisson(1500))]
+        x = width * np.rint(x / width + 0.3) + 2614.511 - 0.3 * width
+        fit = fit_peak(
+            x.astype(np.float32), window=(2602, 2626), n_bins=(50, 120)[trial % 2], shape="gaussian"
+        )
+        truth = {"counts": 3000, "mu": 2614.511, "sigma": 1}
+        pulls.append([(fit.params[k] - v) / fit.errors[k] for k, v in truth.items()])
+    assert np.all(np.abs(np.mean(pulls, axis=0)) < 4 / np.sqrt(trials))
+    assert np.all(np.abs(np.std(pulls, axis=0) - 1) < 4 / np.sqrt(2 * trials))
+
+
+@pytest.mark.parametrize(("gain", "offset"), [(1.0, 0.0), (0.1547, -20.0), (1e-4, 3.0)])
+def test_channels_are_found_in_digitised_values_only(gain, offset):
+    rng = np.random.default_rng(15)
+    channel = rng.integers(5000, 5400, 3000)
+    origin, width = find_channels(gain * channel + offset)
+    assert width == pytest.approx(gain, rel=1e-9)
+    assert (origin - offset) / gain == pytest.approx(channel.min(), abs=1e-6)
+    for n_events in (9, 100, 3000):
+        assert find_channels(gain * rng.uniform(5000, 5400, n_events) + offset) == (0.0, 0.0)
+    window = gain * 5010 + offset, gain * 5369 + offset
+    counts, edges, _ = histogram(gain * channel + offset, window, 120)
+    assert_allclose((edges - offset) / gain, np.arange(5009.5, 5369.6, 3), atol=1e-6)
+    assert counts.sum() == np.count_nonzero((channel >= 5010) & (channel <= 5369))
+
+
 def test_fit_without_a_line_is_an_error():
     rng = np.random.default_rng(4)
     with pytest.raises(ValueError, match="needs more than"):
@@ -156,6 +213,18 @@ def test_calibration_needs_no_initial_gain(gain, offset, low, fwhm):
     for name, (width, width_std) in calibration.fwhm.items():
         expected = fwhm * np.sqrt(1 + TH228_LINES[name] / 500)
         assert abs(width - expected) < 4.5 * width_std, name
+
+
+@pytest.mark.parametrize("gain", [0.31, 0.5, 0.77, 1.0, 1.5])
+def test_calibration_of_channel_numbers(gain):
+    calibration = calibrate_energy(np.rint(spectrum(np.random.default_rng(16)) / gain))
+    assert set(calibration.lines) == set(TH228_LINES)
+    for name, (residual, std) in calibration.residuals.items():
+        assert abs(residual) < 4 * std, name
+    std = np.sqrt(np.diag(calibration.covariance))
+    assert np.all(np.abs(calibration.coefficients - [0, gain]) < 4 * std)
+    for name, (width, width_std) in calibration.fwhm.items():
+        assert abs(width - np.sqrt(1 + TH228_LINES[name] / 500)) < 4.5 * width_std, name
 
 
 def test_quadratic_calibration_takes_up_a_curvature():

@@ -21,6 +21,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import assert_all_finite
 
+from sknuc.metrics._bins import histogram
 from sknuc.metrics._peaks import FWHM_PER_SIGMA, MIN_SIGNIFICANCE, PeakFit, fit_histogram
 
 __all__ = ["TH228_LINES", "EnergyCalibration", "calibrate_energy"]
@@ -190,7 +191,8 @@ def calibrate_energy(pulse_height, *, lines=TH228_LINES, degree=1, min_lines=3):
                 distance = np.abs(np.delete(predicted, i) - predicted[i]).min()
                 half = min(half, 0.6 * distance, center - low, high - center)
                 fit = fit_histogram(x, (center - half, center + half))
-            if fit is not None and fit.significance > MIN_SIGNIFICANCE:
+            # A line within one channel has neither a width nor a centre.
+            if fit is not None and fit.significance > MIN_SIGNIFICANCE and fit.fwhm_std > 0:
                 peaks[str(names[i])] = fit
             else:
                 missing.append(str(names[i]))
@@ -221,8 +223,8 @@ def _polynomial(mu, std, energy, degree):
 
 def _find_lines(x, low, high):
     """Find candidates: positions, widths (standard deviations) and significances."""
-    counts, edges = np.histogram(x, bins=N_BINS, range=(low, high))
-    widths = np.geomspace(1.0, N_BINS / 100, 10)
+    counts, edges, _ = histogram(x, (low, high), N_BINS)
+    widths = np.geomspace(1.0, max(len(counts) / 100, 2.0), 10)
     answers = []
     for s in widths:
         u = np.arange(-np.ceil(5 * s), np.ceil(5 * s) + 1) / s

@@ -32,6 +32,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.validation import assert_all_finite
 
+from sknuc.metrics._bins import histogram
 from sknuc.metrics._survival import _check_interval
 
 __all__ = ["PeakFit", "fit_peak"]
@@ -47,6 +48,11 @@ SHAPES = {
 }
 #: A line holds at least this many standard deviations of its counts.
 MIN_SIGNIFICANCE = 3.0
+#: In bins. Of a narrower line on the edge of two bins 1 % or less reach a third one: few events of
+#: the continuum would make up its width.
+MIN_SIGMA = 0.4
+#: The first number of bins that "auto" tries, and the last.
+N_BINS, MAX_BINS = 120, 1920
 FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 
 
@@ -64,7 +70,8 @@ class PeakFit:
     covariance : ndarray of shape (n_params, n_params)
         Of `params` in their order. NaN for a parameter on its bound, which is held fixed.
     fwhm, fwhm_std : float
-        Full width at half maximum of the line, tail included, and its standard deviation.
+        Full width at half maximum of the line, tail included, and its standard deviation; NaN where
+        `sigma` is on its bound.
     deviance : float
         Twice the logarithm of the likelihood ratio to the saturated model.
     n_dof : int
@@ -177,12 +184,12 @@ def _gradient(function, theta, scale):
     {
         "energy": ["array-like"],
         "window": ["array-like"],
-        "n_bins": [Interval(Integral, 10, None, closed="left")],
+        "n_bins": [StrOptions({"auto"}), Interval(Integral, 10, None, closed="left")],
         "shape": [StrOptions({"auto", *SHAPES})],
     },
     prefer_skip_nested_validation=True,
 )
-def fit_peak(energy, *, window, n_bins=120, shape="auto") -> PeakFit:
+def fit_peak(energy, *, window, n_bins="auto", shape="auto") -> PeakFit:
     """Fit one line of a spectrum by its binned Poisson likelihood.
 
     Parameters
@@ -191,9 +198,11 @@ def fit_peak(energy, *, window, n_bins=120, shape="auto") -> PeakFit:
         Energies in keV, or uncalibrated pulse heights.
     window : tuple of float
         The range of the fit; one line, and continuum on both sides of it.
-    n_bins : int, default=120
+    n_bins : int or "auto", default="auto"
         Bins over the window. The expected counts are exact integrals over the bins, hence a bin
-        needs only to be narrower than the line.
+        needs only to be narrower than the line. "auto" takes 120, and more until a bin is not wider
+        than the standard deviation of the line. Digitised energies are put into the nearest number
+        of bins of whole channels, to which the window is narrowed.
     shape : {"auto", "gaussian", "step", "tail"}, default="auto"
         "gaussian" on a straight continuum, with a "step" in addition, with step and "tail"; "auto"
         takes the shape of the lowest Bayesian criterion (BIC).
@@ -205,8 +214,9 @@ def fit_peak(energy, *, window, n_bins=120, shape="auto") -> PeakFit:
     Raises
     ------
     ValueError
-        If the window holds fewer events than the fit has parameters, or shows no line: fewer
-        counts than three times their standard deviation.
+        If the window holds fewer events or channels than the fit has parameters; if it shows no
+        line: fewer counts than three times their standard deviation; or if the line is too narrow
+        for the bins or too wide for the window.
 
     References
     ----------
@@ -227,34 +237,59 @@ def fit_peak(energy, *, window, n_bins=120, shape="auto") -> PeakFit:
     energy = column_or_1d(energy, dtype=np.float64)
     assert_all_finite(energy, input_name="energy")
     low, high = _check_interval("window", window)
-    fit = fit_histogram(energy, (low, high), n_bins=n_bins, shape=shape)
-    if not fit.significance > MIN_SIGNIFICANCE:
+    automatic = n_bins == "auto"
+    n_bins = N_BINS if automatic else n_bins
+    while True:
+        fit = fit_histogram(energy, (low, high), n_bins=n_bins, shape=shape)
+        if not fit.significance > MIN_SIGNIFICANCE:
+            raise ValueError(
+                f"fit_peak found no line between {low:g} and {high:g}: "
+                f"{fit.params['counts']:.1f} ± {fit.errors['counts']:.1f} events. Choose another "
+                "'window', or take more data."
+            )
+        width, sigma = fit.bin_edges[1] - fit.bin_edges[0], fit.params["sigma"]
+        if not automatic or sigma >= width or n_bins >= MAX_BINS or len(fit.counts) < n_bins / 2:
+            break
+        n_bins *= 4
+    if np.isnan(fit.fwhm_std):
+        if sigma > width:
+            raise ValueError(
+                f"The line between {low:g} and {high:g} is wider than the 'window' parameter of "
+                "fit_peak allows to tell; widen the window."
+            )
         raise ValueError(
-            f"fit_peak found no line between {low:g} and {high:g}: "
-            f"{fit.params['counts']:.1f} ± {fit.errors['counts']:.1f} events. Choose another "
-            "'window', or take more data."
+            f"The line at {fit.mu:g} is narrower than the bins of fit_peak, {width:g} wide: raise "
+            "'n_bins' or narrow the 'window' parameter. Bins cannot be narrower than the channels "
+            "of digitised energies."
         )
     return fit
 
 
-def fit_histogram(energy, window, *, n_bins=120, shape="auto"):
+def fit_histogram(energy, window, *, n_bins=N_BINS, shape="auto"):
     """Fit whatever is in the window; see :func:`fit_peak`."""
-    counts, edges = np.histogram(energy, bins=n_bins, range=window)
+    counts, edges, channel = histogram(energy, window, n_bins)
     if counts.sum() <= len(SHAPES["tail"]):
         raise ValueError(
             f"The 'window' parameter of fit_peak holds {counts.sum()} events between "
             f"{window[0]:g} and {window[1]:g}; the fit needs more than {len(SHAPES['tail'])}."
         )
     shapes = SHAPES if shape == "auto" else list(SHAPES)[: list(SHAPES).index(shape) + 1]
+    needed = len(SHAPES["gaussian" if shape == "auto" else shape])
+    if len(counts) <= needed:
+        raise ValueError(
+            f"The 'window' parameter of fit_peak holds {len(counts)} channels, {channel:g} wide, "
+            f"between {window[0]:g} and {window[1]:g}; the fit needs more than {needed}."
+        )
     start, fits = None, {}
     for name in shapes:
-        start = fits[name] = _minimise(name, counts, edges, start)
+        if len(SHAPES[name]) < len(counts):
+            start = fits[name] = _minimise(name, counts, edges, start)
     if shape != "auto":
         return fits[shape]
 
     def criterion(fit):
         # A core on its bound is a spike that a tail was fitted around.
-        degenerate = fit.shape != "gaussian" and not np.isfinite(fit.errors["sigma"])
+        degenerate = fit.shape != "gaussian" and np.isnan(fit.fwhm_std)
         return np.inf if degenerate else fit.deviance + len(fit.params) * np.log(counts.sum())
 
     return min(fits.values(), key=criterion)
@@ -274,7 +309,7 @@ def _minimise(shape, counts, edges, start):
     n_params, total = len(SHAPES[shape]), counts.sum()
     peak = np.sqrt(total)
     scale = np.array([peak, width, width, peak / span, peak / span, peak / span, 0.1, width])
-    lower = np.array([0, window[0], 0.2 * width, 0, 0, 0, 0, 0.2 * width])[:n_params]
+    lower = np.array([0, window[0], MIN_SIGMA * width, 0, 0, 0, 0, 0.2 * width])[:n_params]
     upper = np.array([2.0 * total, window[1], span / 3, *3 * [10 * total / span], 0.9, span / 2])
     upper, scale = upper[:n_params], scale[:n_params]
 
@@ -302,12 +337,14 @@ def _minimise(shape, counts, edges, start):
     inverse = np.linalg.pinv(hessian / np.outer(unit, unit), rcond=1e-12, hermitian=True)
     covariance[np.ix_(free, free)] = inverse / np.outer(unit, unit)
     slope = _gradient(_fwhm, theta, np.minimum(scale, np.abs(theta) + 1e-12))[free]
+    fwhm_std = np.sqrt(slope @ covariance[np.ix_(free, free)] @ slope)
+    has_width = free[SHAPES[shape].index("sigma")]
     return PeakFit(
         shape=shape,
         params={name: float(v) for name, v in zip(SHAPES[shape], theta, strict=True)},
         covariance=covariance,
         fwhm=float(_fwhm(theta)),
-        fwhm_std=float(np.sqrt(slope @ covariance[np.ix_(free, free)] @ slope)),
+        fwhm_std=float(fwhm_std) if has_width else float("nan"),
         deviance=float(np.sum(residuals(theta) ** 2)),
         n_dof=len(counts) - n_params,
         bin_edges=edges,
@@ -324,7 +361,8 @@ def _first_guess(counts, edges):
     # The widths that a line may have, each with the matched filter's answer.
     candidates = []
     for sigma in np.geomspace(0.5, n / 8, 12):
-        kernel = np.exp(-0.5 * (np.arange(-n // 2, n // 2 + 1) / sigma) ** 2)
+        half = (n - 1) // 2
+        kernel = np.exp(-0.5 * (np.arange(-half, half + 1) / sigma) ** 2)
         kernel /= np.sqrt((kernel**2).sum())
         answer = np.convolve(net, kernel, "same")
         candidates.append((answer.max(), answer.argmax(), sigma))

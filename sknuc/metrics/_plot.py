@@ -69,7 +69,7 @@ class PeakDisplay:
 
     @classmethod
     def from_energies(
-        cls, energy, *, window, n_bins=120, shape="auto", name=None, unit="keV", ax=None
+        cls, energy, *, window, n_bins="auto", shape="auto", name=None, unit="keV", ax=None
     ):
         """Fit a line and draw it.
 
