@@ -13,6 +13,7 @@ from numba import njit
 
 from sknuc.preprocessing._reductions import (
     FAST,
+    INNER,
     is_clipped,
     line_fit,
     maximum,
@@ -21,7 +22,6 @@ from sknuc.preprocessing._reductions import (
     quiet_rms,
     sample_noise,
     scatter,
-    smallest_fall,
 )
 
 __all__ = ["FEATURES", "Lengths", "pulse_shape_rows"]
@@ -87,7 +87,7 @@ class Lengths(NamedTuple):
     tail: int
 
 
-@njit(fastmath=FAST, cache=True, error_model="numpy")
+@njit(fastmath=FAST, **INNER)
 def _fast_filter(total, double, rise, fall, out):
     """Mean of the last samples, weighted with their order, less the mean of those before them.
 
@@ -108,7 +108,7 @@ def _fast_filter(total, double, rise, fall, out):
         filtered[k] = weight * triangle - (front[k] - total[k]) / fall
 
 
-@njit(fastmath=FAST, cache=True, error_model="numpy")
+@njit(fastmath=FAST, **INNER)
 def _max_trapezoid(total, rise, flat, out):
     a = total[rise:]
     b = total[rise + flat :]
@@ -118,7 +118,7 @@ def _max_trapezoid(total, rise, flat, out):
     return maximum(out[: len(c)]) / rise
 
 
-@njit(fastmath=FAST, cache=True, error_model="numpy")
+@njit(fastmath=FAST, **INNER)
 def _current_maximum(current, phases, smooth):
     """Maximum of the smoothed, up-sampled current; `phases` are the filter's taps per phase."""
     n_phases, n_taps = phases.shape
@@ -136,7 +136,7 @@ def _current_maximum(current, phases, smooth):
     return top
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**INNER)
 def _crossing(y, threshold, n):
     """Walk back from sample `n`: where `y` rises through `threshold`, between two samples."""
     while n > 0 and not (y[n - 1] < threshold <= y[n]):
@@ -146,7 +146,7 @@ def _crossing(y, threshold, n):
     return n - 1 + (threshold - y[n - 1]) / (y[n] - y[n - 1])
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**INNER)
 def _baseline_drift(x, baseline):
     """Slope per sample of the first samples, and its error from eight parts of them.
 
@@ -167,7 +167,7 @@ def _baseline_drift(x, baseline):
     return sxy / 42.0 / n_part, error / n_part
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**INNER)
 def _t0(f, total, top, level, rise, fall):
     """First sample of the pulse: back from the maximum of the filter to its noise.
 
@@ -188,7 +188,7 @@ def _t0(f, total, top, level, rise, fall):
     return -1
 
 
-@njit(fastmath=FAST, cache=True, error_model="numpy")
+@njit(fastmath=FAST, **INNER)
 def _cusp_energy(late, early, cusp):
     """Difference of two weighted means, with most weight next to the flat gap between them."""
     # Weights fall along `late` and, reversed in time, along `early`.
@@ -199,7 +199,7 @@ def _cusp_energy(late, early, cusp):
     return energy
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**INNER)
 def _pulse_shape(x, y, total, double, f, current, smooth, out, n, phases, cusp, scalars):
     """Fill one row of the table; `x` holds the samples, everything else is scratch or settings."""
     period, pole_zero_gain, low, high, least_step, threshold, fill = scalars
@@ -212,6 +212,8 @@ def _pulse_shape(x, y, total, double, f, current, smooth, out, n, phases, cusp, 
     slope, slope_error = _baseline_drift(before, baseline)
     lowest = x[0]
     highest = x[0]
+    previous = x[0]
+    fall = -np.inf
     charge = 0.0
     total[0] = 0.0
     double[0] = 0.0
@@ -219,6 +221,9 @@ def _pulse_shape(x, y, total, double, f, current, smooth, out, n, phases, cusp, 
         v = x[k]
         lowest = min(lowest, v)
         highest = max(highest, v)
+        d = v - previous
+        fall = max(fall, d if d < 0.0 else -np.inf)
+        previous = v
         v -= baseline
         y[k] = v + pole_zero_gain * charge
         charge += v
@@ -227,8 +232,8 @@ def _pulse_shape(x, y, total, double, f, current, smooth, out, n, phases, cusp, 
 
     # Below this, differences are rounding errors.
     tiny = 1e-9 * max(abs(lowest), abs(highest))
-    # One step of the ADC: what it does to the samples is no noise where they hardly scatter.
-    step = max(smallest_fall(x, f), least_step)
+    # A pulse only rises: in samples of an ADC, the smallest fall between two is one step of it.
+    step = max(-fall if fall > -np.inf else 0.0, least_step)
     # What is left of an earlier pulse falls: significantly, and by more than the noise.
     drop = -slope * n.baseline
     pileup = drop > threshold * slope_error * n.baseline and drop > max(noise, step, tiny)

@@ -12,6 +12,7 @@ from numba import njit
 
 __all__ = [
     "FAST",
+    "INNER",
     "is_clipped",
     "line_fit",
     "maximum",
@@ -21,15 +22,17 @@ __all__ = [
     "rms",
     "sample_noise",
     "scatter",
-    "smallest_fall",
 ]
 
 # Without NaN (validated) sums may be reordered and maxima vectorised; the order is fixed when the
 # kernel is compiled and does not depend on threads.
 FAST = {"nnan", "nsz", "reassoc", "contract"}
+# Functions that only compiled code calls need no entry points from Python or C, and no cache of
+# their own: they are part of their caller's.
+INNER = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
-@njit(fastmath=FAST, cache=True, error_model="numpy")
+@njit(fastmath=FAST, **INNER)
 def mean(x):
     """Mean, relative to the first sample, which keeps the digits of small differences."""
     total = 0.0
@@ -38,7 +41,7 @@ def mean(x):
     return x[0] + total / len(x)
 
 
-@njit(fastmath=FAST, cache=True, error_model="numpy")
+@njit(fastmath=FAST, **INNER)
 def scatter(x):
     """Standard deviation of samples."""
     centre = mean(x)
@@ -48,7 +51,7 @@ def scatter(x):
     return np.sqrt(square / max(len(x) - 1, 1))
 
 
-@njit(fastmath=FAST, cache=True, error_model="numpy")
+@njit(fastmath=FAST, **INNER)
 def rms(f):
     """Root mean square."""
     square = 0.0
@@ -57,7 +60,7 @@ def rms(f):
     return np.sqrt(square / len(f))
 
 
-@njit(fastmath=FAST, cache=True, error_model="numpy")
+@njit(fastmath=FAST, **INNER)
 def sample_noise(x):
     """Noise of single samples from differences of neighbours, which drifts do not enter."""
     later = x[1:]
@@ -67,7 +70,7 @@ def sample_noise(x):
     return np.sqrt(0.5 * square / max(len(later), 1))
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**INNER)
 def quiet_rms(f, default):
     """Second smallest rms of four quarters: an early pulse is seen in two of them at most."""
     quarter = len(f) // 4
@@ -84,7 +87,7 @@ def quiet_rms(f, default):
     return second
 
 
-@njit(fastmath=FAST, cache=True, error_model="numpy")
+@njit(fastmath=FAST, **INNER)
 def maximum(f):
     """Maximum, four at a time: one comparison need not wait for the one before."""
     n = len(f) // 4
@@ -101,7 +104,7 @@ def maximum(f):
     return top
 
 
-@njit(fastmath=FAST, cache=True, error_model="numpy")
+@njit(fastmath=FAST, **INNER)
 def maximum_rise(f, lag, out):
     """Greatest difference between samples that are `lag` apart."""
     n = len(f) - lag
@@ -113,7 +116,7 @@ def maximum_rise(f, lag, out):
     return maximum(out[:n])
 
 
-@njit(fastmath=FAST, cache=True, error_model="numpy")
+@njit(fastmath=FAST, **INNER)
 def line_fit(y):
     """Slope per sample and standard deviation of the residuals of a straight-line fit."""
     n = len(y)
@@ -130,7 +133,7 @@ def line_fit(y):
     return slope, np.sqrt(max(syy - slope * sxy, 0.0) / (n - 2))
 
 
-@njit(fastmath=FAST, cache=True, error_model="numpy")
+@njit(fastmath=FAST, **INNER)
 def _count(x, value):
     n = 0.0
     for k in range(len(x)):
@@ -138,22 +141,7 @@ def _count(x, value):
     return n
 
 
-@njit(fastmath=FAST, cache=True, error_model="numpy")
-def smallest_fall(x, out):
-    """Smallest step downwards between neighbours, zero where there is none.
-
-    A pulse only rises: in samples that come from an ADC, the smallest fall is one step of it.
-    """
-    n = len(x) - 1
-    later = x[1:]
-    for k in range(n):
-        d = later[k] - x[k]
-        out[k] = d if d < 0.0 else -np.inf
-    step = -maximum(out[:n])
-    return step if step < np.inf else 0.0
-
-
-@njit(cache=True, error_model="numpy")
+@njit(**INNER)
 def is_clipped(x, value, before):
     """Whether samples stay at an extreme value longer than noise would let them.
 
