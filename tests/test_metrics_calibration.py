@@ -7,6 +7,7 @@ from scipy.stats import norm
 
 from sknuc.datasets import fetch_legend_th228
 from sknuc.metrics import (
+    TH228_GAMMAS,
     TH228_LINES,
     PeakDisplay,
     acceptance_threshold,
@@ -252,6 +253,10 @@ def test_calibration_without_lines_is_an_error():
         calibrate_energy(np.ones(50), degree=3)
     with pytest.raises(ValueError, match="infinity"):
         calibrate_energy([1.0, np.inf])
+    with pytest.raises(ValueError, match="'pulse_height' parameter holds no events"):
+        calibrate_energy([])
+    with pytest.raises(ValueError, match="the column is empty"):
+        calibrate_energy(np.full(50, np.nan))
 
 
 def single_and_multi_site(rng, n):
@@ -292,6 +297,45 @@ def test_compton_band_without_events_is_an_error():
     rng = np.random.default_rng(10)
     with pytest.raises(ValueError, match="a band needs 100"):
         fit_compton_bands(rng.uniform(900, 1500, 5000), rng.normal(1, 0.01, 5000))
+    energy = rng.uniform(900, 2350, 5000)
+    with pytest.raises(ValueError, match="'aoe' parameter of fit_compton_bands is 1 in a quarter"):
+        fit_compton_bands(energy, np.ones(5000))
+    with pytest.raises(ValueError, match=r"cannot fit .* between 900 and 1021 keV"):
+        fit_compton_bands(energy, np.rint(rng.normal(1, 0.2, 5000)))
+    for exclude in (-3.0, np.nan):
+        with pytest.raises(ValueError, match="'exclude' parameter"):
+            fit_compton_bands(energy, energy, exclude=exclude)
+
+
+def test_compton_bands_of_a_digitised_current():
+    energy, aoe, *_ = single_and_multi_site(np.random.default_rng(17), 60_000)
+    fine = fit_compton_bands(energy, aoe)
+    coarse = fit_compton_bands(energy, 3e-4 * np.rint(aoe / 3e-4))  # sigma is 1 to 2 channels
+    for e in (1000.0, 1600.0, 2300.0):
+        assert coarse.mu(e) == pytest.approx(fine.mu(e), abs=0.15 * fine.sigma(e))
+        assert coarse.sigma(e) == pytest.approx(fine.sigma(e), rel=0.1)
+
+
+def test_compton_bands_do_not_hold_the_lines_of_the_source():
+    # Many multi-site events in weak lines, which are not among those to calibrate with.
+    energy, aoe, *_ = single_and_multi_site(np.random.default_rng(18), 20_000)
+    lines = np.repeat([902.0, 1078.62, 1512.7, 1805.9], 500)
+    fits = [
+        fit_compton_bands(np.r_[energy, e], np.r_[aoe, np.full(len(e), 0.99 * np.median(aoe))])
+        for e in (lines[:0], lines)
+    ]
+    assert_allclose(fits[1].mu_coef, fits[0].mu_coef, rtol=1e-12)
+    assert_allclose(fits[1].band_energy, fits[0].band_energy, rtol=1e-12)
+    assert fit_compton_bands(energy, aoe, exclude=np.float32(10)).mu_coef[0] == fits[0].mu_coef[0]
+
+
+def test_lines_fit_into_the_level_schemes():
+    # Transitions of 212Po end at its level of 727.33 keV, those of 208Pb at 2614.51 or 3197.71.
+    line = {name.split()[-1]: energy for name, energy in TH228_GAMMAS.items()}
+    for cascade, direct in (("893", "1621"), ("952", "1680"), ("1079", "1806"), ("785", "1513")):
+        assert line[cascade] + line["727"] == pytest.approx(line[direct], abs=0.4)
+    assert line["511"] + line["583"] == pytest.approx(line["1094"], abs=0.1)
+    assert line["FEP"] - line["DEP"] == pytest.approx(2 * (line["FEP"] - line["SEP"]))
 
 
 def test_peak_display_draws_the_fit():

@@ -163,6 +163,11 @@ def test_interval_of_weights_of_one_is_that_of_counts():
         )
 
 
+def test_threshold_of_no_events_is_an_error():
+    with pytest.raises(ValueError, match="'y_score' parameter holds no events"):
+        acceptance_threshold([])
+
+
 @pytest.mark.parametrize(
     ("y", "score", "kwargs", "message"),
     [

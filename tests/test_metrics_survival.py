@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 from sklearn.linear_model import LogisticRegression
@@ -161,6 +162,32 @@ def test_bad_regions_are_named(kwargs, message):
         survival_fraction(energy, energy > 1, **kwargs)
 
 
+def test_sidebands_outside_of_the_recorded_energies_are_warned_of():
+    rng = np.random.default_rng(12)
+    energy = rng.uniform(1500, 1610, 5000)
+    with pytest.warns(UserWarning, match=r"\(1620, 1640\) lies outside .* to 16"):
+        sideband_weights(energy, window=WINDOW, sidebands=[(1540, 1560), (1620, 1640)])
+    for band in [(1600, 1612), (1598, 1700)]:
+        with pytest.warns(UserWarning, match="partly outside"):
+            survival_fraction(energy, energy > 0, window=WINDOW, sidebands=[(1560, 1580), band])
+    with pytest.warns(UserWarning, match="partly outside"):
+        sideband_weights(energy, window=WINDOW, sidebands=[(1490, 1510), (1600, 1609)])
+    # Few events leave the ends of their band empty by chance.
+    sideband_weights(rng.uniform(1500, 1612, 100), window=WINDOW, sidebands=[(1600, 1612)])
+
+
+def test_columns_are_checked():
+    for energy, message in (
+        ([], "'energy' parameter holds no events"),
+        ([1.0, np.nan], "NaN or infinity in 1 of 2 events"),
+        ([np.nan, np.nan], "the column is empty"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            survival_fraction(energy, np.ones(len(energy), dtype=bool), window=(0, 2))
+    with pytest.raises(ValueError, match="'center' parameter"):
+        peak_region(np.nan, 2.0)
+
+
 def test_passed_must_be_boolean():
     with pytest.raises(ValueError, match="array of bool"):
         survival_fraction([1.0, 2.0], [0.3, 0.4], window=(0, 3))
@@ -197,3 +224,17 @@ def test_display_from_estimator_cuts_where_the_estimator_does():
 def test_metrics_import_neither_matplotlib_nor_torch():
     code = "import sys, sknuc.metrics; assert not {'matplotlib', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("passed", "regions", "message"),
+    [
+        ({}, {"all": (0, 3)}, "'passed' parameter .* empty dict"),
+        (pd.Series([True, False]), {"all": (0, 3)}, "'passed' parameter .* dict from the names"),
+        ({"cut": [True, False]}, {}, "'regions' parameter .* empty dict"),
+        ({"cut": [True, False]}, [(0, 3)], "'regions' parameter .* dict from the names"),
+    ],
+)
+def test_display_names_what_it_needs(passed, regions, message):
+    with pytest.raises(ValueError, match=message):
+        SurvivalDisplay.from_predictions([1.0, 2.0], passed, regions=regions)

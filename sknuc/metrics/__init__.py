@@ -1,7 +1,12 @@
 """Figures of merit of nuclear and particle physics, with their errors, and their displays."""
 
 from sknuc.metrics._aoe import ComptonBandCorrection, fit_compton_bands
-from sknuc.metrics._calibration import TH228_LINES, EnergyCalibration, calibrate_energy
+from sknuc.metrics._calibration import (
+    TH228_GAMMAS,
+    TH228_LINES,
+    EnergyCalibration,
+    calibrate_energy,
+)
 from sknuc.metrics._intervals import binomial_interval
 from sknuc.metrics._peaks import PeakFit, fit_peak
 from sknuc.metrics._plot import PeakDisplay, SurvivalDisplay
@@ -18,6 +23,7 @@ from sknuc.metrics._survival import (
 )
 
 __all__ = [
+    "TH228_GAMMAS",
     "TH228_LINES",
     "ComptonBandCorrection",
     "EnergyCalibration",

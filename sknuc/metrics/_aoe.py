@@ -17,17 +17,17 @@ at every energy, multi-site events lie below it, surface events above. Events ab
 """
 
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 from scipy.optimize import curve_fit
-from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils import check_consistent_length
 from sklearn.utils._param_validation import Interval, validate_params
-from sklearn.utils.validation import assert_all_finite
 
-from sknuc.metrics._calibration import TH228_LINES
+from sknuc.metrics._bins import find_channels
+from sknuc.metrics._calibration import TH228_GAMMAS
 from sknuc.metrics._peaks import PeakFit, fit_peak
-from sknuc.metrics._survival import _check_interval
+from sknuc.metrics._validation import check_column, check_interval
 
 __all__ = ["ComptonBandCorrection", "fit_compton_bands"]
 
@@ -91,12 +91,12 @@ def _width(energy, p, q, r):
         "energy_range": ["array-like"],
         "n_bands": [Interval(Integral, 4, None, closed="left")],
         "lines": [dict],
-        "exclude": [Interval(Integral, 0, None, closed="left"), float],
+        "exclude": [Interval(Real, 0, None, closed="left")],
     },
     prefer_skip_nested_validation=True,
 )
 def fit_compton_bands(
-    energy, aoe, *, energy_range=(900.0, 2350.0), n_bands=12, lines=TH228_LINES, exclude=10.0
+    energy, aoe, *, energy_range=(900.0, 2350.0), n_bands=12, lines=TH228_GAMMAS, exclude=10.0
 ) -> ComptonBandCorrection:
     """Fit the energy dependence of A/E of single-site events in Compton bands.
 
@@ -110,8 +110,9 @@ def fit_compton_bands(
         Range of the bands in keV.
     n_bands : int, default=12
         Number of bands.
-    lines : dict of str to float, default=TH228_LINES
-        Gamma lines, which are not Compton continuum, in keV.
+    lines : dict of str to float, default=TH228_GAMMAS
+        Gamma lines, which are not Compton continuum, in keV: all of the source, not only those
+        strong enough to calibrate with.
     exclude : float, default=10.0
         Events this close to a line, in keV, are left out.
 
@@ -143,11 +144,9 @@ def fit_compton_bands(
     >>> print(f"{correction.mu(2000.0):.3f} ± {correction.sigma(2000.0):.3f}")
     0.980 ± 0.010
     """
-    energy, aoe = column_or_1d(energy, dtype=np.float64), column_or_1d(aoe, dtype=np.float64)
+    energy, aoe = check_column("energy", energy), check_column("aoe", aoe)
     check_consistent_length(energy, aoe)
-    assert_all_finite(energy, input_name="energy")
-    assert_all_finite(aoe, input_name="aoe")
-    low, high = _check_interval("energy_range", energy_range)
+    low, high = check_interval("energy_range", energy_range)
     continuum = (energy >= low) & (energy < high)
     for line in lines.values():
         continuum &= np.abs(energy - line) > exclude
@@ -189,7 +188,21 @@ def _fit_band(aoe, edges):
             f"{edges[1]:.0f} keV; a band needs 100. Lower 'n_bands' or take more data."
         )
     mode, width = _half_sample_mode(aoe)
-    return fit_peak(aoe, window=(mode - 12 * width, mode + 8 * width))
+    # A quarter of the sample in one channel: the peak is a few channels wide.
+    width = width or find_channels(aoe)[1]
+    between = f"between {edges[0]:.0f} and {edges[1]:.0f} keV"
+    if width == 0:
+        raise ValueError(
+            f"The 'aoe' parameter of fit_compton_bands is {mode:g} in a quarter or more of the "
+            f"events {between}, with no peak of single-site events around it."
+        )
+    try:
+        return fit_peak(aoe, window=(mode - 12 * width, mode + 8 * width))
+    except ValueError as error:
+        raise ValueError(
+            f"fit_compton_bands cannot fit the peak of single-site events in A/E {between}, which "
+            f"it looks for around {mode:g}. {error}"
+        ) from error
 
 
 def _half_sample_mode(x):

@@ -17,14 +17,13 @@ from numbers import Integral
 
 import numpy as np
 from scipy.signal import fftconvolve, find_peaks
-from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import Interval, validate_params
-from sklearn.utils.validation import assert_all_finite
 
 from sknuc.metrics._bins import histogram
 from sknuc.metrics._peaks import FWHM_PER_SIGMA, MIN_SIGNIFICANCE, PeakFit, fit_histogram
+from sknuc.metrics._validation import check_column
 
-__all__ = ["TH228_LINES", "EnergyCalibration", "calibrate_energy"]
+__all__ = ["TH228_GAMMAS", "TH228_LINES", "EnergyCalibration", "calibrate_energy"]
 
 #: Strong lines of a thorium-228 source in keV; the escape lines are those of 2614.511 keV, less one
 #: or two electron masses.
@@ -36,6 +35,25 @@ TH228_LINES = {
     "212Bi 1621": 1620.50,
     "SEP": 2614.511 - 510.99895,
     "FEP": 2614.511,
+}
+#: All lines above 500 keV that a thorium-228 source emits in at least 0.05 % of its decays, and the
+#: escape lines, in keV: where the spectrum is no Compton continuum. Many are too weak to calibrate
+#: with. Ancestors of 228Th, such as 228Ac with its lines at 911 and 969 keV, are not in the source.
+TH228_GAMMAS = {
+    **TH228_LINES,
+    "208Tl 511": 510.77,
+    "220Rn 550": 549.73,
+    "208Tl 722": 722.04,
+    "208Tl 763": 763.13,
+    "212Bi 785": 785.37,
+    "212Bi 893": 893.41,
+    "212Bi 952": 952.12,
+    "208Tl 983": 982.70,
+    "212Bi 1079": 1078.62,
+    "208Tl 1094": 1093.90,
+    "212Bi 1513": 1512.70,
+    "212Bi 1680": 1679.70,
+    "212Bi 1806": 1805.90,
 }
 N_BINS = 8192
 #: A line may lie this far, as a fraction of the highest line, from where the others predict it.
@@ -164,8 +182,7 @@ def calibrate_energy(pulse_height, *, lines=TH228_LINES, degree=1, min_lines=3):
     >>> print(f"{calibration.coefficients[1]:.4f} keV/ADC")
     0.1547 keV/ADC
     """
-    x = column_or_1d(pulse_height, dtype=np.float64)
-    assert_all_finite(x, input_name="pulse_height")
+    x = check_column("pulse_height", pulse_height)
     # A few saturated or piled-up events must not stretch the range of the search.
     low, high = np.quantile(x, [0.0005, 0.9995])
     if not high > low:

@@ -28,12 +28,10 @@ from numbers import Integral
 import numpy as np
 from scipy.optimize import brentq, least_squares
 from scipy.special import log_ndtr, ndtr, xlogy
-from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
-from sklearn.utils.validation import assert_all_finite
 
 from sknuc.metrics._bins import histogram
-from sknuc.metrics._survival import _check_interval
+from sknuc.metrics._validation import check_column, check_interval
 
 __all__ = ["PeakFit", "fit_peak"]
 
@@ -234,9 +232,8 @@ def fit_peak(energy, *, window, n_bins="auto", shape="auto") -> PeakFit:
     >>> print(f"{fit.mu:.1f} keV, FWHM {fit.fwhm:.1f} keV")
     2614.5 keV, FWHM 2.3 keV
     """
-    energy = column_or_1d(energy, dtype=np.float64)
-    assert_all_finite(energy, input_name="energy")
-    low, high = _check_interval("window", window)
+    energy = check_column("energy", energy)
+    low, high = check_interval("window", window)
     automatic = n_bins == "auto"
     n_bins = N_BINS if automatic else n_bins
     while True:
@@ -260,7 +257,7 @@ def fit_peak(energy, *, window, n_bins="auto", shape="auto") -> PeakFit:
         raise ValueError(
             f"The line at {fit.mu:g} is narrower than the bins of fit_peak, {width:g} wide: raise "
             "'n_bins' or narrow the 'window' parameter. Bins cannot be narrower than the channels "
-            "of digitised energies."
+            "of digitised values."
         )
     return fit
 

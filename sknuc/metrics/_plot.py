@@ -263,6 +263,16 @@ class SurvivalDisplay:
         -------
         display : SurvivalDisplay
         """
+        for name, value, content in (
+            ("passed", passed, "the names of the cuts to the events that pass"),
+            ("regions", regions, "the names of the regions to their windows"),
+        ):
+            if not isinstance(value, Mapping) or len(value) == 0:
+                got = f"an empty {type(value).__name__}" if isinstance(value, Mapping) else value
+                raise ValueError(
+                    f"The '{name}' parameter of SurvivalDisplay.from_predictions must be a dict "
+                    f"from {content}, of one entry at least. Got {got!r:.200} instead."
+                )
         regions = {
             name: dict(region) if isinstance(region, Mapping) else {"window": tuple(region)}
             for name, region in regions.items()

@@ -30,7 +30,6 @@ from sklearn.isotonic import isotonic_regression
 from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import assert_all_finite
 
 from sknuc.base import validate_weights
 from sknuc.metrics._intervals import (
@@ -39,6 +38,7 @@ from sknuc.metrics._intervals import (
     effective_number,
     weighted_fraction,
 )
+from sknuc.metrics._validation import check_column
 
 __all__ = ["RejectionAtAcceptance", "acceptance_threshold", "rejection_at_acceptance"]
 
@@ -70,12 +70,6 @@ class RejectionAtAcceptance:
     threshold_interval: tuple[float, float]
     acceptance: float
     confidence_level: float
-
-
-def _validate_scores(y_score, name="y_score"):
-    y_score = column_or_1d(y_score, dtype=np.float64)
-    assert_all_finite(y_score, input_name=name)
-    return y_score
 
 
 def _acceptance_curve(y_score, weight):
@@ -155,7 +149,7 @@ def acceptance_threshold(y_score, *, acceptance=0.9, sample_weight=None):
     >>> acceptance_threshold(np.arange(100), acceptance=0.9)
     10.0
     """
-    y_score = _validate_scores(y_score)
+    y_score = check_column("y_score", y_score)
     weight = validate_weights(sample_weight, y_score, allow_negative=True)
     weight = np.ones(len(y_score)) if weight is None else weight
     score, kept, _ = _acceptance_curve(y_score, weight)
@@ -240,7 +234,7 @@ def rejection_at_acceptance(
     0.75 to 0.81
     """
     y_true = column_or_1d(y_true)
-    y_score = _validate_scores(y_score)
+    y_score = check_column("y_score", y_score)
     check_consistent_length(y_true, y_score)
     weight = validate_weights(sample_weight, y_score, allow_negative=True)
     weight = np.ones(len(y_score)) if weight is None else weight

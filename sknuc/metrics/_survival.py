@@ -21,16 +21,17 @@ events are not, which a division of the errors of `P` and `P + F` would overlook
 :math:`\varepsilon` may fluctuate out of [0, 1]: it is an unbiased estimate and is not clipped.
 """
 
+import warnings
 from dataclasses import dataclass
 from numbers import Real
 
 import numpy as np
 from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils._param_validation import Interval, validate_params
-from sklearn.utils.validation import assert_all_finite
 
 from sknuc.base import validate_weights
 from sknuc.metrics._intervals import CONFIDENCE, weighted_fraction
+from sknuc.metrics._validation import check_column, check_interval
 
 __all__ = ["SurvivalFraction", "peak_region", "sideband_weights", "survival_fraction"]
 
@@ -68,7 +69,7 @@ class SurvivalFraction:
 
 @validate_params(
     {
-        "center": [Real],
+        "center": [Interval(Real, None, None, closed="neither")],
         "fwhm": [Interval(Real, 0, None, closed="neither")],
         "half_width": [Interval(Real, 0, None, closed="neither")],
         "sideband_width": [Interval(Real, 0, None, closed="neither")],
@@ -139,6 +140,13 @@ def sideband_weights(energy, *, window, sidebands):
         If an interval is empty, a side-band overlaps the window or another one, or the side-bands
         lie so far to one side that an event of theirs would count positive.
 
+    Warns
+    -----
+    UserWarning
+        If a side-band lies outside of the recorded energies, so that it subtracts nothing; or if
+        the energies end within a side-band where its events would let them end once in a thousand
+        times by chance, so that it subtracts too little.
+
     Examples
     --------
     >>> from sknuc.metrics import sideband_weights
@@ -148,13 +156,12 @@ def sideband_weights(energy, *, window, sidebands):
     >>> weight.tolist()
     [-0.25, 1.0, -0.25]
     """
-    energy = column_or_1d(energy, dtype=np.float64)
-    assert_all_finite(energy, input_name="energy")
-    low, high = _check_interval("window", window)
+    energy = check_column("energy", energy)
+    low, high = check_interval("window", window)
     weight = ((energy >= low) & (energy < high)).astype(float)
     if sidebands is None or len(sidebands) == 0:
         return weight
-    bands = np.array([_check_interval("sidebands", band) for band in sidebands])
+    bands = np.array([check_interval("sidebands", band) for band in sidebands])
     edges = np.vstack([bands, [[low, high]]])
     edges = edges[np.argsort(edges[:, 0])]
     if np.any(edges[1:, 0] < edges[:-1, 1]):
@@ -173,9 +180,27 @@ def sideband_weights(energy, *, window, sidebands):
             "The 'sidebands' parameter must surround the window: a straight continuum cannot be "
             f"told from {[tuple(b) for b in bands.tolist()]} for {(low, high)}."
         )
+    _warn_of_bands_outside(energy, bands)
     for (band_low, band_high), a in zip(bands, scale, strict=True):
         weight[(energy >= band_low) & (energy < band_high)] = -a
     return weight
+
+
+def _warn_of_bands_outside(energy, bands):
+    """Warn of side-bands that the recorded energies do not cover."""
+    first, last = energy.min(), energy.max()
+    for low, high in bands:
+        outside = high <= first or low > last
+        # The probability that by chance no event of the band is nearer to its end.
+        covered = (min(last, high) - low) / (high - low), (high - max(first, low)) / (high - low)
+        n_events = np.count_nonzero((energy >= low) & (energy < high))
+        if outside or min(covered) ** n_events < 1e-3:
+            warnings.warn(
+                f"The side-band ({low:g}, {high:g}) lies {'' if outside else 'partly '}outside of "
+                f"the energies, which range from {first:g} to {last:g}: it subtracts too little. "
+                "Choose side-bands within the recorded range.",
+                stacklevel=4,
+            )
 
 
 @validate_params(
@@ -239,7 +264,7 @@ def survival_fraction(
     >>> print(survival_fraction(energy, energy < 2030, window=(2010, 2050)))
     0.500 ± 0.079
     """
-    energy, passed = column_or_1d(energy, dtype=np.float64), column_or_1d(passed)
+    energy, passed = check_column("energy", energy), column_or_1d(passed)
     check_consistent_length(energy, passed)
     if passed.dtype != bool:
         raise ValueError(
@@ -266,14 +291,3 @@ def survival_fraction(
         n_events=float(weight.sum()),
         n_events_std=float(np.sqrt((weight**2).sum())),
     )
-
-
-def _check_interval(name, interval):
-    """Return the ends of a non-empty interval of energies."""
-    values = np.asarray(interval, dtype=float)
-    if values.shape != (2,) or not values[0] < values[1] or not np.all(np.isfinite(values)):
-        raise ValueError(
-            f"The '{name}' parameter must give intervals (low, high) in keV with low < high. "
-            f"Got {interval!r} instead."
-        )
-    return float(values[0]), float(values[1])

@@ -1,0 +1,32 @@
+"""What the functions of this room accept for columns of events and for intervals."""
+
+import numpy as np
+from sklearn.utils import column_or_1d
+
+__all__ = ["check_column", "check_interval"]
+
+
+def check_column(name, values):
+    """Return one finite number per event, of one event at least, as float64."""
+    values = column_or_1d(values, dtype=np.float64)
+    if len(values) == 0:
+        raise ValueError(f"The '{name}' parameter holds no events.")
+    n_bad = np.count_nonzero(~np.isfinite(values))
+    if n_bad:
+        raise ValueError(
+            f"The '{name}' parameter must be finite. Got NaN or infinity in {n_bad} of "
+            f"{len(values)} events"
+            + (": the column is empty." if np.all(np.isnan(values)) else "; leave them out.")
+        )
+    return values
+
+
+def check_interval(name, interval):
+    """Return the ends of a non-empty, finite interval."""
+    values = np.asarray(interval, dtype=float)
+    if values.shape != (2,) or not values[0] < values[1] or not np.all(np.isfinite(values)):
+        raise ValueError(
+            f"The '{name}' parameter must give (low, high), finite and with low < high. "
+            f"Got {values.tolist()} instead."
+        )
+    return float(values[0]), float(values[1])
