@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sknuc.datasets import fetch_legend_th228, make_hpge_waveforms, read_lh5
+from sknuc.datasets import fetch_legend_th228, list_lh5, make_hpge_waveforms, read_lh5
 from sknuc.metrics import TH228_LINES
 from sknuc.preprocessing import PulseShapeFeatures
 
@@ -15,21 +15,42 @@ COLUMNS = {
     "late_charge": "lq80",
     "drift_time": "dt_eff",
     "tail": "pz_slope",
+}
+#: Quantities of the quality cuts; a cut is left out where the table lacks its column.
+QUALITY_COLUMNS = {
     "baseline_noise": "bl_std",
     "baseline_slope": "bl_slope",
     "baseline_energy": "baselineEmax",
     "t0": "tp_0_est",
 }
+#: A cut that removes more than this part of the events does not remove exceptions.
+MAX_REMOVED = 0.2
 
 
 @dataclass
 class Events:
-    """The table of one calibration run: one array per quantity of ``COLUMNS``."""
+    """The table of one calibration run.
+
+    Attributes
+    ----------
+    columns : dict of str to ndarray
+        One array per quantity of ``COLUMNS``, and of those of ``QUALITY_COLUMNS`` that there are.
+    source : str
+    simulated : bool
+    notes : list of str
+        What a reader has to know.
+    details : str
+        The whole error behind a note.
+    description : str
+        Source and licence of the data.
+    """
 
     columns: dict[str, np.ndarray]
     source: str
     simulated: bool = False
     notes: list[str] = field(default_factory=list)
+    details: str = ""
+    description: str = ""
 
 
 def load_events(path=None, group=None, *, n_simulated=36_000, random_state=0):
@@ -50,32 +71,61 @@ def load_events(path=None, group=None, *, n_simulated=36_000, random_state=0):
     Returns
     -------
     events : Events
+
+    Raises
+    ------
+    OSError, KeyError, ValueError
+        If the user's file, or a table or column in it, is missing or of no use.
     """
     if path == "simulation":
         return simulate_events(n_simulated, random_state)
     if path is not None:
         table = read_lh5(path, group, columns=list(COLUMNS.values()))
-        columns = {name: table.data[column] for name, column in COLUMNS.items()}
-        return Events(_floats(columns), f"{path}, table {table.group}")
+        prefix = "" if table.group == "/" else f"{table.group}/"
+        there = list_lh5(path, table.group)
+        quality = [c for c in QUALITY_COLUMNS.values() if prefix + c in there]
+        values = dict(table.data)
+        if quality:
+            values |= read_lh5(path, table.group, columns=quality).data
+        return _table(values, f"{path}, table {table.group}")
     try:
         table = fetch_legend_th228()
     except OSError as error:
         events = simulate_events(n_simulated, random_state)
-        events.notes.append(f"The LEGEND-200 table is not available: {error}")
+        events.notes.append("The LEGEND-200 table could not be had.")
+        events.details = str(error)
         return events
-    values = dict(zip(table.feature_names, table.data.T, strict=True))
-    empty = [name for name, column in values.items() if np.all(np.isnan(column))]
-    events = Events(
-        _floats({name: values[column] for name, column in COLUMNS.items()}),
+    events = _table(
+        dict(zip(table.feature_names, table.data.T, strict=True)),
         "LEGEND-200 Th-228 calibration p03 r000, detector ch1104000",
     )
-    if empty:
-        events.notes.append(f"Columns that are NaN throughout were dropped: {', '.join(empty)}.")
+    events.description = table.DESCR
     return events
 
 
-def _floats(columns):
-    return {name: np.asarray(column, dtype=np.float64) for name, column in columns.items()}
+def _table(values, source):
+    """Take the columns of the analysis from a table, and say what is not there."""
+    columns, notes = {}, []
+    for name, column in (COLUMNS | QUALITY_COLUMNS).items():
+        if column not in values:
+            notes.append(f"There is no column {column}: the quality cut on it is left out.")
+            continue
+        array = np.asarray(values[column])
+        if array.ndim != 1 or array.dtype.kind not in "biuf":
+            raise ValueError(
+                f"The column {column!r} of {source} must hold one number per event. Got an array "
+                f"of {array.dtype} of shape {array.shape} instead."
+            )
+        if len(array) == 0:
+            raise ValueError(f"{source} holds no events.")
+        array = array.astype(np.float64)
+        if np.all(np.isnan(array)):
+            if name in COLUMNS:
+                raise ValueError(f"The column {column!r} of {source} is NaN in every event.")
+            notes.append(f"The column {column} is NaN throughout: the cut on it is left out.")
+            continue
+        columns[name] = array
+    return Events(columns, source, notes=notes)
 
 
 def simulate_events(n_events=36_000, random_state=0):
@@ -133,7 +183,7 @@ def simulate_events(n_events=36_000, random_state=0):
         "baseline_energy": values["baseline"],
         "t0": values["t0"],
     }
-    return Events(_floats(columns), f"{len(table):,} simulated events", simulated=True)
+    return Events(columns, "Simulated Th-228 calibration", simulated=True)
 
 
 def select_events(columns, n_sigma=6.0):
@@ -141,11 +191,14 @@ def select_events(columns, n_sigma=6.0):
 
     The baseline's noise, slope and remaining energy and the start of the pulse scatter around the
     same value at every energy; events beyond `n_sigma` robust standard deviations
-    (median absolute deviation) of the median have another pulse before or under their own.
+    (median absolute deviation) of the median have another pulse before or under their own. Where a
+    quantity is so coarse that most events share one value, its resolution, the usual step between
+    its values, takes the place of the deviation.
 
     Parameters
     ----------
     columns : dict of str to ndarray
+        Cuts whose column is missing are left out.
     n_sigma : float, default=6.0
 
     Returns
@@ -153,6 +206,11 @@ def select_events(columns, n_sigma=6.0):
     good : ndarray of bool of shape (n_events,)
     cut_flow : list of (str, int, int)
         Each cut, the events that fail it, and those that fail no cut before it.
+
+    Raises
+    ------
+    ValueError
+        If a cut removes more than 20 % of the events.
     """
     finite = np.all([np.isfinite(column) for column in columns.values()], axis=0)
     cuts = {"A quantity is undefined (NaN)": ~finite}
@@ -162,11 +220,27 @@ def select_events(columns, n_sigma=6.0):
         "baseline_energy": "Energy in the baseline (earlier pulse)",
         "t0": "Start of the pulse (trigger by another pulse)",
     }.items():
+        if name not in columns:
+            continue
         column = columns[name]
+        steps = np.diff(np.unique(column[np.isfinite(column)]))
+        resolution = np.median(steps) if len(steps) else 0.0
         deviation = np.abs(column - np.nanmedian(column))
-        cuts[text] = deviation > n_sigma * 1.4826 * np.nanmedian(deviation)
+        scale = max(1.4826 * np.nanmedian(deviation), resolution)
+        cuts[text] = deviation > n_sigma * scale
     good, flow = np.ones(len(finite), dtype=bool), []
     for text, fails in cuts.items():
+        if fails.mean() > MAX_REMOVED:
+            which = {
+                name: int(np.count_nonzero(~np.isfinite(column)))
+                for name, column in columns.items()
+                if not np.all(np.isfinite(column))
+            }
+            raise ValueError(
+                f"The quality cut {text!r} removes {fails.mean():.0%} of the events: it was made "
+                f"for exceptions, {MAX_REMOVED:.0%} at most. Undefined values: {which or 'none'}. "
+                "Clean the table, or leave a column of the quality cuts out of it."
+            )
         flow.append((text, int(fails.sum()), int((fails & good).sum())))
         good &= ~fails
     return good, flow

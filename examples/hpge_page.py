@@ -18,11 +18,13 @@ h1 { font-size: 1.8rem; margin-bottom: .2rem; } h2 { margin-top: 2.4rem; font-si
 figure { margin: 1.2rem 0; } img { max-width: 100%; height: auto; }
 figcaption { color: #444; font-size: .92rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }
+th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #ddd;
+       white-space: nowrap; }
 th { border-bottom: 2px solid #888; } th:first-child, td:first-child { text-align: left; }
-.scroll { overflow-x: auto; } small { color: #555; }
+.scroll { overflow-x: auto; } pre { white-space: pre-wrap; font-size: .85rem; }
+small { color: #555; }
 @media print { body { font-size: 10pt; max-width: none; margin: 0; } table { font-size: 8.5pt; }
-  th, td { padding: .15rem .4rem; white-space: nowrap; }
+  th, td { padding: .15rem .4rem; }
   figure, table, .answer, .warning { break-inside: avoid; } h2 { break-after: avoid; } }
 """
 

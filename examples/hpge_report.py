@@ -2,16 +2,18 @@
 
 import html
 import time
+from collections import Counter
 from dataclasses import replace
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import shap
-from hpge_learning import compare
+from hpge_judging import differences, with_interval
 from hpge_page import Page
 from sklearn.metrics import RocCurveDisplay
 
+import sknuc
 from sknuc.metrics import PeakDisplay, SurvivalDisplay, survival_fraction
 
 #: Okabe and Ito: blue for A/E, orange for the SVM, green for trees, pink for the network.
@@ -58,67 +60,50 @@ def write_report(result, folder, start):
         _survival(page, result)
         _shapley(page, result)
         _waveforms(page, result["waveforms"])
-        page.add(f"<p><small>Computed in {time.perf_counter() - start:.0f} s.</small></p>")
+        _footer(page, result, time.perf_counter() - start)
         return page.write("Pulse-shape analysis of a germanium detector")
 
 
-def total_errors(result, acceptance):
-    """Survival with the bootstrap's error, which holds that of the threshold.
-
-    The survival of DEP keeps the error of its counts: its replicas are held at the acceptance.
-    """
-    judged = result["judged"]
-    total = {}
-    for method, regions in judged["survival"][acceptance].items():
-        total[method] = {}
-        for region, survival in regions.items():
-            replicas = judged["replicas"][acceptance][method][region]
-            if region != "DEP":
-                low, high = np.quantile(replicas, [0.16, 0.84])
-                # Around the value itself, however the replicas are shifted.
-                middle = np.median(replicas)
-                survival = replace(
-                    survival,
-                    std=float(np.std(replicas, ddof=1)),
-                    interval=(
-                        survival.fraction - (middle - low),
-                        survival.fraction + (high - middle),
-                    ),
-                )
-            total[method][region] = survival
-    return total
+def _survival_rows(result, acceptance):
+    """Rows of a table: every method, every region, with the interval of 68 %."""
+    rows = []
+    for method, regions in result["judged"]["survival"][acceptance].items():
+        cells = [
+            f"{estimate.value:.3f} (set)" if region == "DEP" else str(estimate)
+            for region, estimate in regions.items()
+        ]
+        rows.append((f"{method}, {acceptance:.0%} DEP", *cells))
+    return rows
 
 
-def differences(result, method, reference="A/E"):
-    """Compare two methods on the same events: (what, difference, std, interval), all bootstrap."""
-    judged = result["judged"]
-    yield (
-        "AUC, DEP against SEP",
-        *compare(
-            judged["auc"][method],
-            judged["auc_replicas"][method],
-            judged["auc"][reference],
-            judged["auc_replicas"][reference],
-        ),
+def _plain_row(result):
+    plain = result["plain"].values()
+    return ("A/E ≥ 0.98 μ(E)", *(with_interval(s.fraction, s.interval) for s in plain))
+
+
+def _leak_verdict(result):
+    """Say in words how much of the gain may be energy."""
+    (auc, std), (aoe, _), (others, _) = (result["leak"][k] for k in ("all", "A/E", "others"))
+    gain = result["judged"]["auc"]["BDT"].value - result["judged"]["auc"]["A/E"].value
+    tilted = result["tilted_auc"]["BDT"] - result["tilted_auc"]["A/E"]
+    seen = (auc - 0.5) / std
+    text = (
+        "From the same features a BDT tells the continuum beside DEP from that beside SEP with "
+        f"an AUC of {auc:.3f} ± {std:.3f}, {seen:.1f} standard deviations from nothing (A/E alone "
+        f"{aoe:.3f}, the features beyond A/E {others:.3f}). "
     )
-    for acceptance, survival in judged["survival"].items():
-        for region in ("SEP", "FEP", "2039 ± 35 keV"):
-            yield (
-                f"{region} survival at {acceptance:.0%} DEP",
-                *compare(
-                    survival[method][region].fraction,
-                    judged["replicas"][acceptance][method][region],
-                    survival[reference][region].fraction,
-                    judged["replicas"][acceptance][reference][region],
-                ),
-            )
-
-
-def verdict(difference, interval, better_is_higher=False):
-    """Say whether a difference is significant: 0 lies outside its 95 % interval."""
-    if interval[0] <= 0 <= interval[1]:
-        return "not significantly"
-    return "better" if (difference > 0) == better_is_higher else "worse"
+    if seen < 2:
+        text += "No energy is seen in them. "
+    else:
+        text += (
+            f"That is {auc - 0.5:+.3f}, and the gain {gain:+.3f}: energy, or another mixture of "
+            "single- and multi-site events at the two energies, may be part of it. "
+        )
+        if others - 0.5 < 2 * std:
+            text += "It shows in A/E, which both methods read, not in what the BDT adds to it. "
+    return text + (
+        f"With SEP reweighted so that the two continua look alike, the BDT's gain is {tilted:+.3f}."
+    )
 
 
 def _top(page, result):
@@ -127,52 +112,106 @@ def _top(page, result):
     page.add(f'<p class="source">{html.escape(events.source)}, {result["n_all"]:,} events</p>')
     if events.simulated:
         page.add(
-            '<p class="warning"><strong>These are simulated events, not data.</strong> '
+            '<div class="warning"><strong>These are simulated events, not data.</strong> '
             + " ".join(html.escape(note) for note in events.notes)
-            + "</p>"
+            + (
+                f"<details><summary>Why</summary>{html.escape(events.details)}</details>"
+                if events.details
+                else ""
+            )
+            + "</div>"
         )
-    survival = total_errors(result, 0.9)
+    if result["quick"]:
+        page.add(
+            '<p class="warning"><strong>A quick run</strong> with small grids, few waveforms and '
+            "few epochs, to see that everything works. Take no numbers from it.</p>"
+        )
 
-    _, gain, std, interval = next(differences(result, "BDT"))
-    svm = next(differences(result, "SVM"))
+    _, gain, verdict = next(differences(judged, "BDT"))
+    _, svm, _ = next(differences(judged, "SVM"))
     answer = {
-        "better": "Yes, significantly",
+        "better": "Yes, significantly, on this table",
         "worse": "No, it is significantly worse",
         "not significantly": "Not significantly",
-    }[verdict(gain, interval, better_is_higher=True)]
-    fold_cuts = judged["thresholds"][0.9]["A/E"]
+    }[verdict]
     far = survival_fraction(
         result["energy"], result["scores"]["A/E"] < -3, **result["regions"]["DEP"]
     )
-    rejection = waveforms["rejection"]
+    (low, high), (svm_low, svm_high) = gain.interval(0.95), svm.interval(0.95)
+    n_runs = len(gain.runs)
     page.add(
         '<div class="answer"><p><strong>Does the BDT beat the A/E cut? '
         f"{answer}.</strong> The area under the curve of DEP against SEP changes by "
-        f"{gain:+.3f} ± {std:.3f} (95 % interval {interval[0]:+.3f} to {interval[1]:+.3f}) on "
-        f"the same events: A/E {judged['auc']['A/E']:.3f}, SVM {judged['auc']['SVM']:.3f}, BDT "
-        f"{judged['auc']['BDT']:.3f}. For the SVM the change is {svm[1]:+.3f} ± {svm[2]:.3f} "
-        f"({svm[3][0]:+.3f} to {svm[3][1]:+.3f}).</p>"
+        f"{gain.value:+.3f} ± {gain.std:.3f} (95 % interval {low:+.3f} to {high:+.3f}) on "
+        f"the same events: A/E {judged['auc']['A/E'].value:.3f}, SVM "
+        f"{judged['auc']['SVM'].value:.3f}, BDT {judged['auc']['BDT'].value:.3f}. For the SVM the "
+        f"change is {svm.value:+.3f} ± {svm.std:.3f} ({svm_low:+.3f} to {svm_high:+.3f}). Scores "
+        f"are means over {n_runs} runs with other folds and seeds; single runs of the BDT gain "
+        f"{gain.runs.min():+.3f} to {gain.runs.max():+.3f}, and their standard deviation "
+        f"({gain.training_std:.3f}) is in the error and in the verdict.</p>"
+        f"<p><strong>Is it energy?</strong> {_leak_verdict(result)}</p>"
     )
-    shown = ("DEP", "SEP", "FEP", "2039 ± 35 keV")
-    page.table(
-        ["Survival at 90 % DEP acceptance", *shown],
-        [(m, *(str(row[r]) for r in shown)) for m, row in survival.items()],
-        echo=False,
-    )
+    regions = list(result["regions"])
+    rows = [_plain_row(result)]
+    for acceptance in judged["survival"]:
+        rows += _survival_rows(result, acceptance)
+    page.table(["Survival", *regions], rows, "Survival, with 68 % intervals")
+    cuts = ", ".join(f"{t['A/E']:.1f} σ at {a:.0%}" for a, t in judged["threshold"].items())
     page.add(
-        f"<p>The errors hold that of the threshold, which {result['weights']['DEP'].sum():.0f} net "
-        f"DEP events fix: the A/E cuts of the {len(fold_cuts)} folds lie between "
-        f"{fold_cuts.min():.1f} and {fold_cuts.max():.1f} σ, as {far} of the DEP events lie more "
-        "than 3 σ below the single-site mean. What survives at 80 % DEP acceptance is in the "
-        "tables below.</p>"
+        f"<p>The plain cut is fixed, and its DEP survival is measured: {far} of DEP lie more than "
+        "3 σ below the single-site mean. The other cuts are set on the "
+        f"{result['weights']['DEP'].sum():.0f} net DEP events, whose survival is what it is "
+        f"by construction (A/E cut: {cuts}). Read the 80 % rows: there the DEP events lie dense, "
+        "and the cut is well determined. At 90 % it lies in the thin tail of DEP, where a handful "
+        "of events moves it over many standard deviations; the intervals there are wide for this "
+        "reason, not because the methods are.</p>"
+        f"<p><strong>What this does not say.</strong> {_limits(result)}</p>"
         "<p>On simulated waveforms, multi-site events rejected at 90 % single-site acceptance: "
         + ", ".join(
             f"{m} {r.rejection:.3f} [{r.interval[0]:.3f}, {r.interval[1]:.3f}]"
-            for m, r in rejection.items()
+            for m, r in waveforms["rejection"].items()
         )
         + ".</p></div>"
     )
-    print(f"\nDoes the BDT beat the A/E cut? {answer}: AUC {gain:+.3f} ± {std:.3f}.")
+    print(
+        f"\nDoes the BDT beat the A/E cut? {answer}: AUC {gain.value:+.3f} ± {gain.std:.3f} "
+        f"(95 % interval {low:+.3f} to {high:+.3f}).\n{_leak_verdict(result)}"
+    )
+
+
+def _limits(result):
+    """What a reader might wrongly take from the answer."""
+    chosen = (
+        "The features, the quality cuts, the side-bands and the ranges of the grids were chosen on "
+        + ("this same table" if result["events"].description else "the LEGEND-200 table")
+        + ": about ten variants of features and weights were compared there by the AUC of DEP "
+        "against SEP, and four features kept."
+    )
+    if result["events"].description:
+        chosen += " The gain is therefore rather too large than too small."
+    return (
+        f"{chosen} All runs of the training share the same events of the two lines: the error that "
+        "this leaves in the models is not in the errors above. One detector and one run say "
+        "nothing of other detectors, and the lines of a source, which reach the detector from "
+        "outside, nothing of the acceptance of events that are spread evenly over it."
+    )
+
+
+def _footer(page, result, seconds):
+    """Say what made this page, and from what."""
+    text = (
+        f"sknuc {sknuc.__version__}, seed {result['random_state']}, "
+        f"{result['n_bootstrap']:,} bootstrap replicas"
+        + (", quick run" if result["quick"] else "")
+        + f"; computed in {seconds:.0f} s."
+    )
+    page.add(f"<footer><p><small>{text}</small></p>")
+    if result["events"].description:
+        page.add(
+            "<details><summary><small>The data, their source and licence</small></summary>"
+            f"<pre>{html.escape(result['events'].description)}</pre></details>"
+        )
+    page.add("</footer>")
 
 
 def _events(page, result):
@@ -188,6 +227,24 @@ def _events(page, result):
         "energy. The table holds no flag of saturation: "
         f"{np.count_nonzero(result['energy'] > 2700):,} events above 2700 keV, where piled-up and "
         "saturated pulses would lie, enter no figure below.</p>"
+    )
+    rows = []
+    for name, region in result["regions"].items():
+        low, high = region["window"]
+        bands = region.get("sidebands") or []
+        weight = result["weights"][name]
+        rows.append(
+            (
+                name,
+                f"{low:.1f} to {high:.1f}",
+                ", ".join(f"{a:.1f} to {b:.1f}" for a, b in bands) or "none",
+                f"{weight.sum():.0f} ± {np.sqrt((weight**2).sum()):.0f}",
+            )
+        )
+    page.table(["Region", "Window (keV)", "Side-bands (keV)", "Net events"], rows, "Regions")
+    page.add(
+        "<p>Windows are 3 FWHM wide. The side-bands of DEP and SEP were laid by hand, as wide as "
+        "the continuum is smooth between the neighbouring lines.</p>"
     )
 
 
@@ -242,11 +299,38 @@ def _calibration(page, result):
     names = [n for n in ("DEP", "SEP", "FEP") if n in calibration.peaks]
     figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 4.6))
     for name, ax in zip(names, axes, strict=True):
-        half = 5 * calibration.fwhm[name][0]
-        center = calibration.lines[name]
-        PeakDisplay.from_energies(energy, window=(center - half, center + half), name=name, ax=ax)
+        PeakDisplay.from_fit(_in_kev(calibration.peaks[name], calibration), name=name, ax=ax)
     page.figure(
-        "peaks", figure, "The three 208Tl lines and their fits (binned Poisson likelihood)."
+        "peaks", figure, "The three 208Tl lines and the fits of the calibration (binned Poisson "
+        "likelihood), in keV.",
+    )  # fmt: skip
+
+
+def _in_kev(peak, calibration):
+    """Convert the fit of a line from pulse heights to keV."""
+    offset, gain = calibration.coefficients
+    scale = dict.fromkeys(peak.params, 1.0) | {
+        name: power
+        for name, power in {
+            "mu": gain,
+            "sigma": gain,
+            "tail_length": gain,
+            "background_low": 1 / gain,
+            "background_high": 1 / gain,
+            "step": 1 / gain,
+        }.items()
+        if name in peak.params
+    }
+    params = {name: value * scale[name] for name, value in peak.params.items()}
+    params["mu"] += offset
+    factors = np.array(list(scale.values()))
+    return replace(
+        peak,
+        params=params,
+        covariance=peak.covariance * np.outer(factors, factors),
+        fwhm=peak.fwhm * gain,
+        fwhm_std=peak.fwhm_std * gain,
+        bin_edges=offset + gain * peak.bin_edges,
     )
 
 
@@ -273,8 +357,8 @@ def _aoe(page, result):
     plain = result["plain"]
     page.table(
         ["Plain cut", *plain],
-        [("A/E ≥ 0.98 μ(E)", *(str(s) for s in plain.values()))],
-        "Survival under a plain A/E cut, 2 % below the single-site mean",
+        [_plain_row(result)],
+        echo=False,
     )
     figure, (left, right) = plt.subplots(1, 2, figsize=(13, 4.6))
     low, high = 0.55 * correction.mu(1600.0), 1.12 * correction.mu(1600.0)
@@ -313,30 +397,32 @@ def _aoe(page, result):
 def _survival(page, result):
     judged = result["judged"]
     page.heading("Survival under A/E, SVM and BDT")
-    auc, std = result["leak"]
     page.add(
         "<p>SVM and BDT see "
         + ", ".join(result["features"])
-        + ", each in units of its own spread at the event's energy. What energy is left in them? A "
-        f"BDT tells the continuum beside DEP from that beside SEP with an AUC of {auc:.3f} ± "
-        f"{std:.3f} (0.5: nothing). Every event is judged by a model, chosen by grid search, that "
-        "was trained on the other four fifths of the data, and by a threshold that keeps the "
-        "stated part of the net DEP events there. The errors of DEP are those of its counts; all "
-        "others come from a Poisson bootstrap that finds the thresholds anew, with the models held "
-        "fixed: it does not hold the error of training. The A/E correction and the spreads are "
-        "those of the continuum of all events; they use no label.</p>"
+        + ", each in units of its own spread at the event's energy. An event is judged by models "
+        "that were trained, and chosen by a grid search, on the other four fifths of the data: its "
+        f"own label does not enter its score. Scores are means over {len(result['folds'])} "
+        "partitions into folds, each with another seed. One threshold per method keeps the stated "
+        "part of all net DEP events, whose survival is therefore set, not measured; the other "
+        "regions do not set it. Intervals come from "
+        f"{result['n_bootstrap']:,} Poisson bootstrap replicas, in each of which the threshold is "
+        "found anew, and from the spread of the runs. The A/E correction and the spreads are those "
+        "of the continuum of all events; they use no label.</p>"
     )
-    for acceptance in judged["survival"]:
-        total = total_errors(result, acceptance)
-        regions = list(next(iter(total.values())))
-        page.table(
-            [f"At {acceptance:.0%} DEP", *regions],
-            [(m, *(str(s) for s in row.values())) for m, row in total.items()],
-            f"Survival at {acceptance:.0%} DEP acceptance (errors with that of the threshold)",
-        )
+    rows = []
+    for name, settings in result["settings"].items():
+        for chosen, n in Counter(tuple(s.items()) for s in settings).most_common():
+            text = ", ".join(f"{key.removeprefix('model__')} = {value:g}" for key, value in chosen)
+            rows.append((name, text, f"{n} of {len(settings)}"))
+    page.table(["Method", "Chosen by grid search", "Folds"], rows, "Settings")
+    page.add(
+        "<p>The candidates are nearly as good as each other, so that the choice scatters. Trees of "
+        "12 levels are limited by the size of their leaves and no longer by their depth.</p>"
+    )
     figure, axes = plt.subplots(2, 1, figsize=(10, 10))
     for acceptance, ax in zip(judged["survival"], axes, strict=True):
-        SurvivalDisplay(survival=total_errors(result, acceptance)).plot(ax=ax)
+        SurvivalDisplay(survival=_survival_fractions(result, acceptance)).plot(ax=ax)
         ax.set_title(f"At {acceptance:.0%} DEP acceptance")
     page.figure(
         "survival", figure, "Survival fractions; error bars hold the error of the threshold."
@@ -344,24 +430,26 @@ def _survival(page, result):
 
     rows = []
     for method in ("SVM", "BDT"):
-        for what, difference, std, interval in differences(result, method):
-            higher = what.startswith("AUC")
+        for what, difference, verdict in differences(judged, method):
+            low, high = difference.interval(0.95)
             rows.append(
                 (
                     f"{method} − A/E",
                     what,
-                    f"{difference:+.3f} ± {std:.3f}",
-                    f"[{interval[0]:+.3f}, {interval[1]:+.3f}]",
-                    verdict(difference, interval, better_is_higher=higher),
+                    f"{difference.value:+.3f} ± {difference.std:.3f}",
+                    f"{difference.training_std:.3f}",
+                    f"[{low:+.3f}, {high:+.3f}]",
+                    verdict,
                 )
             )
     page.table(
-        ["", "Quantity", "Difference", "95 % interval", "Better?"],
+        ["", "Quantity", "Difference", "Of it training", "95 % interval", "Better?"],
         rows,
         "Differences on the same events",
     )
     page.add(
-        "<p>The interval is that of the difference over bootstrap replicas of the same events. A "
+        "<p>The interval is that of the difference over bootstrap replicas of the same events, "
+        "widened by the standard deviation of single runs of the training. A "
         "survival is better when it is lower, an AUC when it is higher. Of "
         f"{len(rows)} comparisons of equal methods, {0.05 * len(rows):.1f} would look significant "
         "at this level.</p>"
@@ -377,7 +465,7 @@ def _survival(page, result):
             color=COLORS[method],
             ls=STYLES[method],
             lw=1.8,
-            label=f"{method} (AUC {judged['auc'][method]:.3f})",
+            label=f"{method} (AUC {judged['auc'][method].value:.3f})",
         )
     for acceptance in judged["survival"]:
         ax.axvline(acceptance, color="k", lw=0.7, ls=":")
@@ -396,6 +484,22 @@ def _survival(page, result):
         "small error of the DEP survival moves the cut over many standard deviations: this is why "
         "what survives at a fixed acceptance there is uncertain.",
     )
+
+
+def _survival_fractions(result, acceptance):
+    """Survival with the error of the threshold, for the display."""
+    return {
+        method: {
+            region: replace(
+                result["plain"][region],
+                fraction=estimate.value,
+                std=estimate.std,
+                interval=(estimate.value,) * 2 if region == "DEP" else estimate.interval(),
+            )
+            for region, estimate in regions.items()
+        }
+        for method, regions in result["judged"]["survival"][acceptance].items()
+    }
 
 
 def _shapley(page, result):
@@ -425,7 +529,7 @@ def _shapley(page, result):
         "shapley",
         figure,
         "Shapley values of the events in the DEP and SEP windows, each from the trees that have "
-        "not seen the event (TreeSHAP). Right: towards single-site.",
+        "not seen the event (TreeSHAP), mean over runs. Right: towards single-site.",
     )
     for line, meaning in (("DEP", "single-site"), ("SEP", "multi-site")):
         i = explanation["typical"][line]
@@ -438,6 +542,7 @@ def _shapley(page, result):
             matplotlib=True,
             show=False,
             figsize=(14, 2.8),
+            contribution_threshold=0.0,
         )
         # shap leaves the lower half of its axes empty.
         figure.axes[0].set_ylim(-0.22, 0.15)
