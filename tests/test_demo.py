@@ -85,21 +85,23 @@ def test_energy_leak_sees_energy_where_there_is_some():
 
 @pytest.fixture(scope="module")
 def two_lines():
-    """Features that hold nothing, signed weights of two lines, and two partitions."""
-    n, rng = 1500, np.random.default_rng(3)
+    """Features that hold nothing, signed weights of two lines, and a partition."""
+    n, rng = 800, np.random.default_rng(3)
     kind = rng.integers(0, 5, n)
     weights = {
         "DEP": np.select([kind == 0, kind == 1], [1.0, -0.2], 0.0),
         "SEP": np.select([kind == 2, kind == 3], [1.0, -0.2], 0.0),
     }
-    folds = np.array([rng.permutation(n) % learning.N_FOLDS for _ in range(2)])
+    folds = rng.permutation(n)[np.newaxis] % learning.N_FOLDS
     return rng.normal(size=(n, 2)), weights, folds
 
 
 def fit_both_lines(X, weights, folds):
     sets = learning.training_sets(X, weights, folds)
     with sklearn.config_context(enable_metadata_routing=True):
-        search = learning.searches(quick=True)["BDT"]
+        search = learning.searches(quick=True)["BDT"].set_params(
+            param_grid={"model__max_iter": [20, 40]}
+        )
         # Deep trees without a penalty learn their own events by heart.
         search.estimator.set_params(
             model__max_depth=12, model__min_child_weight=0.0, model__subsample=1.0
@@ -110,8 +112,8 @@ def fit_both_lines(X, weights, folds):
 def test_the_own_label_of_an_event_does_not_enter_its_score(two_lines):
     X, weights, folds = two_lines
     scores, models, settings = fit_both_lines(X, weights, folds)
-    assert len(settings) == folds.size // len(X) * learning.N_FOLDS
-    # Swap the lines of every event of one fold of the first run: its own models are the same.
+    assert len(settings) == learning.N_FOLDS
+    # Swap the lines of every event of one fold: its own model stays the same.
     swapped = {line: weight.copy() for line, weight in weights.items()}
     left_out = folds[0] == 2
     for line, other in (("DEP", "SEP"), ("SEP", "DEP")):
@@ -124,10 +126,9 @@ def test_the_own_label_of_an_event_does_not_enter_its_score(two_lines):
     in_sample = models[0][0].decision_function(X)[folds[0] != 0]
     rows = {line: weight[folds[0] != 0] for line, weight in window.items()}
     assert judging.net_auc(in_sample, rows["DEP"], rows["SEP"]) > 0.9
-    for score in scores:
-        auc = judging.net_auc(score, window["DEP"], window["SEP"])
-        n1, n0 = (weight.sum() for weight in window.values())
-        assert abs(auc - 0.5) < 4 * np.sqrt((1 / n1 + 1 / n0) / 12)
+    auc = judging.net_auc(scores[0], window["DEP"], window["SEP"])
+    n1, n0 = (weight.sum() for weight in window.values())
+    assert abs(auc - 0.5) < 4 * np.sqrt((1 / n1 + 1 / n0) / 12)
 
 
 def test_runs_and_models_do_not_depend_on_the_number_of_threads(two_lines):
@@ -276,8 +277,10 @@ def report(tmp_path_factory):
     return result, folder / "report", path
 
 
-def test_same_seed_gives_the_same_scores(report):
+def test_same_seed_gives_the_same_scores(report, monkeypatch):
     result, _, path = report
+    # The network has such a test of its own.
+    monkeypatch.setattr(demo, "compare_on_waveforms", lambda *args, random_state: None)
     again = demo.analyse(events_module.load_events(path), quick=True, random_state=0)
     for method, score in result["scores"].items():
         np.testing.assert_array_equal(again["scores"][method], score, err_msg=method)
