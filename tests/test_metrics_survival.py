@@ -172,8 +172,23 @@ def test_sidebands_outside_of_the_recorded_energies_are_warned_of():
             survival_fraction(energy, energy > 0, window=WINDOW, sidebands=[(1560, 1580), band])
     with pytest.warns(UserWarning, match="partly outside"):
         sideband_weights(energy, window=WINDOW, sidebands=[(1490, 1510), (1600, 1609)])
-    # Few events leave the ends of their band empty by chance.
-    sideband_weights(rng.uniform(1500, 1612, 100), window=WINDOW, sidebands=[(1600, 1612)])
+    # Cut within the line, on either side.
+    line = rng.normal(1592.5, 1.0, 500)
+    for kept in (line < 1593.5, line > 1591.5):
+        with pytest.warns(UserWarning, match="lies outside"):
+            sideband_weights(line[kept], window=WINDOW, sidebands=[(1575, 1585), (1600, 1610)])
+
+
+def test_energies_that_end_by_themselves_are_not_warned_of():
+    # Warnings are errors here. Few events leave the ends of their band empty by chance,
+    rng = np.random.default_rng(13)
+    for n in (0, 1, 10, 100):
+        energy = rng.uniform(1500, 1612, n)
+        sideband_weights(np.r_[energy, 1590.0], window=WINDOW, sidebands=[(1600, 1612)])
+    # and nothing lies above the line of highest energy.
+    for n in (10, 100, 1000, 10_000):
+        energy = np.r_[rng.normal(2614.5, 1.2, n), rng.uniform(2500, 2614.5, n // 4)]
+        sideband_weights(energy, **peak_region(2614.5, 2.8))
 
 
 def test_columns_are_checked():

@@ -143,9 +143,8 @@ def sideband_weights(energy, *, window, sidebands):
     Warns
     -----
     UserWarning
-        If a side-band lies outside of the recorded energies, so that it subtracts nothing; or if
-        the energies end within a side-band where its events would let them end once in a thousand
-        times by chance, so that it subtracts too little.
+        If the recorded energies end before the outer end of a side-band, which then subtracts too
+        little, and do so in a way that happens less than once in a thousand times by chance.
 
     Examples
     --------
@@ -180,25 +179,44 @@ def sideband_weights(energy, *, window, sidebands):
             "The 'sidebands' parameter must surround the window: a straight continuum cannot be "
             f"told from {[tuple(b) for b in bands.tolist()]} for {(low, high)}."
         )
-    _warn_of_bands_outside(energy, bands)
+    _warn_of_bands_outside(energy, bands, (low, high))
     for (band_low, band_high), a in zip(bands, scale, strict=True):
         weight[(energy >= band_low) & (energy < band_high)] = -a
     return weight
 
 
-def _warn_of_bands_outside(energy, bands):
-    """Warn of side-bands that the recorded energies do not cover."""
-    first, last = energy.min(), energy.max()
-    for low, high in bands:
-        outside = high <= first or low > last
-        # The probability that by chance no event of the band is nearer to its end.
-        covered = (min(last, high) - low) / (high - low), (high - max(first, low)) / (high - low)
-        n_events = np.count_nonzero((energy >= low) & (energy < high))
-        if outside or min(covered) ** n_events < 1e-3:
+def _warn_of_bands_outside(energy, bands, window):
+    """Warn of side-bands that the recorded range of energies cuts off.
+
+    Where a spectrum ends cannot tell whether it was cut or there is no more: nothing lies above the
+    line of highest energy. Therefore the end must also be unlikely: events of a flat continuum next
+    to it, or of a symmetric line in the window, would reach farther.
+    """
+    center, half = 0.5 * (window[0] + window[1]), 0.5 * (window[1] - window[0])
+    for band in bands:
+        # Distances from the line, growing towards the band.
+        side = 1 if band[0] >= center else -1
+        x, (near, far) = side * (energy - center), np.sort(side * (band - center))
+        end = x.max()
+        if end >= far:
+            continue
+        if end > half:
+            start = near if end > near else half
+            n_events = np.count_nonzero((x >= start) & (x < far))
+            if start == half:
+                # As many may be the tail of the line.
+                n_events = max(n_events - 1e-3 * np.count_nonzero(np.abs(x) <= half), 0)
+            chance = ((end - start) / (far - start)) ** n_events
+        else:
+            # As many on the other side of the line are missing, less a continuum that ends with it.
+            mirrored = np.count_nonzero((x >= -half) & (x <= -end))
+            beyond = np.count_nonzero((x >= end - 2 * half) & (x < -half))
+            chance = 0.5 ** max(mirrored - beyond, 0)
+        if chance < 1e-3:
             warnings.warn(
-                f"The side-band ({low:g}, {high:g}) lies {'' if outside else 'partly '}outside of "
-                f"the energies, which range from {first:g} to {last:g}: it subtracts too little. "
-                "Choose side-bands within the recorded range.",
+                f"The side-band ({band[0]:g}, {band[1]:g}) lies {'partly ' if end > near else ''}"
+                f"outside of the energies, which range from {energy.min():g} to {energy.max():g}: "
+                "it subtracts too little. Choose side-bands within the recorded range.",
                 stacklevel=4,
             )
 
