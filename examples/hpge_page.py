@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 __all__ = ["Page"]
 
 CSS = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 980px; margin: 2rem auto;
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 1040px; margin: 2rem auto;
        padding: 0 1rem; }
 h1 { font-size: 1.8rem; margin-bottom: .2rem; } h2 { margin-top: 2.4rem; font-size: 1.3rem;
        border-bottom: 1px solid #ccc; } p.source { color: #555; margin-top: 0; }
@@ -17,8 +17,9 @@ h1 { font-size: 1.8rem; margin-bottom: .2rem; } h2 { margin-top: 2.4rem; font-si
 .warning { background: #fdf0e6; border-left: 5px solid #D55E00; padding: .6rem 1.2rem; }
 figure { margin: 1.2rem 0; } img { max-width: 100%; height: auto; }
 figcaption { color: #444; font-size: .92rem; }
-table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #ddd;
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums;
+       font-size: .9rem; }
+th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #ddd;
        white-space: nowrap; }
 th { border-bottom: 2px solid #888; } th:first-child, td:first-child { text-align: left; }
 .scroll { overflow-x: auto; } pre { white-space: pre-wrap; font-size: .85rem; }

@@ -29,6 +29,7 @@ import sklearn
 from hpge_events import COLUMNS, QUALITY_COLUMNS, load_events, select_events
 from hpge_judging import judge, net_auc
 from hpge_learning import (
+    CALIBRATION,
     FEATURES,
     N_FOLDS,
     N_RUNS,
@@ -177,13 +178,14 @@ def learn(result, *, quick=False, random_state=0, progress=lambda text: None):
     }
     sets = training_sets(X, weights, folds, random_state=random_state, n_jobs=-1)
     runs = {"A/E": result["zeta"][np.newaxis]}
-    result["models"], result["settings"] = {}, {}
+    result["models"], result["settings"], result["grids"] = {}, {}, {}
     with sklearn.config_context(enable_metadata_routing=True):
         for name, search in searches(quick=quick, random_state=random_state).items():
             progress(f"{name}: {len(folds)} runs of {N_FOLDS} folds, a grid search in each")
             runs[name], result["models"][name], result["settings"][name] = cross_fit(
                 search, X, sets, folds, random_state=random_state, n_jobs=-1
             )
+            result["grids"][name] = {k: v for k, v in search.param_grid.items() if k != CALIBRATION}
     result["scores"] = {name: scores.mean(axis=0) for name, scores in runs.items()}
 
     progress("Survival fractions, with bootstrap errors")
