@@ -130,7 +130,7 @@ def main():
     rows.append(("predict_proba MLP, 1,000,000×20", times, "bare module", "≤ 1.10"))
     rows.append(("predict_proba MLP, 1,000,000×20", times, "bare module in blocks", "≤ 1.10"))
 
-    epochs = max(1, arguments.epochs // 5)
+    epochs = max(1, arguments.epochs // 2)
     times = alternate(
         {
             "sknuc": lambda: sknuc_fit(cnn, waves, labels, epochs),
