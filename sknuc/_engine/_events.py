@@ -21,7 +21,7 @@ import torch
 __all__ = ["Batch", "EventSource", "TrainingData", "is_on_disk", "load_if_small"]
 
 RESIDENT_BYTES = 256 * 2**20  # larger arrays are shuffled in blocks, and streamed if on disk
-CHUNK_BYTES = 8 * 2**20  # gathered at once
+CHUNK_BYTES = 4 * 2**20  # gathered at once
 PIECE_BYTES = 2**20  # copied from a memory map before its pages are given back
 BLOCK_BYTES = 2**19  # neighbouring rows kept together in the block shuffle
 BUFFER_BYTES = 64 * 2**20  # shuffled together
@@ -119,18 +119,15 @@ class EventSource:
             # The kernel maps the neighbours of each page that is touched, so give back often.
             piece = max(1, PIECE_BYTES // max(1, block[:1].nbytes))
             for start in range(0, len(rows), piece):
-                block[start : start + piece] = self.X[ordered[start : start + piece]]
+                block[order[start : start + piece]] = self.X[ordered[start : start + piece]]
                 self._release()
         else:
             # HDF5 reads runs of neighbours fast and single rows slowly: gaps are read over.
             breaks = np.flatnonzero(np.diff(ordered) > 16) + 1
             for run in np.split(np.arange(len(rows)), breaks):
                 first, last = ordered[run[0]], ordered[run[-1]]
-                block[run] = self.X[first : last + 1][ordered[run] - first]
-        events = self._convert(block, None)
-        position = np.empty_like(order)
-        position[order] = np.arange(len(order))
-        return events.index_select(0, torch.from_numpy(position).to(self.device))
+                block[order[run]] = self.X[first : last + 1][ordered[run] - first]
+        return self._convert(block, None)
 
     def _convert(self, block, start):
         events = torch.from_numpy(np.ascontiguousarray(block, dtype=numpy_dtype(self.dtype)))
