@@ -10,6 +10,7 @@ buffer. The rule looks at the size alone, never at where the array lies: the sam
 same batches from memory, from a memory map and from HDF5.
 """
 
+import itertools
 import math
 import mmap
 from concurrent.futures import ThreadPoolExecutor
@@ -21,10 +22,10 @@ import torch
 __all__ = ["Batch", "EventSource", "TrainingData", "is_on_disk", "load_if_small"]
 
 RESIDENT_BYTES = 256 * 2**20  # larger arrays are shuffled in blocks, and streamed if on disk
-CHUNK_BYTES = 4 * 2**20  # gathered at once
+CHUNK_BYTES = 16 * 2**20  # gathered at once
 PIECE_BYTES = 2**20  # copied from a memory map before its pages are given back
 BLOCK_BYTES = 2**19  # neighbouring rows kept together in the block shuffle
-BUFFER_BYTES = 64 * 2**20  # shuffled together
+BUFFER_BYTES = 16 * 2**20  # shuffled together
 
 
 class Batch(SimpleNamespace):
@@ -103,41 +104,46 @@ class EventSource:
         if self._tensor is not None:
             # A copy, since a network may write into its input.
             return self._tensor[start:stop].clone()
-        return self._convert(self._slice(start, stop), start)
-
-    def _slice(self, start, stop):
-        block = np.array(self.X[start:stop])
+        events = self._as_events(np.array(self.X[start:stop]))
         self._release()
-        return block
+        return self._checked(events, f" in the rows from {start} on")
 
     def _read(self, rows):
         """Gather rows from disk in the order in which they lie there."""
         order = np.argsort(rows, kind="stable")
         ordered = rows[order]
-        block = np.empty((len(rows), *self.X.shape[1:]), self.X.dtype)
+        events = torch.empty((len(rows), *self.input_shape), dtype=self.dtype)
+        for piece in self._pieces(ordered):
+            if isinstance(self.X, np.ndarray):
+                block = self.X[ordered[piece]]
+            else:
+                first, last = ordered[piece][0], ordered[piece][-1]
+                block = self.X[first : last + 1][ordered[piece] - first]
+            events.index_copy_(0, torch.from_numpy(order[piece]), self._as_events(block))
+            self._release()
+        return self._checked(events, "")
+
+    def _pieces(self, ordered):
+        """Slices of ascending row numbers that are read at once."""
         if isinstance(self.X, np.ndarray):
             # The kernel maps the neighbours of each page that is touched, so give back often.
-            piece = max(1, PIECE_BYTES // max(1, block[:1].nbytes))
-            for start in range(0, len(rows), piece):
-                block[order[start : start + piece]] = self.X[ordered[start : start + piece]]
-                self._release()
-        else:
-            # HDF5 reads runs of neighbours fast and single rows slowly: gaps are read over.
-            breaks = np.flatnonzero(np.diff(ordered) > 16) + 1
-            for run in np.split(np.arange(len(rows)), breaks):
-                first, last = ordered[run[0]], ordered[run[-1]]
-                block[order[run]] = self.X[first : last + 1][ordered[run] - first]
-        return self._convert(block, None)
+            step = max(1, PIECE_BYTES // self.row_bytes)
+            return [slice(start, start + step) for start in range(0, len(ordered), step)]
+        # HDF5 reads runs of neighbours fast and single rows slowly: small gaps are read over.
+        breaks = [0, *(np.flatnonzero(np.diff(ordered) > 16) + 1).tolist(), len(ordered)]
+        return [slice(start, stop) for start, stop in itertools.pairwise(breaks)]
 
-    def _convert(self, block, start):
-        events = torch.from_numpy(np.ascontiguousarray(block, dtype=numpy_dtype(self.dtype)))
+    def _as_events(self, block):
+        block = np.ascontiguousarray(block, dtype=numpy_dtype(self.dtype))
+        return as_tensor(block).reshape(len(block), *self.input_shape)
+
+    def _checked(self, events, where):
         # A sum is finite only if all terms are (up to overflow, which the second look settles).
         if self.on_disk and not torch.isfinite(events.sum()) and not events.isfinite().all():
-            where = "" if start is None else f" in the rows from {start} on"
             raise ValueError(
                 f"Input X contains NaN or infinity{where}. Clean the file, or impute before."
             )
-        return events.reshape(len(block), *self.input_shape).to(self.device)
+        return events.to(self.device)
 
     def _release(self):
         """Give the pages of a memory map back, which otherwise count as this process's memory."""
