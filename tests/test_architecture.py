@@ -9,7 +9,7 @@ import sknuc
 
 ROOT = Path(sknuc.__file__).parent
 # What each room may import of sknuc, and of the packages that are not for everybody.
-CONTRACT = {"base", "exceptions", "_version"}
+CONTRACT = {"base", "exceptions", "geometry", "_version"}
 METHOD = {"torch_estimator", "nn", "losses"}
 NETWORK = {"torch", "xgboost", "gpytorch"}
 ROOMS = {
@@ -17,6 +17,7 @@ ROOMS = {
     "_version": (set(), set()),
     "base": (set(), set()),
     "exceptions": (set(), set()),
+    "geometry": (set(), set()),
     "_engine": (set(), {"torch", "skorch"}),
     "nn": (set(), {"torch"}),
     "losses": (set(), {"torch"}),
