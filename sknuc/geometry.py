@@ -202,8 +202,8 @@ def spherical_harmonics(l_max, points):
     Examples
     --------
     >>> from sknuc.geometry import spherical_harmonics
-    >>> (spherical_harmonics(1, [[0, 0, 1.0]]) ** 2 * 4 * 3.14159265).round(6)
-    array([[1., 0., 3., 0.]])
+    >>> spherical_harmonics(1, [[0, 0, 1.0]]).round(3) + 0.0
+    array([[0.282, 0.   , 0.489, 0.   ]])
     """
     theta, phi = polar_angles(points)
     legendre = assoc_legendre_p_all(l_max, l_max, np.cos(theta), norm=True)[0]
