@@ -19,7 +19,7 @@ import math
 
 import numpy as np
 from scipy.spatial import SphericalVoronoi
-from scipy.special import assoc_legendre_p_all
+from scipy.special import sph_legendre_p_all
 
 __all__ = [
     "cell_areas",
@@ -184,8 +184,8 @@ def spherical_harmonics(l_max, points):
     r"""Real orthonormal spherical harmonics.
 
     :math:`Y_{l0} = \bar P_l^0(\cos\theta)`, and for :math:`m > 0` :math:`Y_{l,\pm m} = \sqrt2
-    \bar P_l^m(\cos\theta) \{\cos m\varphi, \sin m\varphi\}`, so that :math:`\int Y_{lm} Y_{l'm'} =
-    \delta_{ll'} \delta_{mm'}`.
+    \bar P_l^m(\cos\theta) \{\cos m\varphi, \sin m\varphi\}` with the Condon-Shortley phase, so that
+    :math:`\int Y_{lm} Y_{l'm'} = \delta_{ll'} \delta_{mm'}`.
 
     Parameters
     ----------
@@ -206,8 +206,8 @@ def spherical_harmonics(l_max, points):
     array([[0.282, 0.   , 0.489, 0.   ]])
     """
     theta, phi = polar_angles(points)
-    legendre = assoc_legendre_p_all(l_max, l_max, np.cos(theta), norm=True)[0]
-    legendre = legendre / math.sqrt(2 * np.pi)
+    # scipy's assoc_legendre_p_all forgets the normalisation at the poles.
+    legendre = sph_legendre_p_all(l_max, l_max, theta)[0]
     harmonics = np.empty((len(theta), (l_max + 1) ** 2))
     for degree in range(l_max + 1):
         centre = degree**2 + degree
