@@ -10,6 +10,7 @@ from sknuc.datasets._legend import (
 )
 from sknuc.datasets._lh5 import list_lh5, read_lh5
 from sknuc.datasets._majorana import fetch_majorana
+from sknuc.datasets._scintillator import make_scintillator_events
 
 __all__ = [
     "HDF5Rows",
@@ -21,5 +22,6 @@ __all__ = [
     "get_data_home",
     "list_lh5",
     "make_hpge_waveforms",
+    "make_scintillator_events",
     "read_lh5",
 ]
