@@ -32,6 +32,7 @@ __all__ = [
     "highest_degree",
     "polar_angles",
     "random_rotations",
+    "rotation_harmonics",
     "spherical_harmonics",
     "wigner_d",
 ]
@@ -356,6 +357,63 @@ def random_rotations(n_rotations, rng):
 def _unit(vectors):
     vectors = np.asarray(vectors, dtype=np.float64)
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def rotation_harmonics(l_max, max_order, degree, order):
+    r"""Harmonics on the rotations, and a grid of rotations that integrates them.
+
+    :math:`\sqrt{2l + 1}\, D^l_{mn}(R)` with :math:`|n| \le` `max_order`, orthonormal under the
+    uniform measure. Order 0 alone are functions of :math:`R\hat z`, that is of a point on the
+    sphere: :math:`\sqrt{4\pi}\, Y_{lm}(R\hat z)`. Higher orders also know directions at the point.
+
+    Parameters
+    ----------
+    l_max : int
+        Highest degree.
+    max_order : int
+        Highest order n; at most `l_max`.
+    degree, order : int
+        The grid integrates harmonics up to this degree and this order exactly.
+
+    Returns
+    -------
+    harmonics : ndarray of shape (n_rotations, 2 max_order + 1, (l_max + 1)**2)
+        Zero where :math:`|n| > l`.
+    weights : ndarray of shape (n_rotations,)
+        They sum to 1.
+    """
+    points, weights = gauss_legendre_sphere(degree)
+    theta, alpha = polar_angles(points)
+    n_gamma = min(degree, order) + 1
+    gamma = 2 * np.pi * np.arange(n_gamma) / n_gamma
+    rings, ring_of = np.unique(theta, return_inverse=True)
+    tilts = np.zeros((len(rings), 3, 3))
+    tilts[:, 0, 0] = tilts[:, 2, 2] = np.cos(rings)
+    tilts[:, 0, 2], tilts[:, 2, 0] = np.sin(rings), -np.sin(rings)
+    tilts[:, 1, 1] = 1
+    harmonics = np.zeros((len(points), n_gamma, 2 * max_order + 1, (l_max + 1) ** 2))
+    for l in range(l_max + 1):  # noqa: E741
+        order = min(l, max_order)
+        turned = _turns(l, alpha) @ wigner_d(l, tilts)[ring_of]
+        turned = turned[:, None, :, l - order : l + order + 1] @ _turns(order, gamma)
+        columns = slice(max_order - order, max_order + order + 1)
+        harmonics[:, :, columns, l**2 : (l + 1) ** 2] = math.sqrt(2 * l + 1) * np.swapaxes(
+            turned, -1, -2
+        )
+    weights = np.repeat(weights / (4 * np.pi * n_gamma), n_gamma)
+    return harmonics.reshape(len(weights), 2 * max_order + 1, -1), weights
+
+
+def _turns(degree, angles):
+    """:func:`wigner_d` of rotations about the z axis."""
+    m = np.arange(1, degree + 1)
+    cos, sin = np.cos(angles[:, None] * m), np.sin(angles[:, None] * m)
+    matrices = np.zeros((len(angles), 2 * degree + 1, 2 * degree + 1))
+    matrices[:, degree, degree] = 1
+    matrices[:, degree + m, degree + m] = matrices[:, degree - m, degree - m] = cos
+    matrices[:, degree - m, degree + m] = sin
+    matrices[:, degree + m, degree - m] = -sin
+    return matrices
 
 
 def wigner_d(degree, rotations):
