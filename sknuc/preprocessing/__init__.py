@@ -1,5 +1,6 @@
 """From detector signals to arrays and tables."""
 
+from sknuc.preprocessing._hit_map import PMTHitMap
 from sknuc.preprocessing._pulse_shape import PulseShapeFeatures
 from sknuc.preprocessing._waveforms import BaselineSubtractor, PoleZeroCorrector, TrapezoidalFilter
 from sknuc.preprocessing._windows import (
@@ -11,6 +12,7 @@ from sknuc.preprocessing._windows import (
 
 __all__ = [
     "BaselineSubtractor",
+    "PMTHitMap",
     "PoleZeroCorrector",
     "PulseShapeFeatures",
     "TrapezoidalFilter",

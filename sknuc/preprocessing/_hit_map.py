@@ -1,0 +1,552 @@
+r"""From the hits of phototubes on a sphere to arrays of time and direction.
+
+A photon that was emitted at the vertex :math:`v` at the time :math:`t_e` hits the tube at
+:math:`x_i` at :math:`t = t_e + |x_i - v|/c`, with the speed of light :math:`c` in the
+scintillator. What the event looked like from its vertex is the emission time,
+
+.. math:: t_e - t_0 = t - \frac{|x_i - v|}{c} - t_0,
+
+where the start :math:`t_0` of the event is unknown to a detector that triggers on the light itself,
+and is estimated from the corrected times. These residuals and the directions of the tubes are what
+a network reads: a film of the sphere.
+
+**The vertex from the light alone.** An isotropic source at :math:`d` in a sphere of radius
+:math:`R` sends light along :math:`u` to :math:`x(u) = d + s(u)\,u`, with
+:math:`s = -d \cdot u + \sqrt{R^2 - d^2 + (d \cdot u)^2}`. The root is even in :math:`u`, so that
+:math:`\langle \sqrt{\cdot}\, u \rangle = 0` over all directions, and with :math:`\langle u u^T
+\rangle = 1/3`
+
+.. math:: \langle x \rangle = d - \langle (d \cdot u)\, u \rangle = d - d/3 = \tfrac23 d.
+
+Three halves of the mean position of the light is an unbiased estimate of the vertex, exactly and
+anywhere in the sphere. Tubes sample that mean; each stands for the area :math:`A_i` of the sphere
+that is closer to it than to others, so that the light :math:`q_i` seen by tubes of equal
+efficiency is weighted as :math:`\sum q_i A_i x_i / \sum q_i A_i`, whatever their spacing.
+"""
+
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+from scipy.spatial import KDTree
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.utils import check_array
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from sknuc.geometry import cell_areas, directions, equiangular_sphere, polar_angles
+from sknuc.preprocessing._hit_map_kernel import centroid_rows, fill_rows, read_rows, start_rows
+from sknuc.preprocessing._kernels import run_rows
+from sknuc.preprocessing._ragged import validate_clouds
+
+__all__ = ["PMTHitMap"]
+
+_FIELDS = {1: ("time",), 2: ("pmt", "time"), 3: ("pmt", "time", "charge")}
+
+
+class PMTHitMap(TransformerMixin, BaseEstimator):
+    r"""Turn hits of phototubes into maps of time and direction, corrected for time of flight.
+
+    The time of each hit becomes the residual :math:`t - |x_{\rm pmt} - v|/c - t_0`, and hits are
+    counted, or their charges added up, in bins of time and on the pixels of the sphere. The result
+    is what encoders read as a sequence of images, ``(T, H, W)``, or as a signal on the detector's
+    own tubes, ``(T, n_pmt)``.
+
+    Parameters
+    ----------
+    positions : array-like of shape (n_pmt, 3), default=None
+        Where the PMTs are, in cm from the centre of the detector. None corrects no time of flight,
+        and is possible for readouts of all PMTs only.
+    grid : None, (int, int) or array-like of shape (n_pixels, 3), default=None
+        The pixels: None takes each PMT for itself; ``(H, W)`` the cells of
+        :func:`sknuc.geometry.equiangular_sphere`, H of polar angle from +z and W of azimuth; an
+        array the nearest of these directions, such as :func:`sknuc.geometry.healpix_sphere`.
+    bins : (float, float, int) or array-like of shape (n_bins + 1,), default=(-20.0, 22.0, 28)
+        Bins of time: a tuple is (start, stop, number) in ns, any other array-like gives the edges
+        in ns, evenly spaced or not. Bins contain their lower edge and not the upper one. The
+        default are those of KamNet.
+    fields : tuple of str, default=None
+        What the numbers of a hit are: "time", and "pmt" and "charge" where there are such. None
+        reads hits of three numbers as ``("pmt", "time", "charge")``, of two as ``("pmt",
+        "time")``, and a table as the readout of all PMTs, ``("time",)``. See Notes.
+    vertex : {"origin", "centroid"}, default="origin"
+        Where the light comes from, unless `transform` is given the vertices: the centre, or 3/2 of
+        the mean position of the light, which is unbiased for isotropic light in a sphere around
+        the origin whose tubes are equally efficient. "centroid" needs PMTs in different directions.
+    frame : {"detector", "vertex"}, default="detector"
+        Where PMTs are seen from when they are sorted into the pixels of `grid`.
+    light_speed : float, default=16.95
+        Effective speed of light in the scintillator, in cm/ns. Infinity corrects nothing.
+    t0 : {"median", "mean"}, float or None, default="median"
+        Start of an event, subtracted from its times: of all its corrected times, the same number
+        in ns for all events, or None for 0.
+    weight : {"count", "charge"}, default="count"
+        Whether hits are counted or their charges added up.
+    outside : {"drop", "clip", "raise"}, default="drop"
+        What becomes of hits outside the bins: they are left out (:meth:`count_outside` says how
+        many), put into the first or last bin, or an error.
+    dtype : {"uint8", "uint16", "float32"}, default=None
+        Type of the maps; None takes "uint16" for counts and "float32" for charges. Small integers
+        save memory: networks convert them batch by batch. Numbers too large are an error.
+    input_shape : tuple of int, default=None
+        How a row of a table is read: (P, 3) for padded hits. None reads it as a readout of all
+        PMTs.
+
+    Attributes
+    ----------
+    edges_ : ndarray of shape (n_bins + 1,)
+        Edges of the bins in ns.
+    directions_ : ndarray of shape (n_pixels, 3) or None
+        Unit vectors of the pixels, row by row for a grid; None where `positions` and `grid` are.
+    pixel_of_pmt_ : ndarray of shape (n_pmt,)
+        Index of the pixel that each PMT belongs to, seen from the centre.
+    n_pmt_ : int
+        Number of PMTs.
+    output_shape_ : tuple of int
+        Shape of one map: (n_bins, n_pmt), (n_bins, H, W) or (n_bins, n_pixels).
+    fields_ : tuple of str
+        What the numbers of a hit are.
+    vertex_given_ : bool
+        Whether `fit` was given the vertices; `transform` then needs them too.
+    input_shape_ : tuple of int
+        Shape of one event.
+    n_features_in_ : int
+        Number of values per event.
+
+    Raises
+    ------
+    ValueError
+        If `positions` are not finite, of a wrong shape, at the centre, or not as many as the PMTs
+        of a readout; if a PMT id is no integer from 0 to n_pmt - 1, or a charge is negative, or
+        zero although the hit has a time; if parameters do not fit each other; if a map's number
+        does not fit into `dtype`.
+
+    Notes
+    -----
+    Three layouts are read. *Hits* have "pmt" among their `fields`: padded with rows of zeros,
+    ``(n, P, 3)``, or ragged, a list of arrays ``(P_i, 3)``; without charges the hit of PMT 0 at
+    time 0.0 cannot be told from padding. *Readouts* have a row per PMT, in the order of
+    `positions`: ``(n, n_pmt)`` holds the time of its first hit, 0 for no hit; with
+    ``fields=("time", "charge")``, ``(n, n_pmt, 2)``, a charge of 0 is no hit.
+
+    Events without hits give maps of zeros. With metadata routing enabled, ``vertex`` is requested
+    by default and reaches the step inside a Pipeline.
+
+    References
+    ----------
+    A. Li et al., "KamNet: An integrated spatiotemporal deep neural network for rare event searches
+    in KamLAND-Zen", Phys. Rev. C 107 (2023) 014323, arXiv:2203.01870.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sknuc.geometry import fibonacci_sphere
+    >>> from sknuc.preprocessing import PMTHitMap
+    >>> positions = 850.0 * fibonacci_sphere(100)
+    >>> hits = np.array([[[7, 60.0, 1.0], [7, 63.0, 2.0], [42, 60.2, 1.0], [0, 0, 0]]])
+    >>> maps = PMTHitMap(positions=positions).fit_transform(hits)
+    >>> maps.shape, int(maps.sum())
+    ((1, 28, 100), 3)
+    >>> PMTHitMap(positions=positions, grid=(16, 32)).fit_transform(hits).shape
+    (1, 28, 16, 32)
+    """
+
+    # Vertices are asked for wherever they are offered: to leave them out would blur the times.
+    __metadata_request__fit = {"vertex": True}
+    __metadata_request__transform = {"vertex": True}
+
+    _parameter_constraints: dict = {
+        "positions": ["array-like", None],
+        "grid": ["array-like", None],
+        "bins": ["array-like"],
+        "fields": ["array-like", None],
+        "vertex": [StrOptions({"origin", "centroid"})],
+        "frame": [StrOptions({"detector", "vertex"})],
+        "light_speed": [Interval(Real, 0, None, closed="right")],
+        "t0": [StrOptions({"median", "mean"}), Interval(Real, None, None, closed="neither"), None],
+        "weight": [StrOptions({"count", "charge"})],
+        "outside": [StrOptions({"drop", "clip", "raise"})],
+        "dtype": [StrOptions({"uint8", "uint16", "float32"}), None],
+        "input_shape": ["array-like", None],
+    }
+
+    def __init__(
+        self,
+        *,
+        positions=None,
+        grid=None,
+        bins=(-20.0, 22.0, 28),
+        fields=None,
+        vertex="origin",
+        frame="detector",
+        light_speed=16.95,
+        t0="median",
+        weight="count",
+        outside="drop",
+        dtype=None,
+        input_shape=None,
+    ):
+        self.positions = positions
+        self.grid = grid
+        self.bins = bins
+        self.fields = fields
+        self.vertex = vertex
+        self.frame = frame
+        self.light_speed = light_speed
+        self.t0 = t0
+        self.weight = weight
+        self.outside = outside
+        self.dtype = dtype
+        self.input_shape = input_shape
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None, vertex=None):
+        """Check the hits and sort the PMTs into pixels.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, P, 3), (n, P, 2), (n, n_pmt), (n, n_pmt, 2), or list of arrays
+            The hits, in one of the layouts of the Notes.
+        y : None
+            Ignored.
+        vertex : array-like of shape (n, 3), default=None
+            Where the light of each event comes from, in cm; None for the `vertex` parameter.
+
+        Returns
+        -------
+        self : object
+
+        Warns
+        -----
+        UserWarning
+            If more than half of the hits lie outside the bins.
+        """
+        hits = self._read(X, reset=True)
+        self.fields_ = _check_fields(self.fields, hits.shape[2])
+        self._dtype()
+        self.edges_ = _check_bins(self.bins)
+        self._fit_detector(hits.shape[1])
+        self.vertex_given_ = vertex is not None
+        n_hits, outside = self._run(hits, self._check_vertex(vertex, len(hits)))
+        if 2 * outside.sum() > n_hits.sum():
+            warnings.warn(f"{self._outside_message(n_hits, outside)} See the bins and t0.")
+        return self
+
+    def fit_transform(self, X, y=None, vertex=None):
+        """Fit, and turn the hits into maps.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, P, 3), (n, P, 2), (n, n_pmt), (n, n_pmt, 2), or list of arrays
+            The hits, in one of the layouts of the Notes.
+        y : None
+            Ignored.
+        vertex : array-like of shape (n, 3), default=None
+            Where the light of each event comes from, in cm; None for the `vertex` parameter.
+
+        Returns
+        -------
+        maps : ndarray of shape (n, n_bins, n_pmt), (n, n_bins, H, W) or (n, n_bins, n_pixels)
+        """
+        return self.fit(X, y, vertex).transform(X, vertex)
+
+    def transform(self, X, vertex=None):
+        """Turn hits into maps.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, P, 3), (n, P, 2), (n, n_pmt), (n, n_pmt, 2), or list of arrays
+            The hits, in the layout seen in `fit`; padded or ragged, of any P.
+        vertex : array-like of shape (n, 3), default=None
+            Where the light of each event comes from, in cm; None for the `vertex` parameter.
+
+        Returns
+        -------
+        maps : ndarray of shape (n, n_bins, n_pmt), (n, n_bins, H, W) or (n, n_bins, n_pixels)
+        """
+        hits, vertex = self._check(X, vertex)
+        n_bins, *shape = self.output_shape_
+        dtype = self._dtype()
+        maps = np.zeros((len(hits), n_bins, np.prod(shape)), dtype)
+        largest = np.zeros(len(hits))
+        n_hits, outside = self._run(hits, vertex, maps=maps, largest=largest)
+        if self.outside == "raise" and outside.any():
+            raise ValueError(self._outside_message(n_hits, outside))
+        if dtype.kind == "u" and largest.max() > np.iinfo(dtype).max:
+            wider = "uint16" if largest.max() <= np.iinfo(np.uint16).max else "float32"
+            raise ValueError(
+                f"Event {largest.argmax()} has {largest.max():.0f} hits in one cell of its map, "
+                f"more than {dtype} holds ({np.iinfo(dtype).max}). Use dtype={wider!r}."
+            )
+        return maps.reshape(len(hits), *self.output_shape_)
+
+    def residual_times(self, X, vertex=None):
+        r"""Times less time of flight and start, :math:`t - |x_{\rm pmt} - v|/c - t_0`.
+
+        Parameters
+        ----------
+        X : array-like
+            The hits, as in `transform`.
+        vertex : array-like of shape (n, 3), default=None
+            As in `transform`.
+
+        Returns
+        -------
+        times : ndarray of shape (n, P)
+            In ns; NaN where there is no hit.
+        """
+        hits, vertex = self._check(X, vertex)
+        times = np.full(hits.shape[:2], np.nan)
+        self._run(hits, vertex, times=times)
+        return times
+
+    def count_outside(self, X, vertex=None):
+        """Count the hits of each event that lie outside the bins of time.
+
+        Parameters
+        ----------
+        X : array-like
+            The hits, as in `transform`.
+        vertex : array-like of shape (n, 3), default=None
+            As in `transform`.
+
+        Returns
+        -------
+        n_outside : int ndarray of shape (n,)
+        """
+        return self._run(*self._check(X, vertex))[1]
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+    def _read(self, X, *, reset):
+        """Validate X and return hits of shape (n, P, F); a table is a readout of one time each."""
+        hits, _ = validate_clouds(self, X, reset=reset)
+        return hits.reshape(len(hits), -1, 1) if len(self.input_shape_) == 1 else hits
+
+    def _check(self, X, vertex):
+        check_is_fitted(self)
+        hits = self._read(X, reset=False)
+        if "pmt" not in self.fields_:
+            self._check_n_pmt(hits.shape[1])
+        if self.vertex_given_ and vertex is None:
+            raise ValueError(
+                "PMTHitMap was fitted with the vertices of its events: vertex must be given here "
+                "too, as an array of shape (n, 3). Got None instead."
+            )
+        return hits, self._check_vertex(vertex, len(hits))
+
+    def _check_n_pmt(self, n_rows):
+        if n_rows != self.n_pmt_:
+            raise ValueError(
+                f"X is a readout of {n_rows} PMTs, but the detector has {self.n_pmt_}."
+            )
+
+    def _check_vertex(self, vertex, n_events):
+        if vertex is None:
+            return None
+        if self.positions is None:
+            raise ValueError("The 'positions' parameter of PMTHitMap must be given with vertex.")
+        vertex = check_array(vertex, dtype=np.float64, input_name="vertex")
+        if vertex.shape != (n_events, 3):
+            raise ValueError(
+                f"vertex must have the shape ({n_events}, 3), one position in cm per event. Got "
+                f"{vertex.shape} instead."
+            )
+        return vertex
+
+    def _dtype(self):
+        """The type of the maps; counts fit into integers, charges do not."""
+        by_charge = self.weight == "charge"
+        if by_charge and "charge" not in self.fields_:
+            raise ValueError(
+                "The 'weight' parameter of PMTHitMap must be 'count' for hits without charge: "
+                f"their fields are {self.fields_}. Got 'charge' instead."
+            )
+        if by_charge and self.dtype not in (None, "float32"):
+            raise ValueError(
+                "The 'dtype' parameter of PMTHitMap must be 'float32' or None with "
+                f"weight='charge'. Got {self.dtype!r} instead."
+            )
+        return np.dtype(self.dtype or ("float32" if by_charge else "uint16"))
+
+    def _fit_detector(self, n_rows):
+        """Sort the PMTs into pixels."""
+        readout = "pmt" not in self.fields_
+        if self.positions is None:
+            needs = {
+                "hits by PMT id": not readout,
+                "a grid": self.grid is not None,
+                "vertex='centroid'": self.vertex == "centroid",
+            }
+            for need in (name for name, is_needed in needs.items() if is_needed):
+                raise ValueError(
+                    "The 'positions' parameter of PMTHitMap must be an array of shape (n_pmt, 3), "
+                    f"in cm, for {need}. Got None instead."
+                )
+        if self.frame == "vertex" and self.grid is None:
+            raise ValueError(
+                "The 'frame' parameter of PMTHitMap must be 'detector' without a grid: PMTs are "
+                "their own pixels. Got 'vertex' instead."
+            )
+        self._positions = _check_positions(self.positions)
+        self.n_pmt_ = n_rows if self.positions is None else len(self._positions)
+        if readout:
+            self._check_n_pmt(n_rows)
+        # Around the centre of light, each PMT stands for the part of the sphere next to it.
+        self._areas = cell_areas(self._positions) if self.vertex == "centroid" else None
+        self._shape, pixels = _check_grid(self.grid)
+        self._tree = None if pixels is None or self._shape else KDTree(pixels)
+        if self.grid is None:
+            pixels = None if self.positions is None else directions(*polar_angles(self._positions))
+            self.pixel_of_pmt_ = np.arange(self.n_pmt_)
+        else:
+            self.pixel_of_pmt_ = self._sort(self._positions)
+        self.directions_ = pixels
+        n_pixels = self.n_pmt_ if pixels is None else len(pixels)
+        self.output_shape_ = (len(self.edges_) - 1, *(self._shape or (n_pixels,)))
+
+    def _sort(self, points):
+        """Pixels that points of shape (..., 3) lie in, seen from the origin."""
+        theta, phi = polar_angles(points)
+        if self._tree is not None:
+            return self._tree.query(directions(theta, phi))[1]
+        n_theta, n_phi = self._shape
+        row = np.minimum((theta / np.pi * n_theta).astype(np.int64), n_theta - 1)
+        return row * n_phi + (phi / (2 * np.pi) * n_phi).astype(np.int64) % n_phi
+
+    def _run(self, hits, vertex, *, maps=None, largest=None, times=None):
+        """Count all hits of each event and those outside the bins; fill what is given."""
+        n_hits, outside = np.zeros((2, len(hits)), dtype=np.int64)
+        columns = tuple(
+            self.fields_.index(name) if name in self.fields_ else -1
+            for name in ("pmt", "time", "charge")
+        )
+        t0, start = (self.t0, 0.0) if isinstance(self.t0, str) else ("", float(self.t0 or 0.0))
+        find = self.vertex == "centroid" and vertex is None
+
+        # Blocks of rows: the kernels' arrays stay in the cache.
+        def run(block, rows):
+            own = slice(rows[0], rows[-1] + 1)
+            pmt = np.empty(block.shape[:2], np.int64)
+            time, charge = np.zeros((2, *pmt.shape))
+            bad = read_rows(block, columns, self.n_pmt_, pmt, time, charge)
+            if bad >= 0:
+                event, row = divmod(bad, pmt.shape[1])
+                self._raise_bad_hit(rows[event], row, block[event, row])
+            source = np.zeros((len(block), 3)) if vertex is None else vertex[own].copy()
+            if find:
+                centroid_rows(pmt, charge, self._positions, self._areas, source)
+            start_rows(pmt, time, self._positions, source, float(self.light_speed), t0, start)
+            hit = pmt >= 0
+            n_hits[own] = hit.sum(axis=1)
+            outside[own] = (hit & ((time < self.edges_[0]) | (time >= self.edges_[-1]))).sum(axis=1)
+            if times is not None:
+                times[own] = np.where(hit, time, np.nan)
+            if maps is not None:
+                if self.weight == "count":
+                    charge[hit] = 1.0
+                if self.frame == "vertex":
+                    pixel = self._sort(self._positions[pmt] - source[:, np.newaxis])
+                else:
+                    pixel = self.pixel_of_pmt_[pmt]
+                pixel[~hit] = -1
+                clip = self.outside == "clip"
+                fill_rows(pixel, time, charge, self.edges_, clip, maps[own], largest[own])
+
+        run_rows(run, hits, np.arange(len(hits)))
+        return n_hits, outside
+
+    def _raise_bad_hit(self, event, row, numbers):
+        hit = dict(zip(self.fields_, numbers.tolist(), strict=True))
+        tube = hit.get("pmt", row)
+        if not (0 <= tube < self.n_pmt_ and tube == int(tube)):
+            raise ValueError(
+                f"Event {event} has a hit with the PMT id {tube:g}; ids must be integers from 0 to "
+                f"{self.n_pmt_ - 1}, one for each of the 'positions'."
+            )
+        raise ValueError(
+            f"Event {event} has a hit of PMT {tube:g} at {hit['time']:g} ns with the charge "
+            f"{hit['charge']:g}; charges must be positive. A row of zeros is no hit."
+        )
+
+    def _outside_message(self, n_hits, outside):
+        return (
+            f"{outside.sum()} of {n_hits.sum()} hits lie outside the bins of time, "
+            f"{self.edges_[0]:g} to {self.edges_[-1]:g} ns."
+        )
+
+
+def _check_fields(fields, n_columns):
+    if fields is None:
+        fields = _FIELDS.get(n_columns, ())
+        if not fields:
+            raise ValueError(
+                "PMTHitMap reads hits of 2 numbers (pmt, time) or 3 numbers (pmt, time, charge), "
+                f"or a table with a time per PMT. Got {n_columns} numbers per hit."
+            )
+    fields = tuple(fields)
+    if len(set(fields)) < len(fields) or not {"time"} <= set(fields) <= set(_FIELDS[3]):
+        raise ValueError(
+            "The 'fields' parameter of PMTHitMap must be 'time' and, where there are such, 'pmt' "
+            f"and 'charge', in the order of the columns, or None. Got {fields!r} instead."
+        )
+    if len(fields) != n_columns:
+        raise ValueError(
+            f"The 'fields' parameter of PMTHitMap names {len(fields)} numbers per hit, but X has "
+            f"{n_columns}. Got {fields!r}."
+        )
+    return fields
+
+
+def _check_bins(bins):
+    if isinstance(bins, tuple) and len(bins) == 3:
+        start, stop, n_bins = bins
+        if isinstance(n_bins, Integral) and n_bins > 0 and -np.inf < start < stop < np.inf:
+            return np.linspace(start, stop, n_bins + 1)
+    else:
+        edges = np.array(bins, dtype=np.float64)
+        rising = edges.ndim == 1 and len(edges) > 1 and (np.diff(edges) > 0).all()
+        if rising and np.isfinite(edges).all():
+            return edges
+    raise ValueError(
+        "The 'bins' parameter of PMTHitMap must be a tuple (start, stop, number of bins) with "
+        "start < stop, or an array of at least two edges that rise, in ns. Got "
+        f"{bins!r} instead."
+    )
+
+
+def _check_positions(positions, name="positions"):
+    """Positions of shape (n, 3), none of them at the origin; of None, no positions."""
+    if positions is None:
+        return np.empty((0, 3))
+    positions = np.array(positions, dtype=np.float64)
+    if positions.ndim != 2 or positions.shape[1] != 3 or not len(positions):
+        raise ValueError(
+            f"The '{name}' parameter of PMTHitMap must have the shape (n, 3). Got an array of "
+            f"shape {positions.shape} instead."
+        )
+    bad = ~np.isfinite(positions).all(axis=1) | (positions == 0).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"The '{name}' parameter of PMTHitMap must be finite, and none at the origin, where "
+            f"it has no direction. Got {positions[bad.argmax()]} in row {bad.argmax()}."
+        )
+    return positions
+
+
+def _check_grid(grid):
+    """The shape (H, W), if it is a grid, and the unit vectors of the pixels."""
+    if grid is None:
+        return None, None
+    if np.ndim(grid) == 2:
+        return None, directions(*polar_angles(_check_positions(grid, "grid")))
+    shape = tuple(grid)
+    if len(shape) != 2 or not all(isinstance(size, Integral) and size > 0 for size in shape):
+        raise ValueError(
+            "The 'grid' parameter of PMTHitMap must be a tuple (H, W) of positive integers, an "
+            f"array of directions of shape (n_pixels, 3), or None. Got {grid!r} instead."
+        )
+    return shape, equiangular_sphere(*shape)[0]
