@@ -31,6 +31,23 @@ class Encoder(BaseEstimator):
         """
         return 0
 
+    def padding_axis(self, input_shape):
+        """The axis of one event that counts rows of which those of zeros are padding.
+
+        They stay zeros when the input is standardised, and are not measured.
+
+        Parameters
+        ----------
+        input_shape : tuple of int
+            The shape of one event.
+
+        Returns
+        -------
+        axis : int or None
+            Without the axis of events; None if there is no padding, and zeros are values.
+        """
+        return None
+
     @abstractmethod
     def build(self, input_shape):
         """Build the network.
@@ -61,6 +78,9 @@ class ModuleEncoder(Encoder):
     channels : int or None, default=0
         The axis of one event that counts channels (features of a table), which are standardised
         one by one; None for one scale for the whole event.
+    padding : int or None, default=None
+        The axis of one event that counts rows of which those of zeros are padding, as 0 for hits
+        of shape (P, F): they are not measured and stay zeros when the input is standardised.
 
     Examples
     --------
@@ -74,14 +94,19 @@ class ModuleEncoder(Encoder):
     (1,)
     """
 
-    def __init__(self, factory, *, params=None, channels=0):
+    def __init__(self, factory, *, params=None, channels=0, padding=None):
         self.factory = factory
         self.params = params
         self.channels = channels
+        self.padding = padding
 
     def channel_axis(self, input_shape):
         """The parameter `channels`."""
         return self.channels
+
+    def padding_axis(self, input_shape):
+        """The parameter `padding`."""
+        return self.padding
 
     def build(self, input_shape):
         """Call the factory.

@@ -3,7 +3,14 @@
 import torch
 from torch import nn
 
-__all__ = ["GradientReversal", "Standardize", "activation", "convolution", "group_norm"]
+__all__ = [
+    "GradientReversal",
+    "Standardize",
+    "activation",
+    "convolution",
+    "group_norm",
+    "real_rows",
+]
 
 _ACTIVATIONS = {
     "relu": nn.ReLU,
@@ -37,6 +44,24 @@ def group_norm(channels, groups=8):
     return nn.GroupNorm(groups, channels)
 
 
+def real_rows(x, axis):
+    """Which rows of events are real: a row of zeros is padding.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, *input_shape)
+        The events.
+    axis : int
+        The axis of one event that counts rows, as 0 for points of shape (P, F).
+
+    Returns
+    -------
+    real : Tensor of bool, of shape (n, 1, ..., P, ..., 1)
+    """
+    others = [other for other in range(1, x.ndim) if other != axis + 1]
+    return x.ne(0).any(dim=others, keepdim=True) if others else x.ne(0)
+
+
 class Standardize(nn.Module):
     r"""Shift and scale of the input, :math:`(x - \mu)/\sigma`, fixed before the training.
 
@@ -44,16 +69,26 @@ class Standardize(nn.Module):
     ----------
     mean, scale : Tensor, broadcastable to (n, *input_shape)
         Without the axis of events.
+    padding_axis : int or None, default=None
+        The axis of one event that counts rows of which those of zeros are padding. They stay
+        zeros, and a number of a real row that would become zero becomes the smallest positive one
+        instead: the network behind tells padding as this layer does.
     """
 
-    def __init__(self, mean, scale):
+    def __init__(self, mean, scale, *, padding_axis=None):
         super().__init__()
         self.register_buffer("scale", 1.0 / scale)
         self.register_buffer("shift", -mean / scale)
+        self.padding_axis = padding_axis
 
     def forward(self, x):
         """Scale x of shape (n, *input_shape)."""
-        return torch.addcmul(self.shift, x, self.scale)
+        if self.padding_axis is None:
+            return torch.addcmul(self.shift, x, self.scale)
+        # Multiplied and added in two steps: fused, a number's last bit could depend on its place.
+        scaled = x * self.scale + self.shift
+        scaled = scaled.masked_fill(scaled == 0, torch.finfo(x.dtype).tiny)
+        return scaled.masked_fill(~real_rows(x, self.padding_axis), 0.0)
 
 
 class _Reverse(torch.autograd.Function):
