@@ -6,10 +6,10 @@ A photon from :math:`\vec r` in direction :math:`\hat u` meets the sphere of rad
 
     s = -\vec r \cdot \hat u + \sqrt{(\vec r \cdot \hat u)^2 + R^2 - r^2},
 
-and belongs to the phototube nearest to that point. To find it in constant time, the sphere is cut
-into the cells of a cube seen from its centre. A phototube :math:`q` nearest to any point :math:`p`
-of a cell with centre :math:`c` and reach :math:`\rho` is by the triangle inequality, with
-:math:`q_c` nearest to :math:`c`,
+and belongs to the phototube nearest to that point. To find it in constant time, the sphere is
+unfolded as an octahedron into a square of :math:`n \times n` cells. A phototube :math:`q` nearest
+to any point :math:`p` of a cell with centre :math:`c` and reach :math:`\rho` is by the triangle
+inequality, with :math:`q_c` nearest to :math:`c`,
 
 .. math::
 
@@ -69,13 +69,12 @@ def nearest_pmt(directions):
     -------
     nearest : NearestPMT
     """
-    n_side = math.ceil(math.sqrt(_CELLS_PER_PMT * len(directions) / 6))
+    # An even number: then every cell is two triangles on the octahedron.
+    n_side = 2 * math.ceil(math.sqrt(_CELLS_PER_PMT * len(directions)) / 2)
     edges = np.linspace(-1, 1, n_side + 1)
-    centre = (edges[:-1] + edges[1:]) / 2
-    centres = _on_cube(centre, centre)
-    corners = np.stack(
-        [_on_cube(a, b) for a in (edges[:-1], edges[1:]) for b in (edges[:-1], edges[1:])]
-    )
+    low, high = edges[:-1], edges[1:]
+    centres = _fold((low + high) / 2, (low + high) / 2)
+    corners = np.stack([_fold(a, b) for a in (low, high) for b in (low, high)])
     # The point of a cell that is farthest from its centre is a corner.
     reach = np.linalg.norm(corners - centres, axis=2).max(axis=0)
     tree = cKDTree(directions)
@@ -93,93 +92,116 @@ def nearest_pmt(directions):
     return NearestPMT(np.ascontiguousarray(directions), starts, candidates[useful], n_side)
 
 
-def _on_cube(first, second):
-    """Unit vectors to the points (first, second) of all faces, in the order of the cells."""
+def _fold(first, second):
+    """Unit vectors to the points (first, second) of the square, in the order of the cells."""
     a, b = (m.ravel() for m in np.meshgrid(first, second, indexing="ij"))
-    one = np.ones_like(a)
-    faces = [
-        (sign * one, a, b) if axis == 0 else (a, sign * one, b) if axis == 1 else (a, b, sign * one)
-        for axis in range(3)
-        for sign in (1, -1)
-    ]
-    points = np.concatenate([np.stack(face, axis=1) for face in faces])
+    z = 1 - abs(a) - abs(b)
+    x = np.where(z < 0, np.copysign(1 - abs(b), a), a)
+    y = np.where(z < 0, np.copysign(1 - abs(a), b), b)
+    points = np.stack([x, y, z], axis=1)
     return points / np.linalg.norm(points, axis=1, keepdims=True)
 
 
 @numba.njit(nogil=True, cache=True)
-def _nearest(x, y, z, nearest):
-    """Index of the phototube nearest to a point on the unit sphere."""
-    ax, ay, az = abs(x), abs(y), abs(z)
-    if ax >= ay and ax >= az:
-        face, a, b = (0 if x > 0 else 1), y / ax, z / ax
-    elif ay >= az:
-        face, a, b = (2 if y > 0 else 3), x / ay, z / ay
-    else:
-        face, a, b = (4 if z > 0 else 5), x / az, y / az
-    n = nearest.n_side
-    i = min(int((a + 1) * 0.5 * n), n - 1)
-    j = min(int((b + 1) * 0.5 * n), n - 1)
-    cell = (face * n + i) * n + j
-    start, stop = nearest.starts[cell], nearest.starts[cell + 1]
-    best = nearest.candidates[start]
-    if stop - start > 1:
-        highest = -2.0
-        for k in range(start, stop):
-            pmt = nearest.candidates[k]
-            d = nearest.directions[pmt]
-            cosine = x * d[0] + y * d[1] + z * d[2]
-            if cosine > highest:
-                best, highest = pmt, cosine
-    return best
+def _cell(x, y, z, n_side):
+    """Cell of a point of any length."""
+    scale = 1 / (abs(x) + abs(y) + abs(z))
+    a, b = x * scale, y * scale
+    p = math.copysign(1 - abs(b), a) if z < 0 else a
+    q = math.copysign(1 - abs(a), b) if z < 0 else b
+    i = min(int((p + 1) * 0.5 * n_side), n_side - 1)
+    j = min(int((q + 1) * 0.5 * n_side), n_side - 1)
+    return i * n_side + j
 
 
 @numba.njit(nogil=True, cache=True)
-def find_nearest(points, nearest):
-    """Indices of the phototubes nearest to points on the unit sphere.
+def find_nearest(points, cells, nearest, out):
+    """Indices of the phototubes nearest to points.
 
     Parameters
     ----------
-    points : float64 ndarray of shape (n_points, 3)
+    points : float64 ndarray of shape (3, n_points)
+        Of any length but zero.
+    cells, out : int64 ndarray of shape (n_points,)
+        Memory to work in, and the indices.
     nearest : NearestPMT
-
-    Returns
-    -------
-    indices : int64 ndarray of shape (n_points,)
     """
-    out = np.empty(len(points), np.int64)
-    for i in range(len(points)):
-        out[i] = _nearest(points[i, 0], points[i, 1], points[i, 2], nearest)
-    return out
+    directions, starts, candidates = nearest.directions, nearest.starts, nearest.candidates
+    n_side = nearest.n_side
+    x, y, z = points[0], points[1], points[2]
+    for i in range(len(out)):
+        cells[i] = _cell(x[i], y[i], z[i], n_side)
+    for i in range(len(out)):
+        start, stop = starts[cells[i]], starts[cells[i] + 1]
+        best, highest = candidates[start], -np.inf
+        for k in range(start, stop):
+            q = candidates[k]
+            cosine = x[i] * directions[q, 0] + y[i] * directions[q, 1] + z[i] * directions[q, 2]
+            if cosine > highest:
+                best, highest = q, cosine
+        out[i] = best
 
 
 @numba.njit(nogil=True, cache=True)
-def _charge(rng, resolution):
+def _draw_sources(rng, event, sources):
+    """Draw deposits with their shares of the energy, through a guide table (Chen and Asau 1974)."""
+    n = len(event)
+    shares = np.cumsum(event[:, 3])
+    total = shares[-1]
+    shares[-1] = np.inf
+    guide = np.empty(n, np.int64)
+    k = 0
+    for j in range(n):
+        while shares[k] <= j * total / n:
+            k += 1
+        guide[j] = k
+    for i in range(len(sources)):
+        draw = rng.random()
+        k = guide[min(int(draw * n), n - 1)]
+        while shares[k] <= draw * total:
+            k += 1
+        sources[i] = k
+
+
+@numba.njit(nogil=True, cache=True)
+def _fly(rng, event, sources, points, times, light):
+    """Where photons meet the sphere, and when, in ns after the decay."""
+    x, y, z = points[0], points[1], points[2]
+    for i in range(len(sources)):
+        x[i], y[i], z[i] = isotropic(rng)
+    square = light.radius * light.radius
+    for i in range(len(sources)):
+        k = sources[i]
+        a, b, c = event[k, 0], event[k, 1], event[k, 2]
+        along = a * x[i] + b * y[i] + c * z[i]
+        path = -along + math.sqrt(along * along + square - (a * a + b * b + c * c))
+        x[i], y[i], z[i] = a + path * x[i], b + path * y[i], c + path * z[i]
+        times[i] = event[k, 4] + path / light.speed
+
+
+@numba.njit(nogil=True, cache=True)
+def _delay(rng, times, light):
+    """Add the scintillation's decay and the spread of the transit times."""
+    edges, decay_times = light.decay_edges, light.decay_times
+    for i in range(len(times)):
+        component, draw = 0, rng.random()
+        while draw >= edges[component]:
+            component += 1
+        times[i] += decay_times[component] * rng.standard_exponential()
+        times[i] += light.transit_time_spread * rng.standard_normal()
+    if light.rise_time > 0:
+        for i in range(len(times)):
+            times[i] += light.rise_time * rng.standard_exponential()
+
+
+@numba.njit(nogil=True, cache=True)
+def _draw_charge(rng, resolution):
     if resolution == 0:
         return 1.0
     while True:
         charge = 1 + resolution * rng.standard_normal()
         if charge > 0:
             return charge
-
-
-@numba.njit(nogil=True, cache=True)
-def _photoelectron(rng, deposit, light, nearest):
-    """Phototube and time, in ns after the decay, of a photo-electron from a deposit."""
-    u, v, w = isotropic(rng)
-    x, y, z = deposit[0], deposit[1], deposit[2]
-    along = x * u + y * v + z * w
-    square = light.radius * light.radius
-    path = -along + math.sqrt(along * along + square - (x * x + y * y + z * z))
-    scale = 1 / light.radius
-    pmt = _nearest((x + path * u) * scale, (y + path * v) * scale, (z + path * w) * scale, nearest)
-    component, draw = 0, rng.random()
-    while draw >= light.decay_edges[component]:
-        component += 1
-    time = deposit[4] + path / light.speed
-    time += light.decay_times[component] * rng.standard_exponential()
-    if light.rise_time > 0:
-        time += light.rise_time * rng.standard_exponential()
-    return pmt, time + light.transit_time_spread * rng.standard_normal()
 
 
 @numba.njit(nogil=True, cache=True)
@@ -198,6 +220,7 @@ def detect_light(rng, hits, starts, deposits, counts, t0, n_light, n_dark, light
     starts : int64 ndarray of shape (n_events + 1,)
         First row of each event, and the end; rows that are not used become zero.
     deposits : float64 ndarray of shape (n_deposits, 6)
+        As :func:`transport_gammas` gives them.
     counts : int64 ndarray of shape (n_events,)
         Deposits of each event.
     t0 : float64 ndarray of shape (n_events,)
@@ -214,44 +237,46 @@ def detect_light(rng, hits, starts, deposits, counts, t0, n_light, n_dark, light
     n_hits = np.empty(len(counts), np.int64)
     n_pmt = len(nearest.directions)
     row_of = np.full(n_pmt if light.first_hit_only else 0, -1)
-    shares = np.empty(max(counts.max(), 1))
+    most = n_light.max()
+    all_indices = np.empty((2, most), np.int64)
+    all_points, all_times = np.empty((3, most)), np.empty(most)
     first = 0
     for i in range(len(counts)):
         event = deposits[first : first + counts[i]]
         first += counts[i]
-        total = 0.0
-        for k in range(len(event)):
-            total += event[k, 3]
-            shares[k] = total
+        n = n_light[i]
+        sources, pmts = all_indices[0, :n], all_indices[1, :n]
+        points, times = all_points[:, :n], all_times[:n]
+        _draw_sources(rng, event, sources)
+        _fly(rng, event, sources, points, times, light)
+        find_nearest(points, sources, nearest, pmts)
+        _delay(rng, times, light)
+
         rows = hits[starts[i] : starts[i + 1]]
-        n, dark_left = 0, n_dark[i]
-        for left in range(n_light[i] + n_dark[i], 0, -1):
+        row, dark_left = 0, n_dark[i]
+        for left in range(n + n_dark[i], 0, -1):
             if dark_left > 0 and rng.random() * left < dark_left:
                 dark_left -= 1
-                pmt = min(int(rng.random() * n_pmt), n_pmt - 1)
+                pmt = int(rng.random() * n_pmt)
                 time = light.start + (light.stop - light.start) * rng.random()
             else:
-                source = 0
-                if len(event) > 1:
-                    source = np.searchsorted(shares[: len(event)], rng.random() * total, "right")
-                    source = min(source, len(event) - 1)
-                pmt, time = _photoelectron(rng, event[source], light, nearest)
-                time += t0[i]
-            charge = _charge(rng, light.charge_resolution)
+                n -= 1
+                pmt, time = pmts[n], times[n] + t0[i]
+            charge = _draw_charge(rng, light.charge_resolution)
             if not light.start <= time <= light.stop:
                 continue
             if light.first_hit_only and row_of[pmt] >= 0:
-                row = row_of[pmt]
-                rows[row, 1] = min(rows[row, 1], time)
-                rows[row, 2] += charge
+                same = row_of[pmt]
+                rows[same, 1] = min(rows[same, 1], time)
+                rows[same, 2] += charge
                 continue
-            rows[n, 0], rows[n, 1], rows[n, 2] = pmt, time, charge
+            rows[row, 0], rows[row, 1], rows[row, 2] = pmt, time, charge
             if light.first_hit_only:
-                row_of[pmt] = n
-            n += 1
-        rows[n:] = 0
+                row_of[pmt] = row
+            row += 1
+        rows[row:] = 0
         if light.first_hit_only:
-            for k in range(n):
+            for k in range(row):
                 row_of[int(rows[k, 0])] = -1
-        n_hits[i] = n
+        n_hits[i] = row
     return n_hits
