@@ -1,0 +1,118 @@
+"""What `PMTHitMap` is told about the detector: its hits, its clock, its tubes and its pixels."""
+
+from numbers import Integral
+
+import numpy as np
+from scipy.spatial import KDTree
+
+from sknuc.geometry import directions, equiangular_sphere, polar_angles
+
+__all__ = ["Pixels", "check_bins", "check_fields", "check_positions", "unit"]
+
+_FIELDS = {1: ("time",), 2: ("pmt", "time"), 3: ("pmt", "time", "charge")}
+
+
+def check_fields(fields, n_columns):
+    """Names of the numbers of a hit; those of the number of columns for None."""
+    if fields is None:
+        if n_columns not in _FIELDS:
+            raise ValueError(
+                "PMTHitMap reads hits of 2 numbers (pmt, time) or 3 numbers (pmt, time, charge), "
+                f"or a table with a time per PMT. Got {n_columns} numbers per hit."
+            )
+        return _FIELDS[n_columns]
+    fields = tuple(fields)
+    if len(set(fields)) < len(fields) or not {"time"} <= set(fields) <= set(_FIELDS[3]):
+        raise ValueError(
+            "The 'fields' parameter of PMTHitMap must be 'time' and, where there are such, 'pmt' "
+            f"and 'charge', in the order of the columns, or None. Got {fields!r} instead."
+        )
+    if len(fields) != n_columns:
+        raise ValueError(
+            "The 'fields' parameter of PMTHitMap must name every number of a hit, but X has "
+            f"{n_columns} numbers per hit. Got {fields!r} instead."
+        )
+    return fields
+
+
+def check_bins(bins):
+    """Edges of the bins of time in ns."""
+    if isinstance(bins, tuple) and len(bins) == 3:
+        start, stop, n_bins = bins
+        if isinstance(n_bins, Integral) and n_bins > 0 and -np.inf < start < stop < np.inf:
+            return np.linspace(start, stop, n_bins + 1)
+    else:
+        edges = np.array(bins, dtype=np.float64)
+        rising = edges.ndim == 1 and len(edges) > 1 and (np.diff(edges) > 0).all()
+        if rising and np.isfinite(edges).all():
+            return edges
+    raise ValueError(
+        "The 'bins' parameter of PMTHitMap must be a tuple (start, stop, number of bins) with "
+        "start < stop, or an array of at least two edges that rise, in ns. Got "
+        f"{bins!r} instead."
+    )
+
+
+def check_positions(positions, name="positions"):
+    """Positions of shape (n, 3), none of them at the origin; of None, no positions."""
+    if positions is None:
+        return np.empty((0, 3))
+    positions = np.array(positions, dtype=np.float64)
+    if positions.ndim != 2 or positions.shape[1] != 3 or not len(positions):
+        raise ValueError(
+            f"The '{name}' parameter of PMTHitMap must have the shape (n, 3). Got an array of "
+            f"shape {positions.shape} instead."
+        )
+    bad = ~np.isfinite(positions).all(axis=1) | (positions == 0).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"The '{name}' parameter of PMTHitMap must be finite, and none at the origin, where "
+            f"it has no direction. Got {positions[bad.argmax()]} in row {bad.argmax()}."
+        )
+    return positions
+
+
+def unit(positions):
+    """Unit vectors; of the origin, +z."""
+    return directions(*polar_angles(positions))
+
+
+class Pixels:
+    """The pixels of a sphere, and which of them a direction belongs to.
+
+    Parameters
+    ----------
+    grid : (int, int) or array-like of shape (n_pixels, 3)
+        Rings and cells around each of an equiangular grid, or the centres of pixels.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (H, W) or (n_pixels,).
+    directions : ndarray of shape (n_pixels, 3)
+        Unit vectors of the centres.
+    """
+
+    def __init__(self, grid):
+        if np.ndim(grid) == 2:
+            self.directions = unit(check_positions(grid, "grid"))
+            self.shape = (len(self.directions),)
+            self._tree = KDTree(self.directions)
+            return
+        self.shape = tuple(grid)
+        if len(self.shape) != 2 or not all(isinstance(n, Integral) and n > 0 for n in self.shape):
+            raise ValueError(
+                "The 'grid' parameter of PMTHitMap must be a tuple (H, W) of positive integers, an "
+                f"array of directions of shape (n_pixels, 3), or None. Got {grid!r} instead."
+            )
+        self.directions, _ = equiangular_sphere(*self.shape)
+        self._tree = None
+
+    def find(self, points):
+        """Pixels that points of shape (..., 3) lie in, seen from the origin."""
+        if self._tree is not None:
+            return self._tree.query(unit(points))[1]
+        n_theta, n_phi = self.shape
+        theta, phi = polar_angles(points)
+        row = np.minimum((theta / np.pi * n_theta).astype(np.int64), n_theta - 1)
+        return row * n_phi + (phi / (2 * np.pi) * n_phi).astype(np.int64) % n_phi
