@@ -19,6 +19,13 @@ from sklearn.utils import Bunch, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.parallel import Parallel, delayed
 
+from sknuc.datasets._scintillator_checks import (
+    CLASSES,
+    check_decay,
+    check_positions,
+    check_range,
+    draw_classes,
+)
 from sknuc.datasets._scintillator_decays import (
     GAMMA_ENERGY,
     ORIGINS,
@@ -27,16 +34,11 @@ from sknuc.datasets._scintillator_decays import (
     transport_gammas,
 )
 from sknuc.datasets._scintillator_light import Light, detect_light, nearest_pmt
-from sknuc.geometry import fibonacci_sphere
 
 __all__ = ["make_scintillator_events"]
 
-CLASSES = ("10C", "0vbb")
-
 # Events per random stream.
 _BLOCK = 64
-# Radii of phototubes may differ by this share of their mean.
-_RADIUS_TOLERANCE = 1e-3
 
 _DESCR = """\
 Simulated events of a spherical liquid scintillator detector
@@ -113,14 +115,174 @@ def make_scintillator_events(
     n_jobs=None,
     random_state=None,
 ):
-    """Simulate events of a spherical scintillator detector, with their truth."""
-    pmts, radius = _check_positions(positions)
+    r"""Simulate events of a spherical scintillator detector, with their truth.
+
+    An event of visible energy :math:`E` has a Poisson number of photo-electrons with the mean
+
+    .. math::
+
+        \mu = Y E, \qquad Y = \text{light yield} \times \text{photocoverage} \times
+        \text{quantum efficiency},
+
+    250 per MeV by default. Each comes from one of the event's deposits of energy, flies straight
+    in a random direction to the sphere of phototubes, is seen by the one nearest to that point,
+    and arrives at
+
+    .. math::
+
+        t = t_0 + t_\text{deposit} + t_\text{rise} + t_\text{decay} +
+        \frac{\text{path}}{v} + \mathcal N(0, \sigma_{TTS}),
+
+    with exponential :math:`t_\text{rise}` and :math:`t_\text{decay}`, the latter's time constant
+    being drawn from `decay_times`.
+
+    The signal "0vbb", two electrons with 2.458 MeV in all, is one deposit. The background "10C"
+    is a positron at the vertex (allowed spectrum with the Fermi function, endpoint 1.908 MeV), a
+    gamma ray of 718 keV and, at once or after the decay of ortho-positronium, two of 511 keV back
+    to back. Gamma rays scatter off electrons (Klein-Nishina) until 20 keV are left, which are
+    absorbed in the same place.
+
+    Parameters
+    ----------
+    n_samples : int, default=1000
+        Number of events.
+    weights : array-like of shape (2,), default=None
+        Proportions of the classes 10C and 0vbb; None for equal ones.
+    positions : array-like of shape (n_pmt, 3), default=None
+        Positions of the phototubes, in cm, on a sphere around the origin. None for 1879 evenly
+        spread ones at 850 cm.
+    fiducial_radius : float, default=167.0
+        Decays are uniform in the ball of this radius, in cm.
+    energy_range : (float, float), default=(2.0, 3.0)
+        Visible energy of the background, in MeV. Must contain that of the signal, 2.458 MeV.
+    match_n_hits : bool, default=True
+        Give both classes the same distribution of the number of photo-electrons, so that nothing
+        can be learnt from it (see Notes). Otherwise the background's energies follow the
+        spectrum within `energy_range`.
+    light_yield : float, default=3200.0
+        Photons per MeV that reach the sphere.
+    photocoverage, quantum_efficiency : float, default=0.34 and 0.23
+        Shares of the photons that meet a phototube and of those that make a photo-electron, in
+        (0, 1].
+    decay_times : array-like of shape (n_components,), default=(3.6, 16.0, 86.0)
+        Time constants of the scintillation, in ns.
+    decay_fractions : array-like of shape (n_components,), default=(0.71, 0.22, 0.07)
+        Shares of the light with these time constants; they sum to 1.
+    rise_time : float, default=0.0
+        Time constant of the rise of the scintillation, in ns.
+    light_speed : float, default=16.95
+        In the detector, in cm/ns.
+    transit_time_spread : float, default=1.5
+        Standard deviation of the time that phototubes measure, in ns.
+    charge_resolution : float, default=0.0
+        Standard deviation of the charge of a photo-electron, in photo-electrons: a Gaussian
+        around one, cut off at zero.
+    ortho_positronium_fraction : float, default=0.5
+        Share of the positrons that form ortho-positronium; the others annihilate at once.
+    ortho_positronium_lifetime : float, default=3.0
+        Mean time to the annihilation, in ns.
+    vertex_resolution : float, default=12.0
+        Standard deviation of each coordinate of the reconstructed vertex at 1 MeV, in cm. It falls
+        with :math:`1/\sqrt{E/\text{MeV}}`.
+    t0_jitter : float, default=0.0
+        The decay's time is uniform within plus and minus this, in ns.
+    dark_rate : float, default=0.0
+        Dark hits per phototube and second, in Hz, uniform in `window`.
+    window : (float, float), default=None
+        Start and stop of the acquisition, in ns; hits outside of it are not recorded, and counted
+        in the truth as ``n_photoelectrons`` less ``n_hits``. None records all light. Light of a
+        central event arrives from 50 ns on.
+    first_hit_only : bool, default=False
+        One hit per phototube, with the earliest time and the sum of the charges, as electronics
+        with one hit per channel give it; otherwise one per photo-electron.
+    format : {"padded", "ragged"}, default="padded"
+        One array in which zero rows fill up events, or a list of arrays.
+    return_X_y : bool, default=False
+        Return ``(data, target)`` only.
+    n_jobs : int, default=None
+        Number of threads; None for one, -1 for all cores. The result does not depend on it.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the events.
+
+    Returns
+    -------
+    data : :class:`~sklearn.utils.Bunch`
+        data : float32 ndarray of shape (n_samples, n_rows, 3) or list of (n_hits, 3)
+            Hits: index of the phototube, time in ns and charge in photo-electrons (above zero, so
+            that a row of zeros is padding), in random order. The arrays of a list are views into
+            one array of all hits, their ``base``.
+        target : int ndarray of shape (n_samples,)
+            Index of the class in ``target_names``.
+        target_names : ndarray of shape (2,)
+            "10C" (background) and "0vbb" (signal).
+        positions : float64 ndarray of shape (n_pmt, 3)
+            Of the phototubes, in cm.
+        vertex : float64 ndarray of shape (n_samples, 3)
+            Reconstructed vertex in cm: the smeared centroid of the deposited energy, which is
+            what a fit to the light can find.
+        truth : Bunch
+            ``vertex`` (of the decay, cm), ``centroid`` (of the deposited energy, cm), ``t0`` (ns),
+            ``energy`` (visible, MeV), ``electron_energy`` (kinetic, of the electrons or the
+            positron, MeV), ``n_photoelectrons``, ``n_dark``, ``n_hits`` (recorded rows),
+            ``ortho_positronium`` (bool), ``annihilation_delay`` (ns, NaN for the signal),
+            ``n_scatters`` (deposits by gamma rays), each with the axis of events first; and with a
+            second axis of deposits ``deposit_position`` (cm), ``deposit_energy`` (MeV, 0 where
+            there is none), ``deposit_time`` (ns after the decay) and ``deposit_origin``, an index
+            in ``origin_names`` or -1 where there is none. Deposits of a gamma ray are in the order
+            in which it made them.
+        offsets : int64 ndarray of shape (n_samples + 1,) or None
+            Rows of each event in the array of all hits, if ``format="ragged"``.
+        DESCR : str
+            Description.
+    (data, target) : tuple if ``return_X_y=True``
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range, the phototubes do not lie on a sphere that is larger than
+        the fiducial volume, or gamma rays do not stay inside.
+
+    Notes
+    -----
+    With ``match_n_hits`` the number :math:`N` of an event is drawn from the signal's Poisson
+    distribution first, for both classes. The energy of a background event follows from it by
+    Bayes' theorem, :math:`p(E|N) \propto p(E) (YE)^N e^{-YE}`, with the spectrum :math:`p(E)` in
+    `energy_range`, so that it is an event of that selection, and no event is thrown away. Matched
+    are photo-electrons: the number of phototubes with a hit (`first_hit_only`) or of hits in a
+    `window` may still differ as the classes spread light differently.
+
+    Not simulated: the range of electrons, quenching, scattering and re-emission of light, the
+    lifetime of the 718 keV level, the decay branch to the 1740 keV level, three-photon
+    annihilation. Gamma rays that would reach the phototubes are drawn anew: events are contained.
+
+    References
+    ----------
+    .. [1] A. Li et al., "KamNet: An Integrated Spatiotemporal Deep Neural Network for Rare Event
+       Searches in KamLAND-Zen", Phys. Rev. C 107 (2023) 014323, arXiv:2203.01870.
+    .. [2] A. Li et al., "Suppression of Cosmic Muon Spallation Backgrounds in Liquid Scintillator
+       Detectors Using Convolutional Neural Networks", Nucl. Instrum. Meth. A 947 (2019) 162604,
+       arXiv:1812.02906.
+    .. [3] O. Klein, Y. Nishina, "Über die Streuung von Strahlung durch freie Elektronen nach der
+       neuen relativistischen Quantendynamik von Dirac", Z. Phys. 52 (1929) 853.
+
+    Examples
+    --------
+    >>> from sknuc.datasets import make_scintillator_events
+    >>> events = make_scintillator_events(4, light_yield=320.0, random_state=0)
+    >>> events.data.shape[0], events.data.shape[2], events.positions.shape
+    (4, 3, (1879, 3))
+    >>> events.target_names[events.target].tolist().count("0vbb")
+    2
+    >>> bool(((events.data[..., 2] > 0).sum(axis=1) == events.truth.n_hits).all())
+    True
+    """
+    pmts, radius = check_positions(positions)
     if fiducial_radius >= radius:
         raise ValueError(
             "The 'fiducial_radius' parameter of make_scintillator_events must be below the radius "
             f"of the phototubes, {radius:g} cm. Got {fiducial_radius} instead."
         )
-    energy_range = _check_range("energy_range", energy_range)
+    energy_range = check_range("energy_range", energy_range)
     if not energy_range[0] <= Q_VALUE <= energy_range[1]:
         raise ValueError(
             "The 'energy_range' parameter of make_scintillator_events must contain the energy of "
@@ -131,8 +293,8 @@ def make_scintillator_events(
             "The 'window' parameter of make_scintillator_events must be a range (start, stop) in "
             f"ns when dark_rate={dark_rate} Hz is not zero. Got None instead."
         )
-    start, stop = (-np.inf, np.inf) if window is None else _check_range("window", window)
-    decay_times, decay_edges = _check_decay(decay_times, decay_fractions)
+    start, stop = (-np.inf, np.inf) if window is None else check_range("window", window)
+    decay_times, decay_edges = check_decay(decay_times, decay_fractions)
 
     random_state = check_random_state(random_state)
     seed = np.random.SeedSequence(random_state.randint(2**32, size=4, dtype=np.uint32).tolist())
@@ -147,7 +309,7 @@ def make_scintillator_events(
             delayed(function)(block, stream) for block, stream in zip(blocks, streams, strict=True)
         )
 
-    target = _draw_classes(rng, n_samples, weights)
+    target = draw_classes(rng, n_samples, weights)
     background = target == 0
     vertices = rng.standard_normal((n_samples, 3))
     vertices /= np.linalg.norm(vertices, axis=1, keepdims=True)
@@ -256,86 +418,6 @@ def make_scintillator_events(
         offsets=offsets,
         DESCR=_DESCR,
     )
-
-
-def _check_positions(positions):
-    """Return the positions of phototubes and the radius of their sphere."""
-    if positions is None:
-        return 850.0 * fibonacci_sphere(1879), 850.0
-    pmts = np.array(positions, dtype=np.float64)
-    if pmts.ndim != 2 or pmts.shape[1] != 3 or not len(pmts):
-        raise ValueError(
-            "The 'positions' parameter of make_scintillator_events must have the shape (n_pmt, 3). "
-            f"Got {pmts.shape} instead."
-        )
-    bad = np.flatnonzero(~np.isfinite(pmts).all(axis=1))
-    if len(bad):
-        raise ValueError(
-            "The 'positions' parameter of make_scintillator_events must be finite. Got "
-            f"{pmts[bad[0]]} for phototube {bad[0]}, and {len(bad)} such phototubes in all."
-        )
-    radii = np.linalg.norm(pmts, axis=1)
-    radius = radii.mean()
-    if radius == 0 or np.ptp(radii) > _RADIUS_TOLERANCE * radius:
-        raise ValueError(
-            "The 'positions' parameter of make_scintillator_events must lie on a sphere around the "
-            f"origin, to {_RADIUS_TOLERANCE:.1%} of its radius. Got radii from {radii.min():g} to "
-            f"{radii.max():g} cm."
-        )
-    return pmts, float(radius)
-
-
-def _check_range(name, value):
-    """Return a range of finite numbers."""
-    if (
-        len(value) != 2
-        or not all(isinstance(v, Real) and math.isfinite(v) for v in value)
-        or not value[0] < value[1]
-    ):
-        raise ValueError(
-            f"The {name!r} parameter of make_scintillator_events must be a range (low, high) of "
-            f"finite numbers with low < high. Got {value!r} instead."
-        )
-    return float(value[0]), float(value[1])
-
-
-def _check_decay(times, fractions):
-    """Return the time constants and the edges of the cumulative fractions."""
-    times, fractions = (np.asarray(a, dtype=np.float64) for a in (times, fractions))
-    if times.ndim != 1 or not len(times) or not np.all(np.isfinite(times) & (times > 0)):
-        raise ValueError(
-            "The 'decay_times' parameter of make_scintillator_events must be finite numbers > 0. "
-            f"Got {times.tolist()!r} instead."
-        )
-    if (
-        fractions.shape != times.shape
-        or not np.all(fractions >= 0)
-        or not math.isclose(fractions.sum(), 1, abs_tol=1e-6)
-    ):
-        raise ValueError(
-            "The 'decay_fractions' parameter of make_scintillator_events must be one number >= 0 "
-            f"for each of the {len(times)} decay_times, with the sum 1. Got "
-            f"{fractions.tolist()!r} instead."
-        )
-    edges = np.cumsum(fractions)
-    edges[-1] = np.inf
-    return times, edges
-
-
-def _draw_classes(rng, n_samples, weights):
-    """Indices of the classes, in the proportions `weights` and in random order."""
-    weights = np.asarray(np.ones(len(CLASSES)) if weights is None else weights, dtype=np.float64)
-    if (
-        weights.shape != (len(CLASSES),)
-        or not np.all(np.isfinite(weights) & (weights >= 0))
-        or weights.sum() == 0
-    ):
-        raise ValueError(
-            "The 'weights' parameter of make_scintillator_events must be two finite numbers >= 0 "
-            f"that are not both zero, for {', '.join(CLASSES)}. Got {weights.tolist()!r} instead."
-        )
-    edges = np.rint(n_samples * np.cumsum(weights) / weights.sum()).astype(int)
-    return rng.permutation(np.repeat(np.arange(len(CLASSES)), np.diff(edges, prepend=0)))
 
 
 def _shape_hits(hits, starts, n_hits, format):
