@@ -467,7 +467,7 @@ def test_bad_vertices_are_refused(vertex, message):
     for use in (step.transform, step.count_outside, step.residual_times):
         with pytest.raises(ValueError, match=message):
             use(HITS, vertex=vertex)
-    with pytest.raises(ValueError, match="must be given with vertex"):
+    with pytest.raises(ValueError, match="where vertex is given"):
         PMTHitMap().fit(np.ones((1, 4)), vertex=np.zeros((1, 3)))
 
 

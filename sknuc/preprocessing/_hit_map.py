@@ -29,7 +29,6 @@ from numbers import Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
-from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
@@ -37,8 +36,11 @@ from sknuc.geometry import cell_areas
 from sknuc.preprocessing._hit_map_detector import (
     Pixels,
     check_bins,
+    check_dtype,
     check_fields,
     check_positions,
+    check_vertex,
+    raise_bad_hit,
     unit,
 )
 from sknuc.preprocessing._hit_map_kernel import centroid_rows, fill_rows, read_rows, start_rows
@@ -228,11 +230,11 @@ class PMTHitMap(TransformerMixin, BaseEstimator):
         """
         hits = self._read(X, reset=True)
         self.fields_ = check_fields(self.fields, hits.shape[2])
-        self._dtype()
+        check_dtype(self.dtype, self.weight, self.fields_)
         self.edges_ = check_bins(self.bins)
         self._fit_detector(hits.shape[1])
         self.vertex_given_ = vertex is not None
-        n_hits, outside = self._run(hits, self._check_vertex(vertex, len(hits)))
+        n_hits, outside = self._run(hits, check_vertex(vertex, len(hits), self.positions))
         if 2 * outside.sum() > n_hits.sum():
             warnings.warn(f"{self._outside_message(n_hits, outside)} See the bins and t0.")
         return self
@@ -271,7 +273,7 @@ class PMTHitMap(TransformerMixin, BaseEstimator):
         """
         hits, vertex = self._check(X, vertex)
         n_bins, *shape = self.output_shape_
-        dtype = self._dtype()
+        dtype = check_dtype(self.dtype, self.weight, self.fields_)
         maps = np.zeros((len(hits), n_bins, np.prod(shape)), dtype)
         largest = np.zeros(len(hits))
         n_hits, outside = self._run(hits, vertex, maps=maps, largest=largest)
@@ -341,41 +343,13 @@ class PMTHitMap(TransformerMixin, BaseEstimator):
                 "PMTHitMap was fitted with the vertices of its events: vertex must be given here "
                 "too, as an array of shape (n, 3). Got None instead."
             )
-        return hits, self._check_vertex(vertex, len(hits))
+        return hits, check_vertex(vertex, len(hits), self.positions)
 
     def _check_n_pmt(self, n_rows):
         if n_rows != self.n_pmt_:
             raise ValueError(
                 f"X is a readout of {n_rows} PMTs, but the detector has {self.n_pmt_}."
             )
-
-    def _check_vertex(self, vertex, n_events):
-        if vertex is None:
-            return None
-        if self.positions is None:
-            raise ValueError("The 'positions' parameter of PMTHitMap must be given with vertex.")
-        vertex = check_array(vertex, dtype=np.float64, input_name="vertex")
-        if vertex.shape != (n_events, 3):
-            raise ValueError(
-                f"vertex must have the shape ({n_events}, 3), one position in cm per event. Got "
-                f"{vertex.shape} instead."
-            )
-        return vertex
-
-    def _dtype(self):
-        """The type of the maps; counts fit into integers, charges do not."""
-        by_charge = self.weight == "charge"
-        if by_charge and "charge" not in self.fields_:
-            raise ValueError(
-                "The 'weight' parameter of PMTHitMap must be 'count' for hits without charge: "
-                f"their fields are {self.fields_}. Got 'charge' instead."
-            )
-        if by_charge and self.dtype not in (None, "float32"):
-            raise ValueError(
-                "The 'dtype' parameter of PMTHitMap must be 'float32' or None with "
-                f"weight='charge'. Got {self.dtype!r} instead."
-            )
-        return np.dtype(self.dtype or ("float32" if by_charge else "uint16"))
 
     def _fit_detector(self, n_rows):
         """Sort the PMTs into pixels."""
@@ -430,7 +404,7 @@ class PMTHitMap(TransformerMixin, BaseEstimator):
             bad = read_rows(block, columns, self.n_pmt_, pmt, time, charge)
             if bad >= 0:
                 event, row = divmod(bad, pmt.shape[1])
-                self._raise_bad_hit(rows[event], row, block[event, row])
+                raise_bad_hit(self.fields_, self.n_pmt_, rows[event], row, block[event, row])
             source = np.zeros((len(block), 3)) if vertex is None else vertex[own].copy()
             if find:
                 centroid_rows(pmt, charge, self._positions, self._areas, source)
@@ -453,19 +427,6 @@ class PMTHitMap(TransformerMixin, BaseEstimator):
 
         run_rows(run, hits, np.arange(len(hits)))
         return n_hits, outside
-
-    def _raise_bad_hit(self, event, row, numbers):
-        hit = dict(zip(self.fields_, numbers.tolist(), strict=True))
-        tube = hit.get("pmt", row)
-        if not (0 <= tube < self.n_pmt_ and tube == int(tube)):
-            raise ValueError(
-                f"Event {event} has a hit with the PMT id {tube:g}; ids must be integers from 0 to "
-                f"{self.n_pmt_ - 1}, one for each of the 'positions'."
-            )
-        raise ValueError(
-            f"Event {event} has a hit of PMT {tube:g} at {hit['time']:g} ns with the charge "
-            f"{hit['charge']:g}; charges must be positive. A row of zeros is no hit."
-        )
 
     def _outside_message(self, n_hits, outside):
         return (

@@ -4,10 +4,20 @@ from numbers import Integral
 
 import numpy as np
 from scipy.spatial import KDTree
+from sklearn.utils import check_array
 
 from sknuc.geometry import directions, equiangular_sphere, polar_angles
 
-__all__ = ["Pixels", "check_bins", "check_fields", "check_positions", "unit"]
+__all__ = [
+    "Pixels",
+    "check_bins",
+    "check_dtype",
+    "check_fields",
+    "check_positions",
+    "check_vertex",
+    "raise_bad_hit",
+    "unit",
+]
 
 _FIELDS = {1: ("time",), 2: ("pmt", "time"), 3: ("pmt", "time", "charge")}
 
@@ -50,6 +60,54 @@ def check_bins(bins):
         "The 'bins' parameter of PMTHitMap must be a tuple (start, stop, number of bins) with "
         "start < stop, or an array of at least two edges that rise, in ns. Got "
         f"{bins!r} instead."
+    )
+
+
+def check_dtype(dtype, weight, fields):
+    """The type of the maps: counts fit into integers, charges do not."""
+    if weight == "charge" and "charge" not in fields:
+        raise ValueError(
+            "The 'weight' parameter of PMTHitMap must be 'count' for hits without charge: their "
+            f"fields are {fields}. Got 'charge' instead."
+        )
+    if weight == "charge" and dtype not in (None, "float32"):
+        raise ValueError(
+            "The 'dtype' parameter of PMTHitMap must be 'float32' or None with weight='charge'. "
+            f"Got {dtype!r} instead."
+        )
+    return np.dtype(dtype or ("float32" if weight == "charge" else "uint16"))
+
+
+def check_vertex(vertex, n_events, positions):
+    """Vertices of shape (n_events, 3), or None where none are given."""
+    if vertex is None:
+        return None
+    if positions is None:
+        raise ValueError(
+            "The 'positions' parameter of PMTHitMap must be an array of shape (n_pmt, 3), in cm, "
+            "where vertex is given. Got None instead."
+        )
+    vertex = check_array(vertex, dtype=np.float64, input_name="vertex")
+    if vertex.shape != (n_events, 3):
+        raise ValueError(
+            f"vertex must have the shape ({n_events}, 3), one position in cm per event. Got "
+            f"{vertex.shape} instead."
+        )
+    return vertex
+
+
+def raise_bad_hit(fields, n_pmt, event, row, numbers):
+    """Say what is wrong with the hit in a row of an event."""
+    hit = dict(zip(fields, numbers.tolist(), strict=True))
+    tube = hit.get("pmt", row)
+    if not (0 <= tube < n_pmt and tube == int(tube)):
+        raise ValueError(
+            f"Event {event} has a hit with the PMT id {tube:g}; ids must be integers from 0 to "
+            f"{n_pmt - 1}, one for each of the 'positions'."
+        )
+    raise ValueError(
+        f"Event {event} has a hit of PMT {tube:g} at {hit['time']:g} ns with the charge "
+        f"{hit['charge']:g}; charges must be positive. A row of zeros is no hit."
     )
 
 
