@@ -9,11 +9,31 @@ from sknuc.nn._blocks import (
     real_rows,
 )
 from sknuc.nn._convlstm import ConvLSTMLayers, TemporalAttention, pad_sphere
+from sknuc.nn._sequences import (
+    AttentionPooling,
+    Patches,
+    SelfAttention,
+    sequence_pooling,
+    sinusoidal_positions,
+)
+from sknuc.nn._sphere import (
+    DegreeNorms,
+    SphericalActivation,
+    SphericalAnalysis,
+    SphericalLinear,
+)
 from sknuc.nn._stacked import StackedModule
 
 __all__ = [
+    "AttentionPooling",
     "ConvLSTMLayers",
+    "DegreeNorms",
     "GradientReversal",
+    "Patches",
+    "SelfAttention",
+    "SphericalActivation",
+    "SphericalAnalysis",
+    "SphericalLinear",
     "StackedModule",
     "Standardize",
     "TemporalAttention",
@@ -22,4 +42,6 @@ __all__ = [
     "group_norm",
     "pad_sphere",
     "real_rows",
+    "sequence_pooling",
+    "sinusoidal_positions",
 ]
