@@ -11,8 +11,10 @@ from sknuc.datasets._legend import (
 from sknuc.datasets._lh5 import list_lh5, read_lh5
 from sknuc.datasets._majorana import fetch_majorana
 from sknuc.datasets._scintillator import make_scintillator_events
+from sknuc.datasets._tpc import TPC_DETECTORS, make_tpc_events
 
 __all__ = [
+    "TPC_DETECTORS",
     "HDF5Rows",
     "clear_data_home",
     "fetch_legend_th228",
@@ -23,5 +25,6 @@ __all__ = [
     "list_lh5",
     "make_hpge_waveforms",
     "make_scintillator_events",
+    "make_tpc_events",
     "read_lh5",
 ]
