@@ -156,8 +156,9 @@ def test_photons_fly_straight_to_the_sphere():
         random_sphere(1),
         np.concatenate([np.eye(3), -np.eye(3)]),
         random_sphere(200) * [0.05, 0.05, 1] + [0, 0, 1e-3],
+        random_sphere(300) * [0.02, 0.02, 0] + [1, 1, 1],
     ],
-    ids=["fibonacci", "random", "one", "axes", "clustered"],
+    ids=["fibonacci", "random", "one", "axes", "two clusters", "flat cluster"],
 )
 def test_the_phototube_is_the_nearest(directions):
     directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)

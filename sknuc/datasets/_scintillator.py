@@ -189,8 +189,8 @@ def make_scintillator_events(
     dark_rate : float, default=0.0
         Dark hits per phototube and second, in Hz, uniform in `window`.
     window : (float, float), default=None
-        Start and stop of the acquisition, in ns; hits outside of it are not recorded, and counted
-        in the truth as ``n_photoelectrons`` less ``n_hits``. None records all light. Light of a
+        Start and stop of the acquisition, in ns; photo-electrons outside of it are not recorded,
+        but counted in ``n_photoelectrons`` of the truth. None records all light. Light of a
         central event arrives from 50 ns on.
     first_hit_only : bool, default=False
         One hit per phototube, with the earliest time and the sum of the charges, as electronics
@@ -223,7 +223,7 @@ def make_scintillator_events(
         truth : Bunch
             ``vertex`` (of the decay, cm), ``centroid`` (of the deposited energy, cm), ``t0`` (ns),
             ``energy`` (visible, MeV), ``electron_energy`` (kinetic, of the electrons or the
-            positron, MeV), ``n_photoelectrons``, ``n_dark``, ``n_hits`` (recorded rows),
+            positron, MeV), ``n_photoelectrons`` (of light), ``n_dark``, ``n_hits`` (rows in data),
             ``ortho_positronium`` (bool), ``annihilation_delay`` (ns, NaN for the signal),
             ``n_scatters`` (deposits by gamma rays), each with the axis of events first; and with a
             second axis of deposits ``deposit_position`` (cm), ``deposit_energy`` (MeV, 0 where

@@ -50,8 +50,9 @@ GAMMA_ENERGY = DEEXCITATION_ENERGY + 2 * ELECTRON_MASS
 DAUGHTER_CHARGE = 5
 FINE_STRUCTURE = 1 / 137.035999
 
-# Of a scintillator of CH2 with 0.76 g/cm3, in 1/cm3. Below the absorption energy the photoelectric
-# effect in carbon wins, and the gamma ray ends within the centimetres that do not matter here.
+# Of a scintillator of CH2 with 0.76 g/cm3, in 1/cm3. Around the absorption energy the photoelectric
+# effect in carbon takes over, and the gamma ray ends within centimetres: less than any vertex fit
+# resolves.
 ELECTRON_DENSITY = 2.6e23
 ABSORPTION_ENERGY = 0.02
 ELECTRON_RADIUS = 2.8179403e-13
@@ -261,10 +262,10 @@ def transport_gammas(rng, energies, with_gammas, delays, vertices, radius):
     deposits : float64 ndarray of shape (n_deposits, 6)
         x, y, z in cm, energy in MeV, time after the decay in ns, index in ``ORIGINS``.
     counts : int64 ndarray of shape (n_events,)
-        Deposits of each event; -1 if its gamma rays do not stay within the sphere.
+        Deposits of each event; -1 and the end if its gamma rays do not stay within the sphere.
     """
     rows = np.empty((64 * len(energies), _COLUMNS))
-    counts = np.empty(len(energies), np.int64)
+    counts = np.zeros(len(energies), np.int64)
     total = 0
     for i in range(len(energies)):
         if total == len(rows):
@@ -289,7 +290,7 @@ def transport_gammas(rng, energies, with_gammas, delays, vertices, radius):
                 if total > 0:
                     break
             if total < 0:
-                counts[i], total = -1, start
-                continue
+                counts[i] = -1
+                return rows[:0], counts
         counts[i] = total - start
     return rows[:total], counts

@@ -7,15 +7,10 @@ A photon from :math:`\vec r` in direction :math:`\hat u` meets the sphere of rad
     s = -\vec r \cdot \hat u + \sqrt{(\vec r \cdot \hat u)^2 + R^2 - r^2},
 
 and belongs to the phototube nearest to that point. To find it in constant time, the sphere is
-unfolded as an octahedron into a square of :math:`n \times n` cells. A phototube :math:`q` nearest
-to any point :math:`p` of a cell with centre :math:`c` and reach :math:`\rho` is by the triangle
-inequality, with :math:`q_c` nearest to :math:`c`,
-
-.. math::
-
-    |q - c| \le |q - p| + \rho \le |q_c - p| + \rho \le |q_c - c| + 2\rho,
-
-so that each cell needs to know those few only.
+unfolded as an octahedron into a square of :math:`n \times n` cells, each with a list of the
+phototubes that may be nearest there. Phototube :math:`q'` is nearer to :math:`p` than :math:`q` if
+:math:`p \cdot (q' - q) > 0`, which is linear in :math:`p`, and the points of a cell are positive
+combinations of its corners: what is farther at all of the corners is farther in all of the cell.
 """
 
 import math
@@ -23,14 +18,15 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
-from scipy.spatial import cKDTree
 
 from sknuc.datasets._scintillator_decays import isotropic
 
 __all__ = ["Light", "NearestPMT", "detect_light", "find_nearest", "nearest_pmt"]
 
-# Cells per phototube: with more, the table no longer fits the cache.
-_CELLS_PER_PMT = 8
+# Cells per phototube, at least: with many more, the table no longer fits the cache.
+_CELLS_PER_PMT = 4
+# Rounding must not drop a phototube.
+_TIE = 1e-12
 
 
 class NearestPMT(NamedTuple):
@@ -69,37 +65,45 @@ def nearest_pmt(directions):
     -------
     nearest : NearestPMT
     """
-    # An even number: then every cell is two triangles on the octahedron.
-    n_side = 2 * math.ceil(math.sqrt(_CELLS_PER_PMT * len(directions)) / 2)
+    n_side = 2
+    cell = np.repeat(np.arange(4), len(directions))
+    pmt = np.tile(np.arange(len(directions)), 4)
+    while True:
+        corners = _cell_corners(n_side)
+        # Whatever is nearest to the middle is likely to beat most of the others.
+        towards = np.einsum("kd,kd->k", corners.sum(axis=0)[cell], directions[pmt])
+        starts = np.searchsorted(cell, np.arange(n_side**2))
+        highest = np.flatnonzero(towards == np.maximum.reduceat(towards, starts)[cell])
+        leader = np.empty(n_side**2, dtype=np.intp)
+        leader[cell[highest]] = pmt[highest]
+        lead = directions[pmt] - directions[leader[cell]]
+        useful = np.einsum("ckd,kd->ck", corners[:, cell], lead).max(axis=0) > -_TIE
+        cell, pmt = cell[useful], pmt[useful]
+        if n_side**2 >= _CELLS_PER_PMT * len(directions):
+            break
+        i, j = np.divmod(cell, n_side)
+        n_side *= 2
+        cell = np.concatenate([(2 * i + a) * n_side + 2 * j + b for a in (0, 1) for b in (0, 1)])
+        order = np.argsort(cell, kind="stable")
+        cell, pmt = cell[order], np.tile(pmt, 4)[order]
+    starts = np.searchsorted(cell, np.arange(n_side**2 + 1)).astype(np.int32)
+    return NearestPMT(np.ascontiguousarray(directions), starts, pmt.astype(np.int32), n_side)
+
+
+def _cell_corners(n_side):
+    """Unit vectors to the corners of the cells, of shape (4, n_side**2, 3).
+
+    With an even number of cells on a side, a cell is one or two triangles on the octahedron.
+    """
     edges = np.linspace(-1, 1, n_side + 1)
-    low, high = edges[:-1], edges[1:]
-    centres = _fold((low + high) / 2, (low + high) / 2)
-    corners = np.stack([_fold(a, b) for a in (low, high) for b in (low, high)])
-    # The point of a cell that is farthest from its centre is a corner.
-    reach = np.linalg.norm(corners - centres, axis=2).max(axis=0)
-    tree = cKDTree(directions)
-    distance, closest = tree.query(centres)
-    found = tree.query_ball_point(centres, distance + 2 * reach + 1e-9)
-    counts = np.fromiter(map(len, found), np.int64, len(found))
-    candidates = np.concatenate(found).astype(np.int32)
-    # One phototube beats another all over a cell if it does so at the corners: p·(q - q') is
-    # linear in p, and the points of a cell are positive combinations of its corners.
-    cell = np.repeat(np.arange(len(centres)), counts)
-    lead = directions[candidates] - directions[closest[cell]]
-    useful = np.einsum("kcd,cd->kc", corners[:, cell], lead).max(axis=0) > -1e-12
-    counts = np.bincount(cell[useful], minlength=len(centres))
-    starts = np.r_[0, np.cumsum(counts)].astype(np.int32)
-    return NearestPMT(np.ascontiguousarray(directions), starts, candidates[useful], n_side)
-
-
-def _fold(first, second):
-    """Unit vectors to the points (first, second) of the square, in the order of the cells."""
-    a, b = (m.ravel() for m in np.meshgrid(first, second, indexing="ij"))
+    a, b = np.meshgrid(edges, edges, indexing="ij")
     z = 1 - abs(a) - abs(b)
     x = np.where(z < 0, np.copysign(1 - abs(b), a), a)
     y = np.where(z < 0, np.copysign(1 - abs(a), b), b)
-    points = np.stack([x, y, z], axis=1)
-    return points / np.linalg.norm(points, axis=1, keepdims=True)
+    points = np.stack([x, y, z], axis=-1)
+    points /= np.linalg.norm(points, axis=-1, keepdims=True)
+    of_cells = (points[:-1, :-1], points[:-1, 1:], points[1:, :-1], points[1:, 1:])
+    return np.stack(of_cells).reshape(4, -1, 3)
 
 
 @numba.njit(nogil=True, cache=True)
