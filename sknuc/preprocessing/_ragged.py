@@ -10,7 +10,7 @@ from sklearn.utils import check_array
 
 from sknuc.base import validate_events
 
-__all__ = ["pad_clouds", "validate_clouds"]
+__all__ = ["charge_column", "pad_clouds", "validate_clouds"]
 
 
 def pad_clouds(clouds, n_points=0):
@@ -110,6 +110,39 @@ def validate_clouds(estimator, X, *, reset, min_columns=1):
             f"of {min_columns} is required by {name}."
         )
     return X, (X != 0).any(axis=2)
+
+
+def charge_column(estimator, n_columns):
+    """The column of the charge, or None, and those of the coordinates.
+
+    Parameters
+    ----------
+    estimator : estimator instance
+        Its ``charge`` parameter is a column, None, or "auto" for the last of four or more.
+    n_columns : int
+        Of the points.
+
+    Returns
+    -------
+    charge : int or None
+    coordinates : list of int
+
+    Raises
+    ------
+    ValueError
+        If the points have no such column.
+    """
+    charge = estimator.charge
+    if charge == "auto":
+        charge = n_columns - 1 if n_columns >= 4 else None
+    elif charge is not None:
+        if not -n_columns <= charge < n_columns:
+            raise ValueError(
+                f"The 'charge' parameter of {type(estimator).__name__} must be a column of points "
+                f"with {n_columns} columns, 'auto' or None. Got {charge!r} instead."
+            )
+        charge = charge % n_columns
+    return charge, [column for column in range(n_columns) if column != charge]
 
 
 def _is_ragged(X):
