@@ -132,7 +132,7 @@ class CNN(Encoder):
                 for _ in range(self.n_blocks)
             ]
             width = size
-        layers.append(nn.Flatten() if self.pooling == "flatten" else _Pool(self.pooling))
+        layers.append(nn.Flatten() if self.pooling == "flatten" else Pool(self.pooling))
         if self.dropout:
             layers.append(nn.Dropout(self.dropout))
         return nn.Sequential(*layers)
@@ -158,7 +158,7 @@ class _Residual(nn.Module):
         return self.activation(h + self.body(h))
 
 
-class _Pool(nn.Module):
+class Pool(nn.Module):
     """From (n, channels, ...) to (n, channels), or (n, 2 channels) for "mean_max"."""
 
     def __init__(self, kind):

@@ -120,6 +120,11 @@ class _ConvLSTMLayer(nn.Module):
         zeros = self.margin if padding == "zeros" else 0
         self.from_input = nn.Conv2d(n_in, 4 * n_hidden, kernel_size, padding=zeros)
         self.from_hidden = nn.Conv2d(n_hidden, 4 * n_hidden, kernel_size, padding=zeros, bias=False)
+        # What comes in keeps its variance (LeCun), and what is remembered its norm (orthogonal):
+        # states that start small learn slowly. Torch's default makes both a third.
+        nn.init.kaiming_uniform_(self.from_input.weight, nonlinearity="linear")
+        for gate in self.from_hidden.weight.detach().chunk(4):
+            nn.init.orthogonal_(gate)
         with torch.no_grad():
             # The gate starts open, so that early light is remembered before anything is learnt:
             # R. Jozefowicz et al., "An Empirical Exploration of Recurrent Network Architectures",
