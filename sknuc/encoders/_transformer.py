@@ -34,7 +34,7 @@ class Transformer(SequenceEncoder):
 
     Parameters
     ----------
-    width : int, default=64
+    width : int, default=32
         Width of the states, and the number of features.
     n_heads : int, default=4
         Attention heads of each block, a divisor of `width`.
@@ -81,7 +81,7 @@ class Transformer(SequenceEncoder):
     --------
     >>> import torch
     >>> from sknuc.encoders import Transformer
-    >>> network = Transformer(width=32).build((1, 1024))
+    >>> network = Transformer().build((1, 1024))
     >>> network(torch.zeros(5, 1, 1024)).shape
     torch.Size([5, 32])
     >>> network.attention(torch.zeros(5, 1, 1024)).shape
@@ -102,7 +102,7 @@ class Transformer(SequenceEncoder):
     def __init__(
         self,
         *,
-        width=64,
+        width=32,
         n_heads=4,
         n_layers=2,
         mlp_ratio=2,
