@@ -16,10 +16,10 @@ Varelas and Biersack that joins slow and fast protons in each kind of atom,
     \ln\Big(1 + \frac{a_4}{T} + a_5 T\Big)\right]^{-1},
 
 with S in proportion to the speed at the lowest energies. The atoms of a molecule add up (Bragg);
-Bethe's formula is scaled to meet the fits, by a factor that tends to one as 1/T (within 1 % of one
-here). Other ions of the same speed lose more in proportion to the square of the charge that they
-keep, :math:`z(\beta) = Z [1 - \exp(-125 \beta Z^{-2/3})]` (Barkas). Nuclear stopping, straggling
-and multiple scattering are left out.
+Bethe's formula is scaled to meet the fits, by a factor (0.96) that tends to one as 1/T. Other ions
+of the same speed lose more in proportion to the square of the charge that they keep,
+:math:`z(\beta) = Z [1 - \exp(-125 \beta Z^{-2/3})]` (Barkas). Nuclear stopping, straggling and
+multiple scattering are left out.
 
 The range is the integral of 1/S over the energy. Its inverse gives the energy of an ion after any
 path at once, so that transport conserves energy exactly, however long its steps.
@@ -62,7 +62,7 @@ _JOINT = 1000.0  # keV per nucleon
 _MOLAR_MASS = 58.122  # g/mol
 _EXCITATION = 48.3e-6  # I, MeV
 _ELECTRONS = sum(z * n for z, n, *_ in _ATOMS)
-_LOWEST, _HIGHEST = 1e-6, 500.0  # MeV per nucleon
+_LOWEST, _HIGHEST = 1e-8, 500.0  # MeV per nucleon
 
 
 def gas_density(pressure, temperature=293.15):
