@@ -5,5 +5,19 @@ from sknuc.encoders._cnn import CNN
 from sknuc.encoders._convlstm import ConvLSTM
 from sknuc.encoders._mlp import MLP
 from sknuc.encoders._pointnet import PointNet
+from sknuc.encoders._recurrent import GRU, LSTM
+from sknuc.encoders._spherical import SphericalCNN
+from sknuc.encoders._transformer import Transformer
 
-__all__ = ["CNN", "MLP", "ConvLSTM", "Encoder", "ModuleEncoder", "PointNet"]
+__all__ = [
+    "CNN",
+    "GRU",
+    "LSTM",
+    "MLP",
+    "ConvLSTM",
+    "Encoder",
+    "ModuleEncoder",
+    "PointNet",
+    "SphericalCNN",
+    "Transformer",
+]
