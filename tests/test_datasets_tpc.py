@@ -9,6 +9,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from sknuc.datasets import TPC_DETECTORS, make_tpc_events
+from sknuc.datasets._tpc_detector import draw_pad_gains, pad_lattice
 from sknuc.datasets._tpc_gas import (
     IONS,
     RangeTable,
@@ -16,8 +17,6 @@ from sknuc.datasets._tpc_gas import (
     gas_density,
     stopping_power,
 )
-from sknuc.datasets._tpc_noise import draw_pad_gains
-from sknuc.datasets._tpc_tracks import pad_lattice
 from sknuc.datasets._tpc_truth import recoil
 
 SILENT = {"noise_pads": (0, 0), "threshold": 0.0, "saturation": np.inf, "beam_hole": 0.0}

@@ -11,7 +11,8 @@ from sknuc.datasets._legend import (
 from sknuc.datasets._lh5 import list_lh5, read_lh5
 from sknuc.datasets._majorana import fetch_majorana
 from sknuc.datasets._scintillator import make_scintillator_events
-from sknuc.datasets._tpc import TPC_DETECTORS, make_tpc_events
+from sknuc.datasets._tpc import make_tpc_events
+from sknuc.datasets._tpc_detector import TPC_DETECTORS
 
 __all__ = [
     "TPC_DETECTORS",

@@ -18,44 +18,18 @@ from sklearn.utils import Bunch, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.parallel import Parallel, delayed
 
+from sknuc.datasets._tpc_detector import (
+    TPC_DETECTORS,
+    check_noise_pads,
+    draw_pad_gains,
+    pad_lattice,
+)
 from sknuc.datasets._tpc_gas import IONS, RangeTable, gas_density
-from sknuc.datasets._tpc_noise import draw_noise, draw_pad_gains
-from sknuc.datasets._tpc_tracks import Detector, pad_lattice, simulate, to_points
-from sknuc.datasets._tpc_truth import CLASSES, KINDS, draw_classes, draw_tracks
+from sknuc.datasets._tpc_noise import draw_noise
+from sknuc.datasets._tpc_tracks import Detector, simulate, to_points
+from sknuc.datasets._tpc_truth import CLASSES, draw_classes, draw_tracks, summarize_truth
 
-__all__ = ["TPC_DETECTORS", "make_tpc_events"]
-
-TPC_DETECTORS = {
-    "simulation": {
-        "gain": 60.0,
-        "transverse_diffusion": 0.25,
-        "longitudinal_diffusion": 0.20,
-        "threshold": 40.0,
-        "saturation": 4095.0,
-        "noise_pads": (20, 300),
-        "noise_charge": 60.0,
-        "dead_pads": 0.0,
-        "gain_spread": 0.0,
-        "chip_noise": 0.0,
-        "sparks": 0.0,
-        "beam_rate": 0.0,
-    },
-    "real": {
-        "gain": 40.0,
-        "transverse_diffusion": 0.35,
-        "longitudinal_diffusion": 0.28,
-        "threshold": 55.0,
-        "saturation": 4095.0,
-        "noise_pads": (50, 300),
-        "noise_charge": 100.0,
-        "dead_pads": 0.05,
-        "gain_spread": 0.15,
-        "chip_noise": 1.0,
-        "sparks": 2.0,
-        "beam_rate": 0.3,
-    },
-}
-"""Settings of the two detectors of `make_tpc_events`, by `domain`; its parameters explain them."""
+__all__ = ["make_tpc_events"]
 
 # Events per random stream.
 _BLOCK = 64
@@ -287,7 +261,7 @@ def make_tpc_events(
         name: value if given[name] is None else given[name]
         for name, value in TPC_DETECTORS[domain].items()
     }
-    _check_noise_pads(settings["noise_pads"])
+    check_noise_pads(settings["noise_pads"])
     random_state = check_random_state(random_state)
     seed = np.random.SeedSequence(random_state.randint(2**32, size=4, dtype=np.uint32).tolist())
     truth_seed, *block_seeds = seed.spawn(1 + math.ceil(n_samples / _BLOCK))
@@ -374,28 +348,10 @@ def make_tpc_events(
     if return_X_y:
         return data, target
 
-    first = np.where(kind != KINDS.index("noise"), first_tracks[:-1], -1)
-    momentum = np.sqrt(tracks.energy * (tracks.energy + 2 * masses))
-    with np.errstate(divide="ignore"):
-        radii = momentum * np.sin(tracks.polar_angle) / (0.299792458 * charges * magnetic_field)
-    truth = Bunch(
-        energy=_of_first(tracks.energy, first),
-        polar_angle=_of_first(tracks.polar_angle, first),
-        azimuth=_of_first(tracks.azimuth, first),
-        vertex=_of_first(tracks.vertex, first),
-        charge=_of_first(charges, first, 0).astype(int),
-        mass=_of_first(masses, first),
-        radius=_of_first(radii, first),
-        range=_of_first(ranges, first),
-        path_length=_of_first(paths, first),
-        deposited=_of_first(deposits, first),
-        stopped=_of_first(paths >= ranges * (1 - 1e-9), first, False).astype(bool),
-        kind=np.array(KINDS)[kind],
-        n_tracks=np.diff(first_tracks),
-        total_deposited=np.bincount(tracks.event, deposits, n_samples),
-        n_points=n_points,
-        saturated=n_saturated,
+    truth = summarize_truth(
+        tracks, kind, first_tracks, charges, masses, ranges, paths, deposits, magnetic_field
     )
+    truth.n_points, truth.saturated = n_points, n_saturated
     return Bunch(
         data=data,
         target=target,
@@ -406,18 +362,6 @@ def make_tpc_events(
     )
 
 
-def _check_noise_pads(noise_pads):
-    if (
-        len(noise_pads) != 2
-        or not all(isinstance(n, Integral) for n in noise_pads)
-        or not 0 <= noise_pads[0] <= noise_pads[1]
-    ):
-        raise ValueError(
-            "The 'noise_pads' parameter of make_tpc_events must be two whole numbers (low, high) "
-            f"with 0 <= low <= high. Got {noise_pads!r} instead."
-        )
-
-
 def _join(points, n_points, format):
     if format == "ragged":
         clouds = np.split(points, np.cumsum(n_points)[:-1])
@@ -426,10 +370,3 @@ def _join(points, n_points, format):
     data = np.zeros((len(n_points), room, 4), dtype=np.float32)
     data[np.arange(room) < n_points[:, None]] = points
     return data
-
-
-def _of_first(values, first, missing=np.nan):
-    """The value of each event's first track, where it has one."""
-    out = np.full((len(first), *values.shape[1:]), missing, dtype=np.float64)
-    out[first >= 0] = values[first[first >= 0]]
-    return out

@@ -1,54 +1,14 @@
-"""What a time projection chamber reads where no particle was, and how pads differ."""
+"""What a time projection chamber reads where no particle was."""
 
 import numpy as np
 
 from sknuc.datasets._tpc_tracks import Samples
 
-__all__ = ["draw_noise", "draw_pad_gains"]
+__all__ = ["draw_noise"]
 
-# Which pads are dead, and how gains scatter, is a property of the detector and not of the events.
-_PAD_SEED = 46
 # The pads of a front-end chip, 64 channels, lie in a square.
 _CHIP = 8
 _SPARK = (5, 60)  # time buckets
-
-
-def draw_pad_gains(is_pad, pitch, hole, dead_pads, gain_spread):
-    """Relative gains of the cells of a lattice, the same whenever they are drawn.
-
-    Parameters
-    ----------
-    is_pad : bool ndarray of shape (n_side, n_side)
-    pitch : float
-        Of the lattice, in mm.
-    hole : float
-        Pads whose centres are nearer to the axis are switched off, in mm.
-    dead_pads : float
-        The fraction of pads that are dead.
-    gain_spread : float
-        Standard deviation of the logarithm of the gain.
-
-    Returns
-    -------
-    gains : ndarray of shape (n_side, n_side)
-        Zero for pads that are dead or off, and where there is none.
-
-    Raises
-    ------
-    ValueError
-        If no pad is left.
-    """
-    rng = np.random.default_rng(_PAD_SEED)
-    gains = np.where(is_pad, np.exp(gain_spread * rng.standard_normal(is_pad.shape)), 0.0)
-    pads = rng.permutation(np.flatnonzero(is_pad))
-    gains.flat[pads[: round(dead_pads * len(pads))]] = 0.0
-    centres = pitch * (np.arange(len(is_pad)) + 0.5 - len(is_pad) // 2)
-    gains[np.hypot(centres[:, None], centres) < hole] = 0.0
-    if not gains.any():
-        raise ValueError(
-            f"No pad of make_tpc_events is left with beam_hole={hole} mm and dead_pads={dead_pads}."
-        )
-    return gains
 
 
 def draw_noise(rng, n_events, pad_gains, n_buckets, settings):

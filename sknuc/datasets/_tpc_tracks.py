@@ -22,12 +22,12 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-__all__ = ["Detector", "Samples", "pad_lattice", "simulate", "to_points"]
+__all__ = ["CURVATURE", "Detector", "Samples", "simulate", "to_points"]
 
 # The integral of a Gaussian is cut at so many standard deviations, and scaled to one.
 _REACH = 3.0
 # 0.3 Z B / p in 1/m with p in GeV/c, or 1/mm with p in MeV/c.
-_CURVATURE = 0.299792458
+CURVATURE = 0.299792458
 # Slots of the hash table at first.
 _ROOM = 1 << 13
 
@@ -57,30 +57,6 @@ class Samples(NamedTuple):
     event: np.ndarray
     key: np.ndarray
     charge: np.ndarray
-
-
-def pad_lattice(n_pads, radius):
-    """Square pads that fill a disc: the `n_pads` of a lattice that are nearest to its centre.
-
-    Parameters
-    ----------
-    n_pads : int
-    radius : float
-        Of the disc of the same area, in mm.
-
-    Returns
-    -------
-    is_pad : bool ndarray of shape (n_side, n_side)
-    pitch : float
-        In mm.
-    """
-    pitch = radius * math.sqrt(math.pi / n_pads)
-    half = math.ceil(radius / pitch) + 1
-    centres = np.arange(-half, half) + 0.5
-    distance = (centres[:, None] ** 2 + centres**2).ravel()
-    is_pad = np.zeros(distance.size, dtype=bool)
-    is_pad[np.argsort(distance, kind="stable")[:n_pads]] = True
-    return is_pad.reshape(2 * half, 2 * half), pitch
 
 
 def to_points(samples, n_side, det):
@@ -294,7 +270,7 @@ def simulate(
                 h = min(det.step, rest)
                 middle = _energy(rest - 0.5 * h, *e)
                 momentum = math.sqrt(middle * (middle + 2.0 * mass))
-                turn = -_CURVATURE * charges_[track] * det.field * h / momentum
+                turn = -CURVATURE * charges_[track] * det.field * h / momentum
                 # The chord of half an arc, and of the whole.
                 half = 0.5 * h * sin * _sinc(0.25 * turn)
                 here_x = x + half * math.cos(phi + 0.25 * turn)

@@ -4,10 +4,12 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from sklearn.utils import Bunch
 
 from sknuc.datasets._tpc_gas import IONS
+from sknuc.datasets._tpc_tracks import CURVATURE
 
-__all__ = ["CLASSES", "KINDS", "Tracks", "draw_classes", "draw_tracks", "recoil"]
+__all__ = ["CLASSES", "KINDS", "Tracks", "draw_classes", "draw_tracks", "recoil", "summarize_truth"]
 
 CLASSES = ("proton", "carbon", "other")
 KINDS = ("recoil", "pile_up", "beam", "ion", "noise")
@@ -171,3 +173,52 @@ def _strays(rng, event, length):
     z = rng.uniform(0.0, length, n)
     vertex = np.column_stack([radius * np.cos(around), radius * np.sin(around), z])
     return event, ion, energy, polar_angle, azimuth, vertex
+
+
+def summarize_truth(tracks, kind, first_tracks, charges, masses, ranges, paths, deposits, field):
+    """Describe events by their first track, where they have one of interest.
+
+    Parameters
+    ----------
+    tracks : Tracks
+    kind : int ndarray of shape (n_samples,)
+        Indices in `KINDS`.
+    first_tracks : int ndarray of shape (n_samples + 1,)
+        Where the tracks of each event begin, and the last ends.
+    charges, masses, ranges, paths, deposits : ndarray of shape (n_tracks,)
+        Atomic number; MeV; mm until it stops in gas without end, and within the chamber; MeV there.
+    field : float
+        In T.
+
+    Returns
+    -------
+    truth : Bunch
+        As `make_tpc_events` describes it.
+    """
+    first = np.where(kind != KINDS.index("noise"), first_tracks[:-1], -1)
+    momentum = np.sqrt(tracks.energy * (tracks.energy + 2 * masses))
+    with np.errstate(divide="ignore"):
+        radii = momentum * np.sin(tracks.polar_angle) / (CURVATURE * charges * field)
+    return Bunch(
+        energy=_of_first(tracks.energy, first),
+        polar_angle=_of_first(tracks.polar_angle, first),
+        azimuth=_of_first(tracks.azimuth, first),
+        vertex=_of_first(tracks.vertex, first),
+        charge=_of_first(charges, first, 0).astype(int),
+        mass=_of_first(masses, first),
+        radius=_of_first(radii, first),
+        range=_of_first(ranges, first),
+        path_length=_of_first(paths, first),
+        deposited=_of_first(deposits, first),
+        stopped=_of_first(paths >= ranges * (1 - 1e-9), first, False).astype(bool),
+        kind=np.array(KINDS)[kind],
+        n_tracks=np.diff(first_tracks),
+        total_deposited=np.bincount(tracks.event, deposits, len(kind)),
+    )
+
+
+def _of_first(values, first, missing=np.nan):
+    """The value of each event's first track, where it has one."""
+    out = np.full((len(first), *values.shape[1:]), missing, dtype=np.float64)
+    out[first >= 0] = values[first[first >= 0]]
+    return out
