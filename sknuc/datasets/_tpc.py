@@ -135,9 +135,10 @@ def make_tpc_events(
     \sqrt{L}`.
 
     Events of the class "other" are, in equal parts: the pile-up of two or three recoils; beam
-    particles within 20 mrad of the axis that react with nothing; single d, :math:`\alpha`,
-    :sup:`7`\ Li or :sup:`16`\ O of 0.2 to 2 MeV per nucleon (log-uniform) from anywhere within
-    200 mm of the axis in any direction; and noise alone.
+    particles that react with nothing, at small angles to the axis (Rayleigh-distributed, 20 mrad);
+    single d, :math:`\alpha`, :sup:`7`\ Li or :sup:`16`\ O of 0.2 to 2 MeV per nucleon
+    (log-uniform) from anywhere within three quarters of the radius, in any direction; and noise
+    alone.
 
     Parameters that are None take the value of `domain` in ``TPC_DETECTORS``.
 
@@ -273,7 +274,7 @@ def make_tpc_events(
     entrance = beam_energy * IONS["46Ar"][2]
     target = draw_classes(rng, n_samples, weights)
     tracks, kind = draw_tracks(
-        rng, target, tables[beam], entrance, float(length), settings["beam_rate"]
+        rng, target, tables[beam], entrance, length, radius, settings["beam_rate"]
     )
     charge, mass, _ = np.array(list(IONS.values())).T
     charges, masses = charge[tracks.ion], mass[tracks.ion]

@@ -199,7 +199,7 @@ def _read_out(keys, charges, used, n_used, event, det, read, n_read):
 def simulate(
     rng,
     first_tracks,
-    charges_,
+    atomic_numbers,
     masses,
     tables,
     ranges,
@@ -223,7 +223,7 @@ def simulate(
     rng : numpy.random.Generator
     first_tracks : int ndarray of shape (n_events + 1,)
         Where the tracks of each event begin, and the last ends.
-    charges_, masses, ranges, polar_angles, azimuths : ndarray of shape (n_tracks,)
+    atomic_numbers, masses, ranges, polar_angles, azimuths : ndarray of shape (n_tracks,)
         Atomic number, MeV, mm, rad.
     tables : int ndarray of shape (n_tracks,)
         Which range table.
@@ -270,7 +270,7 @@ def simulate(
                 h = min(det.step, rest)
                 middle = _energy(rest - 0.5 * h, *e)
                 momentum = math.sqrt(middle * (middle + 2.0 * mass))
-                turn = -CURVATURE * charges_[track] * det.field * h / momentum
+                turn = -CURVATURE * atomic_numbers[track] * det.field * h / momentum
                 # The chord of half an arc, and of the whole.
                 half = 0.5 * h * sin * _sinc(0.25 * turn)
                 here_x = x + half * math.cos(phi + 0.25 * turn)

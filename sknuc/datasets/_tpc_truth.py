@@ -24,7 +24,7 @@ _EXCITATION = 1.55  # first 2+ state of 46Ar, MeV
 _INELASTIC = 0.2
 _BEAM_WIDTH = 2.0  # mm
 _BEAM_SPREAD = 0.02  # rad
-_STRAY_RADIUS = 200.0  # mm
+_STRAY_RADIUS = 0.75  # of that of the chamber
 _STRAY_ENERGY = (0.2, 2.0)  # MeV per nucleon
 
 
@@ -89,7 +89,7 @@ def recoil(beam_energy, beam_mass, target_mass, excitation, cosine):
     return energy, np.arctan2(after * np.sqrt((1 - cosine) * (1 + cosine)), along)
 
 
-def draw_tracks(rng, target, beam_table, beam_energy, length, beam_rate):
+def draw_tracks(rng, target, beam_table, beam_energy, length, radius, beam_rate):
     """Draw the tracks of events.
 
     Parameters
@@ -101,8 +101,8 @@ def draw_tracks(rng, target, beam_table, beam_energy, length, beam_rate):
         Of the beam in the gas.
     beam_energy : float
         Kinetic, where the beam enters, in MeV.
-    length : float
-        Of the detector along the beam, in mm.
+    length, radius : float
+        Of the chamber, in mm.
     beam_rate : float
         Mean number of beam particles in an event that have nothing to do with it.
 
@@ -123,7 +123,7 @@ def draw_tracks(rng, target, beam_table, beam_energy, length, beam_rate):
     parts = [
         _recoils(rng, events, ions, *beam, length),
         _beam(rng, everyone[kind == 2], beam_energy),
-        _strays(rng, everyone[kind == 3], length),
+        _strays(rng, everyone[kind == 3], length, radius),
         _beam(rng, np.repeat(everyone, rng.poisson(beam_rate, len(target))), beam_energy),
     ]
     tracks = [np.concatenate(values) for values in zip(*parts, strict=True)]
@@ -161,7 +161,7 @@ def _beam(rng, event, beam_energy):
     return event, np.full(n, _BEAM), np.full(n, beam_energy), polar_angle, azimuth, vertex
 
 
-def _strays(rng, event, length):
+def _strays(rng, event, length, radius):
     """Light and heavy ions of low energy from anywhere, in any direction."""
     n = len(event)
     ion = rng.choice(_STRAY, n)
@@ -169,9 +169,9 @@ def _strays(rng, event, length):
     energy = nucleons * np.exp(rng.uniform(*np.log(_STRAY_ENERGY), n))
     polar_angle = np.arccos(rng.uniform(-1.0, 1.0, n))
     azimuth, around = rng.uniform(-np.pi, np.pi, (2, n))
-    radius = _STRAY_RADIUS * np.sqrt(rng.random(n))
+    distance = _STRAY_RADIUS * radius * np.sqrt(rng.random(n))
     z = rng.uniform(0.0, length, n)
-    vertex = np.column_stack([radius * np.cos(around), radius * np.sin(around), z])
+    vertex = np.column_stack([distance * np.cos(around), distance * np.sin(around), z])
     return event, ion, energy, polar_angle, azimuth, vertex
 
 
