@@ -3,6 +3,7 @@
 from sknuc.encoders._base import Encoder, ModuleEncoder
 from sknuc.encoders._cnn import CNN
 from sknuc.encoders._convlstm import ConvLSTM
+from sknuc.encoders._kamnet import KamNet
 from sknuc.encoders._mlp import MLP
 from sknuc.encoders._pointnet import PointNet
 from sknuc.encoders._recurrent import GRU, LSTM
@@ -16,6 +17,7 @@ __all__ = [
     "MLP",
     "ConvLSTM",
     "Encoder",
+    "KamNet",
     "ModuleEncoder",
     "PointNet",
     "SphericalCNN",

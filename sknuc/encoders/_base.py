@@ -48,6 +48,16 @@ class Encoder(BaseEstimator):
         """
         return None
 
+    def keeps_zero(self, input_shape):
+        """Whether a zero means that nothing was there, so that the input is scaled, not shifted.
+
+        Parameters
+        ----------
+        input_shape : tuple of int
+            The shape of one event.
+        """
+        return False
+
     @abstractmethod
     def build(self, input_shape):
         """Build the network.

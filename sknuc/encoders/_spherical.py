@@ -131,6 +131,10 @@ class SphericalCNN(Encoder):
         """None for a signal of shape (n_pixels,), which is one channel, and 0 otherwise."""
         return None if len(input_shape) == 1 else 0
 
+    def keeps_zero(self, input_shape):
+        """Whether the pixels hold counts."""
+        return self.signal == "counts"
+
     def build(self, input_shape):
         """Build the network for events of `input_shape`.
 
@@ -183,7 +187,7 @@ class SphericalNetwork(nn.Module):
         self.analysis = SphericalAnalysis(matrix)
         self.bandwidths = tuple(bandwidths)
         self.layers = nn.ModuleList()
-        order_in = 0
+        n_first, order_in = n_in, 0
         for l_in, l_out, n_out in zip(degrees[:-1], degrees[1:], channels, strict=True):
             order_out = min(order, l_in)
             layer = {
@@ -200,6 +204,10 @@ class SphericalNetwork(nn.Module):
             self.layers.append(nn.ModuleDict(layer))
             n_in, order_in = n_out, order_out
         self.last_norms = DegreeNorms(degrees[-1])
+        orders = [2 * min(order, degree) + 1 for degree in degrees[:-1]]
+        norms = [c * o * b for c, o, b in zip(channels, orders, bandwidths[:-1], strict=True)]
+        last = channels[-1] * (1 + orders[-1] * degrees[-1])
+        self.n_features = n_first + 1 + sum(norms) + last
 
     def forward(self, x):
         """Compute the invariants of x."""
