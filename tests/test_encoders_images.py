@@ -275,4 +275,7 @@ def test_grid_search_reaches_the_parameters():
     [NeuralClassifier(encoder=ConvLSTM()), NeuralRegressor(encoder=ConvLSTM())]
 )
 def test_check_estimator(estimator, check):
+    if "train" not in check.func.__name__:
+        # Where no score is asked for, fewer and larger steps: the same check in a quarter of time.
+        estimator = clone(estimator).set_params(max_epochs=20, learning_rate=0.015)
     check(estimator)
