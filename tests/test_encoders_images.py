@@ -12,7 +12,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
-from sknuc.encoders import ConvLSTM
+from sknuc.encoders import CNN, ConvLSTM
 from sknuc.geometry import equiangular_sphere, spherical_harmonics
 from sknuc.networks import NeuralClassifier, NeuralRegressor
 from sknuc.nn import ConvLSTMLayers, StackedModule, TemporalAttention, pad_sphere
@@ -237,6 +237,52 @@ def test_errors_name_parameter_and_value(parameters, shape, words):
         ConvLSTM(**parameters).build(shape)
 
 
+@pytest.mark.parametrize("shape", [(1, 32), (2, 6, 32), (1, 4, 6, 32)])
+def test_a_cnn_that_wraps_does_not_see_rotations_by_its_strides(shape):
+    torch.manual_seed(0)
+    x = torch.randn(2, *shape, dtype=torch.float64)
+    parameters = {"channels": (3, 4), "stride": 2, "kernel_size": 5}
+    module = CNN(**parameters, wrap=True).build(shape).double()
+    # The blocks start as the identity; here they take part.
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    for shift in (4, 12, 20):
+        torch.testing.assert_close(module(x.roll(shift, -1)), module(x), rtol=0, atol=1e-12)
+    flat = CNN(**parameters).build(shape).double()
+    for ours, theirs in zip(flat.parameters(), module.parameters(), strict=True):
+        ours.data.copy_(theirs.data)
+    assert not torch.allclose(flat(x.roll(12, -1)), flat(x))
+    # Far from the seam both are one, one stage deep.
+    single = CNN(channels=(3,), kernel_size=3, stride=1, n_blocks=0, pooling="flatten")
+    torch.manual_seed(0)
+    flat = single.build(shape).double()(x).reshape(2, 3, *shape[1:])
+    torch.manual_seed(0)
+    wrapped = single.set_params(wrap=True).build(shape).double()(x).reshape(2, 3, *shape[1:])
+    torch.testing.assert_close(wrapped[..., 1:-1], flat[..., 1:-1])
+    assert not torch.allclose(wrapped, flat)
+
+
+def test_a_cnn_has_a_kernel_and_a_stride_for_each_axis():
+    encoder = CNN(channels=(3, 5), kernel_size=(3, 7), stride=(1, 2), pooling="flatten")
+    module = encoder.build((2, 6, 20))
+    assert module(torch.zeros(4, 2, 6, 20)).shape == (4, 5 * 6 * 5)
+    assert {tuple(p.shape[2:]) for p in module.parameters() if p.ndim > 1} == {(3, 7)}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"kernel_size": (3, 3, 3)}, "'kernel_size' parameter of CNN must be a positive integer"),
+        ({"kernel_size": (3, 4)}, "must be odd"),
+        ({"stride": (1, 0)}, "'stride' parameter of CNN must be a positive integer"),
+        ({"kernel_size": 9, "wrap": True}, "at most once around.*is 3 long"),
+    ],
+)
+def test_errors_of_the_cnn_name_parameter_and_value(parameters, words):
+    with pytest.raises(ValueError, match=words):
+        CNN(channels=(2, 2), **parameters).build((1, 8, 12))
+
+
 def flashes(n_events, seed):
     """Events with one flash; whether it comes early or late is the label."""
     rng = np.random.default_rng(seed)
@@ -276,6 +322,6 @@ def test_grid_search_reaches_the_parameters():
 )
 def test_check_estimator(estimator, check):
     if "train" not in check.func.__name__:
-        # Where no score is asked for, fewer and larger steps: the same check in a quarter of time.
-        estimator = clone(estimator).set_params(max_epochs=20, learning_rate=0.015)
+        # No score is asked for: the same check in fewer and larger steps.
+        estimator = clone(estimator).set_params(max_epochs=8, learning_rate=0.03)
     check(estimator)

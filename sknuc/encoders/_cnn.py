@@ -27,11 +27,16 @@ class CNN(Encoder):
     ----------
     channels : tuple of int, default=(16, 32, 64)
         Channels of each stage.
-    kernel_size : int or None, default=None
-        Odd width of the convolutions in samples or pixels; None takes 7 for waveforms and 3 for
-        images and voxels.
-    stride : int, default=2
-        Each stage shrinks every axis by this factor.
+    kernel_size : int, tuple of int or None, default=None
+        Odd width of the convolutions in samples or pixels, the same for all axes or one for each;
+        None takes 7 for waveforms and 3 for images and voxels.
+    stride : int or tuple of int, default=2
+        Each stage shrinks every axis by this factor, or each by its own: (1, 2) for images that
+        are long along W.
+    wrap : bool, default=False
+        The last axis is an azimuth, whose ends are neighbours: a detector in the shape of a
+        cylinder, or a sphere seen in polar angle and azimuth. Otherwise, and on the other axes,
+        there are zeros beyond the edges.
     n_blocks : int, default=1
         Residual blocks per stage; 0 leaves the strided convolutions only.
     pooling : {"mean_max", "mean", "max", "flatten"}, default="mean_max"
@@ -64,8 +69,9 @@ class CNN(Encoder):
 
     _parameter_constraints = {
         "channels": ["array-like"],
-        "kernel_size": [Interval(Integral, 1, None, closed="left"), None],
-        "stride": [Interval(Integral, 1, None, closed="left")],
+        "kernel_size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
+        "stride": [Interval(Integral, 1, None, closed="left"), "array-like"],
+        "wrap": ["boolean"],
         "n_blocks": [Interval(Integral, 0, None, closed="left")],
         "pooling": [StrOptions({"mean_max", "mean", "max", "flatten"})],
         "activation": [StrOptions({"relu", "leaky_relu", "elu", "gelu", "silu", "tanh"})],
@@ -79,6 +85,7 @@ class CNN(Encoder):
         channels=(16, 32, 64),
         kernel_size=None,
         stride=2,
+        wrap=False,
         n_blocks=1,
         pooling="mean_max",
         activation="relu",
@@ -88,6 +95,7 @@ class CNN(Encoder):
         self.channels = channels
         self.kernel_size = kernel_size
         self.stride = stride
+        self.wrap = wrap
         self.n_blocks = n_blocks
         self.pooling = pooling
         self.activation = activation
@@ -114,19 +122,28 @@ class CNN(Encoder):
                 "CNN reads events of shape (L,), (C, L), (C, H, W) or (C, D, H, W). Got events of "
                 f"shape {tuple(input_shape)} instead."
             )
-        kernel_size = self.kernel_size or (7 if dimensions == 1 else 3)
-        if kernel_size % 2 == 0:
+        default = 7 if dimensions == 1 else 3
+        kernel_size = default if self.kernel_size is None else self.kernel_size
+        kernel_size = self._per_axis("kernel_size", kernel_size, dimensions)
+        stride = self._per_axis("stride", self.stride, dimensions)
+        if not all(size % 2 for size in kernel_size):
             raise ValueError(
-                f"The 'kernel_size' parameter of CNN must be odd. Got {kernel_size} instead."
+                f"The 'kernel_size' parameter of CNN must be odd. Got {self.kernel_size} instead."
             )
         layers = [nn.Unflatten(1, shape)] if len(input_shape) == 1 else []
-        width = shape[0]
+        width, around = shape[0], shape[-1]
         for size in check_widths("channels", self.channels):
-            layers += self._convolution(dimensions, width, size, kernel_size, self.stride)
+            before, around = around, -(-around // stride[-1])
+            if self.wrap and kernel_size[-1] // 2 > (around if self.n_blocks else before):
+                raise ValueError(
+                    "The 'kernel_size' parameter of CNN must reach at most once around with "
+                    f"wrap=True. Got {kernel_size[-1]} where the last axis is {around} long."
+                )
+            layers += self._convolution(width, size, kernel_size, stride)
             layers += [
                 _Residual(
-                    *self._convolution(dimensions, size, size, kernel_size),
-                    *self._convolution(dimensions, size, size, kernel_size)[:-1],
+                    *self._convolution(size, size, kernel_size),
+                    *self._convolution(size, size, kernel_size)[:-1],
                     activation=activation(self.activation),
                 )
                 for _ in range(self.n_blocks)
@@ -137,12 +154,28 @@ class CNN(Encoder):
             layers.append(nn.Dropout(self.dropout))
         return nn.Sequential(*layers)
 
-    def _convolution(self, dimensions, n_in, n_out, kernel_size, stride=1):
-        layer = convolution(dimensions)(
-            n_in, n_out, kernel_size, stride=stride, padding=kernel_size // 2
+    def _per_axis(self, name, value, dimensions):
+        values = (value,) * dimensions if isinstance(value, Integral) else tuple(value)
+        if len(values) != dimensions or not all(isinstance(v, Integral) and v > 0 for v in values):
+            raise ValueError(
+                f"The {name!r} parameter of CNN must be a positive integer, or one for each of the "
+                f"{dimensions} axes. Got {value!r} instead."
+            )
+        return tuple(int(v) for v in values)
+
+    def _convolution(self, n_in, n_out, kernel_size, stride=1):
+        zeros = [size // 2 for size in kernel_size]
+        pad = []
+        if self.wrap:
+            circular = {1: nn.CircularPad1d, 2: nn.CircularPad2d, 3: nn.CircularPad3d}
+            # Torch counts axes from the last one, two numbers for each.
+            pad = [circular[len(zeros)]([zeros[-1]] * 2 + [0] * (2 * len(zeros) - 2))]
+            zeros[-1] = 0
+        layer = convolution(len(zeros))(
+            n_in, n_out, kernel_size, stride=stride, padding=tuple(zeros)
         )
         norm = [] if self.norm is None else [group_norm(n_out)]
-        return [layer, *norm, activation(self.activation)]
+        return [*pad, layer, *norm, activation(self.activation)]
 
 
 class _Residual(nn.Module):
