@@ -35,8 +35,9 @@ class KamNet(Encoder):
 
     Events of shape ``(T, H, W)`` or ``(T, C, H, W)`` are T frames of an equiangular grid with the
     polar angle along H and the azimuth along W, as :class:`~sknuc.preprocessing.PMTHitMap` makes
-    them. The defaults are the paper's for its (28, 38, 38); on other grids the bandwidths and the
-    dense layers shrink and grow with the number of rows.
+    them; ``(C,)`` are channels of a single pixel at a single time. The defaults are the paper's for
+    its (28, 38, 38); on other grids the bandwidths and the dense layers shrink and grow with the
+    number of rows.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ class KamNet(Encoder):
         falls evenly from H/2 to 2: (19, 14, 10, 6, 2) for the paper's grid.
     hidden_layer_sizes : tuple of int or None, default=None
         Widths of the dense layers; the last one is the number of features. None is
-        (1080, 864, 432, 216, 54) for 38 rows, and in proportion for other grids.
+        (1080, 864, 432, 216, 54) for 38 rows, and in proportion for other grids, but not below 16.
     max_order : int or "full", default=0
         As in :class:`SphericalCNN`. The paper's layers are "full" correlations, which costs more
         than it gains where light comes from points: zonal filters see those as well.
@@ -128,8 +129,8 @@ class KamNet(Encoder):
         self.dropout = dropout
 
     def channel_axis(self, input_shape):
-        """As of :class:`ConvLSTM`."""
-        return ConvLSTM().channel_axis(input_shape)
+        """As of :class:`ConvLSTM`, and 0 for (C,)."""
+        return 0 if len(input_shape) == 1 else ConvLSTM().channel_axis(input_shape)
 
     def build(self, input_shape):
         """Build the network for events of `input_shape`.
@@ -141,14 +142,20 @@ class KamNet(Encoder):
             parameter is out of range.
         """
         self._validate_params()
-        height, width = input_shape[-2:] if len(input_shape) > 2 else (1, 1)
+        if len(input_shape) not in (1, 3, 4):
+            raise ValueError(
+                "KamNet reads events of shape (T, H, W), (T, C, H, W) or (C,). Got events of shape "
+                f"{tuple(input_shape)} instead."
+            )
+        shape = (1, *input_shape, 1, 1) if len(input_shape) == 1 else tuple(input_shape)
+        height, width = shape[-2:]
         film = ConvLSTM(
             hidden_channels=self.hidden_channels,
             kernel_size=self.kernel_size,
             pooling="attention",
             spatial_pooling="flatten",
             padding=self.padding or ("zeros" if width % 2 else "sphere"),
-        ).build(input_shape)
+        ).build(shape)
         channels = check_widths("channels", self.channels)
         pixels, _ = equiangular_sphere(height, width)
         bandwidths = self.bandwidths
@@ -168,7 +175,7 @@ class KamNet(Encoder):
         )
         sizes = self.hidden_layer_sizes
         if sizes is None:
-            sizes = np.maximum(_WIDTHS_PER_ROW * height, 2).round().astype(int)
+            sizes = np.maximum(_WIDTHS_PER_ROW * height, 16).round().astype(int)
         dense = MLP(
             hidden_layer_sizes=sizes,
             activation=self.activation,

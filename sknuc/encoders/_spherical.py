@@ -40,6 +40,9 @@ class SphericalCNN(Encoder):
     are invariants: the mean of each input channel, the norms
     :math:`\sqrt{\sum_m (f^l_m)^2/(2l + 1)}` of each degree of each layer, and the last means.
 
+    Events have the shape ``(C, n_pixels)`` or, on an equiangular grid, ``(C, H, W)``, with C
+    channels such as time bins. ``(C,)`` are channels of a single pixel, which has no directions.
+
     Parameters
     ----------
     positions : ndarray of shape (n_pixels, 3), "fibonacci", "healpix" or None, default=None
@@ -128,8 +131,8 @@ class SphericalCNN(Encoder):
         self.dropout = dropout
 
     def channel_axis(self, input_shape):
-        """None for a signal of shape (n_pixels,), which is one channel, and 0 otherwise."""
-        return None if len(input_shape) == 1 else 0
+        """0: the first axis counts channels."""
+        return 0
 
     def keeps_zero(self, input_shape):
         """Whether the pixels hold counts."""
@@ -161,7 +164,7 @@ class SphericalCNN(Encoder):
             activation=self.activation,
             oversampling=self.oversampling,
         )
-        layers = [nn.Unflatten(1, (1, -1))] if len(input_shape) == 1 else [nn.Flatten(2)]
+        layers = [nn.Unflatten(1, (n_channels, -1)) if len(input_shape) == 1 else nn.Flatten(2)]
         layers.append(network)
         if self.dropout:
             layers.append(nn.Dropout(self.dropout))
@@ -258,10 +261,10 @@ def sphere_pixels(positions, input_shape, name):
     """
     if len(input_shape) > 3:
         raise ValueError(
-            f"{name} reads events of shape (C, H, W), an equiangular grid, and (C, n_pixels) or "
-            f"(n_pixels,). Got events of shape {tuple(input_shape)} instead."
+            f"{name} reads events of shape (C, n_pixels), or (C, H, W) on an equiangular grid. Got "
+            f"events of shape {tuple(input_shape)} instead."
         )
-    n_channels = 1 if len(input_shape) == 1 else input_shape[0]
+    n_channels = input_shape[0]
     if len(input_shape) == 3:
         if positions is not None:
             raise ValueError(
@@ -270,7 +273,7 @@ def sphere_pixels(positions, input_shape, name):
                 f"at these positions. Got events of shape {tuple(input_shape)} instead."
             )
         return n_channels, equiangular_sphere(*input_shape[1:])[0]
-    n_pixels = input_shape[-1]
+    n_pixels = input_shape[1] if len(input_shape) == 2 else 1
     if positions is None or isinstance(positions, str):
         if positions != "healpix":
             return n_channels, fibonacci_sphere(n_pixels)
@@ -285,8 +288,8 @@ def sphere_pixels(positions, input_shape, name):
     if pixels.shape != (n_pixels, 3):
         raise ValueError(
             f"The 'positions' parameter of {name} must have the shape (n_pixels, 3), with "
-            f"n_pixels={n_pixels} for events of shape {tuple(input_shape)}. Got an array of shape "
-            f"{pixels.shape} instead."
+            f"n_pixels={n_pixels} for events of shape {tuple(input_shape)} (input_shape=(C, "
+            f"n_pixels) says how a table is read). Got an array of shape {pixels.shape} instead."
         )
     lengths = np.linalg.norm(pixels, axis=1)
     bad = ~(np.isfinite(lengths) & (lengths > 0))
