@@ -18,7 +18,7 @@ azimuth :math:`\varphi` from +x towards +y. Float64.
 import math
 
 import numpy as np
-from scipy.spatial import SphericalVoronoi
+from scipy.spatial import KDTree, SphericalVoronoi
 from scipy.special import sph_legendre_p_all
 
 __all__ = [
@@ -40,6 +40,9 @@ __all__ = [
 
 # Singular values of the harmonics at the pixels are 1 for an exact quadrature.
 _LEAST_RESPONSE = 0.1
+
+# Distance of unit vectors, in rad, below which Voronoi cells are not computed reliably.
+_SAME_DIRECTION = 1e-7
 
 
 def directions(theta, phi):
@@ -319,15 +322,14 @@ def cell_areas(points):
     """
     points = _unit(points)
     n_points = len(points)
-    if n_points < 4 or np.linalg.matrix_rank(points - points[0], tol=1e-6) < 3:
-        return np.full(n_points, 4 * np.pi / n_points)
-    try:
-        cells = SphericalVoronoi(points, threshold=1e-7)
-    except ValueError as error:
+    if KDTree(points).query_pairs(_SAME_DIRECTION):
         raise ValueError(
             "Two pixels lie in the same direction: their signals cannot be told apart. Give each "
             "a direction of its own, or add their signals up."
-        ) from error
+        )
+    if n_points < 4 or np.linalg.matrix_rank(points - points[0], tol=1e-6) < 3:
+        return np.full(n_points, 4 * np.pi / n_points)
+    cells = SphericalVoronoi(points, threshold=_SAME_DIRECTION)
     return cells.calculate_areas()
 
 
