@@ -6,10 +6,12 @@ All networks read the same events in the same preparation: baseline, pole-zero c
 divided by the energy (the mean of the corrected tail), aligned at half of the height, and cut to
 2 µs. Budget: the same number of epochs in the same batches, with one learning-rate schedule (one
 cycle, up to the default step size of sknuc) and no early stopping, so that nothing is chosen on the
-events that judge. Encoders are the defaults of `sknuc.encoders`, and one variant each: the current
-pulse of a single site is four to six samples wide, which the default patches of 11 samples hold
-together, so the variants of the sequence encoders read patches of 4; aligned pulses have a meaning
-at each time, which the variant of the CNN keeps ("flatten") instead of pooling it away.
+events that judge. Encoders are the defaults of `sknuc.encoders`, and one variant each:
+
+- The current pulse of a single site is four to six samples wide, and the default patches hold 11:
+  the variants of LSTM, GRU and Transformer read patches of 4.
+- A/E is a maximum over time, so LSTM and GRU take the maximum of their states there, too.
+- Aligned pulses have a meaning at each time, which "flatten" keeps in the CNN's features.
 
 The table shows, of several seeds of the training, the median and the range of the multi-site
 rejection at 90 % single-site acceptance and of the AUC; the error is that of the test events in the
@@ -46,9 +48,9 @@ ENCODERS = {
     "CNN": CNN(),
     "CNN, flatten": CNN(pooling="flatten"),
     "LSTM": LSTM(),
-    "LSTM, patches of 4": LSTM(patch_size=4),
+    "LSTM, maximum over patches of 4": LSTM(patch_size=4, pooling="max"),
     "GRU": GRU(),
-    "GRU, patches of 4": GRU(patch_size=4),
+    "GRU, maximum over patches of 4": GRU(patch_size=4, pooling="max"),
     "Transformer": Transformer(),
     "Transformer, patches of 4": Transformer(patch_size=4),
 }
