@@ -435,13 +435,16 @@ class TorchEstimator(BaseEstimator):
         # A constant channel has a spread of rounding errors only: it is shifted, not blown up.
         tiny = 10 * np.finfo(_engine.numpy_dtype(source.dtype)).eps
         scale[scale <= tiny * np.abs(mean)] = 1.0
-        if getattr(self.encoder, "keeps_zero", lambda input_shape: False)(self.input_shape_):
-            mean = np.zeros_like(mean)
         scale_shape = [1] * len(self.input_shape_)
         if len(mean) > 1:
             scale_shape[axis] = -1
+        mean = mean.reshape(scale_shape)
+        uniform = getattr(self.encoder, "uniform_event", lambda input_shape: None)
+        pattern = uniform(self.input_shape_)
+        if pattern is not None:
+            mean = mean * pattern
         return Standardize(
-            torch.from_numpy(mean).reshape(scale_shape),
+            torch.from_numpy(mean),
             torch.from_numpy(scale).reshape(scale_shape),
             padding_axis=padding_axis,
         )

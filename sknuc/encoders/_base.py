@@ -48,15 +48,20 @@ class Encoder(BaseEstimator):
         """
         return None
 
-    def keeps_zero(self, input_shape):
-        """Whether a zero means that nothing was there, so that the input is scaled, not shifted.
+    def uniform_event(self, input_shape):
+        """What an event without structure looks like, whose multiple is subtracted as the mean.
 
         Parameters
         ----------
         input_shape : tuple of int
             The shape of one event.
+
+        Returns
+        -------
+        event : ndarray, broadcastable to `input_shape`, or None
+            Of mean 1; None if all its numbers are the same.
         """
-        return False
+        return None
 
     @abstractmethod
     def build(self, input_shape):

@@ -62,12 +62,12 @@ class SphericalCNN(Encoder):
         the full correlation on the rotation group. The cost grows with (2 N + 1)².
     signal : {"intensity", "counts"}, default="intensity"
         What a pixel holds: an intensity at its centre, or what fell into its area. The cells of an
-        equiangular grid shrink towards the poles, so counts of hits need "counts" there; they are
-        scaled, but not shifted, by `standardize`, since no hit is no light. Phototubes of one size
-        read intensities.
+        equiangular grid shrink towards the poles, so counts of hits need "counts" there, and
+        `standardize` subtracts uniform light instead of the same count everywhere. Phototubes of
+        one size read intensities.
     activation : {"relu", "leaky_relu", "elu", "gelu", "silu", "tanh"}, default="silu"
         The non-linearity. The smoother, the better the symmetry: see Notes.
-    oversampling : int, default=4
+    oversampling : int, default=6
         The non-linearity acts on a grid that resolves products of this many signals.
     dropout : float in [0, 1), default=0.0
         Probability to drop a feature at the end, during training.
@@ -118,7 +118,7 @@ class SphericalCNN(Encoder):
         max_order=0,
         signal="intensity",
         activation="silu",
-        oversampling=4,
+        oversampling=6,
         dropout=0.0,
     ):
         self.positions = positions
@@ -134,9 +134,12 @@ class SphericalCNN(Encoder):
         """0: the first axis counts channels."""
         return 0
 
-    def keeps_zero(self, input_shape):
-        """Whether the pixels hold counts."""
-        return self.signal == "counts"
+    def uniform_event(self, input_shape):
+        """The areas of the cells of an equiangular grid, if they hold counts."""
+        if self.signal == "intensity" or len(input_shape) != 3:
+            return None
+        _, areas = equiangular_sphere(*input_shape[1:])
+        return areas.reshape(input_shape[1:]) / areas.mean()
 
     def build(self, input_shape):
         """Build the network for events of `input_shape`.
