@@ -13,13 +13,21 @@ import torch
 from scipy.stats import norm
 from sklearn.exceptions import ConvergenceWarning
 from torch import nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from sknuc import _engine
 from sknuc._engine import Player, TrainingData, _events
-from sknuc.encoders import MLP, Encoder
+from sknuc.encoders import MLP, Encoder, ModuleEncoder
 from sknuc.exceptions import TrainingDivergedError
 from sknuc.networks import NeuralClassifier, NeuralRegressor
-from sknuc.nn import GradientReversal, StackedModule
+from sknuc.nn import (
+    ConvLSTMLayers,
+    GradientReversal,
+    SelfAttention,
+    SphericalAnalysis,
+    SphericalLinear,
+    StackedModule,
+)
 
 CPU = torch.device("cpu")
 
@@ -271,6 +279,140 @@ class TestOnePlayer:
         mixed = copy.deepcopy(plain).set_params(mixed_precision=True)
         a, b = plain.fit(X, y).predict_proba(X), mixed.fit(X, y).predict_proba(X)
         assert 0 < np.abs(a - b).max() < 0.1  # bfloat16 has 8 bits
+
+
+class Apply(nn.Module):
+    """A function, with the module that it calls, as a module."""
+
+    def __init__(self, function, module=None):
+        super().__init__()
+        self.function, self.module = function, module
+
+    def forward(self, x):
+        return self.function(x) if self.module is None else self.function(self.module, x)
+
+
+def attend(attention, x):
+    return attention(x, x, x, need_weights=False)[0]
+
+
+def ones(*shape):
+    return Apply(lambda x: x @ torch.ones(shape, dtype=x.dtype))
+
+
+# Multiply-adds of one event, by hand.
+WORK = [
+    (nn.Linear(5, 7), (5,), 5 * 7),
+    (nn.Linear(5, 7), (4, 5), 4 * 5 * 7),
+    (nn.Conv1d(2, 3, 5), (2, 20), 16 * 3 * 2 * 5),
+    (nn.Conv2d(4, 6, 3, groups=2), (4, 9, 8), 7 * 6 * 6 * 2 * 3 * 3),
+    (nn.Conv3d(2, 3, 2, stride=2), (2, 4, 6, 8), 2 * 3 * 4 * 3 * 2 * 2**3),
+    (nn.ConvTranspose1d(2, 3, 5, stride=2), (2, 20), 20 * 2 * 3 * 5),
+    # Both directions of the second layer see both of the first.
+    (nn.LSTM(3, 5, batch_first=True), (11, 3), 11 * 4 * 5 * (3 + 5)),
+    (
+        nn.LSTM(3, 5, 2, batch_first=True, bidirectional=True),
+        (11, 3),
+        11 * 2 * 4 * 5 * (3 + 5 + 10 + 5),
+    ),
+    (nn.GRU(3, 5, batch_first=True), (11, 3), 11 * 3 * 5 * (3 + 5)),
+    (
+        nn.GRU(3, 5, 2, batch_first=True, bidirectional=True),
+        (11, 3),
+        11 * 2 * 3 * 5 * (3 + 5 + 10 + 5),
+    ),
+    # Four projections, and in each head T² products of d / heads numbers, twice.
+    (Apply(attend, nn.MultiheadAttention(8, 2, batch_first=True)), (7, 8), 7 * 4 * 64 + 2 * 49 * 8),
+    (
+        nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
+        (7, 8),
+        7 * 4 * 64 + 2 * 49 * 8 + 2 * 7 * 8 * 16,
+    ),
+    (SelfAttention(8, 2), (7, 8), 7 * 4 * 64 + 2 * 49 * 8),
+    (
+        Apply(lambda x: nn.functional.scaled_dot_product_attention(x, x, x)),
+        (3, 7, 4),
+        2 * 3 * 49 * 4,
+    ),
+    # No layer owns these matrices.
+    (ones(6, 4), (5, 6), 5 * 6 * 4),
+    (ones(6), (5, 6), 5 * 6),
+    (Apply(lambda x: torch.einsum("nij,nkj->nik", x, x)), (3, 4), 3 * 3 * 4),
+    (Apply(lambda x: x @ x.mT), (3, 4), 3 * 3 * 4),
+    (Apply(lambda x: torch.cdist(x, x)), (30, 4), 30 * 30 * 4),
+    (Apply(lambda x: torch.cdist(x, x, p=1.0)), (3, 4), 3 * 3 * 4),
+    (Apply(lambda bilinear, x: bilinear(x, x), nn.Bilinear(4, 4, 3)), (4,), 3 * 4 * 4),
+    (Apply(torch.func.vmap(lambda row: torch.ones(5, 4, dtype=row.dtype) @ row)), (4,), 5 * 4),
+    # All gates of a step, and from the second step on those that see the state before.
+    (
+        ConvLSTMLayers(2, (3,), (3,)),
+        (6, 2, 4, 5),
+        4 * 5 * 4 * 3 * 9 * (6 * 2 + 5 * 3),
+    ),
+    (SphericalAnalysis(np.ones((9, 50))), (3, 50), 3 * 50 * 9),
+    (SphericalLinear(2, 3, 4), (3, 1, 9), 9 * 3 * 4),
+    (nn.Flatten(), (3, 4), 0),
+]
+
+
+class Unwatchable(nn.Linear):
+    """Computes nothing while a mode looks on, as kernels that are compiled."""
+
+    def forward(self, x):
+        if _get_current_dispatch_mode() is not None:
+            raise RuntimeError("a mode is present")
+        return super().forward(x)
+
+
+class TestWork:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize(("module", "shape", "expected"), WORK)
+    def test_it_is_what_one_counts_by_hand(self, module, shape, expected, dtype):
+        module = copy.deepcopy(module).to(dtype).eval()
+        probe = torch.randn(2, *shape, dtype=dtype, generator=torch.Generator().manual_seed(0))
+        output, work = _engine.multiply_adds(module, probe)
+        assert work == expected
+        with torch.no_grad():
+            plain = module(probe)
+        output, plain = (o[0] if isinstance(o, tuple) else o for o in (output, plain))
+        torch.testing.assert_close(output, plain)
+        assert not output.requires_grad
+
+    def test_what_other_threads_compute_does_not_count(self):
+        own, other, x = nn.Linear(10, 20), nn.Linear(10, 30), torch.zeros(2, 10)
+        stop = threading.Event()
+
+        def compute():
+            while not stop.is_set():
+                other(x)
+
+        thread = threading.Thread(target=compute)
+        thread.start()
+        try:
+            work = {_engine.multiply_adds(own, x)[1] for _ in range(300)}
+        finally:
+            stop.set()
+            thread.join()
+        assert work == {10 * 20}
+
+    def test_a_network_that_cannot_be_watched_still_trains(self, problem):
+        X, y, _ = problem
+        output, work = _engine.multiply_adds(Unwatchable(3, 2), torch.zeros(5, 3))
+        assert output.shape == (5, 2)
+        assert work == np.inf
+        encoder = ModuleEncoder(lambda shape: Unwatchable(*shape, 2))
+        NeuralRegressor(encoder=encoder, max_epochs=1, device="cpu").fit(X, y)
+
+    def test_errors_of_the_network_are_its_own(self):
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            _engine.multiply_adds(nn.Linear(3, 2), torch.zeros(5, 4))
+
+    def test_little_work_takes_one_thread(self):
+        before = torch.get_num_threads()
+        for work, expected in [(1e6, 1), (1e9, before), (np.inf, before)]:
+            with _engine.threads_for(work):
+                assert torch.get_num_threads() == expected
+            assert torch.get_num_threads() == before
 
 
 class NaNAfter(nn.Module):

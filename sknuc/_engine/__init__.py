@@ -2,12 +2,10 @@
 
 from sknuc._engine._device import (
     draw_seed,
-    multiply_adds,
     needs_mixed_precision,
     prediction_device,
     resolve_device,
     seeded,
-    threads_for,
     torch_dtype,
 )
 from sknuc._engine._events import (
@@ -23,6 +21,7 @@ from sknuc._engine._events import (
 )
 from sknuc._engine._forward import forward
 from sknuc._engine._game import Player, TrainingResult, train
+from sknuc._engine._work import multiply_adds, threads_for
 
 __all__ = [
     "CHUNK_BYTES",

@@ -9,19 +9,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
-__all__ = [
-    "draw_seed",
-    "multiply_adds",
-    "needs_mixed_precision",
-    "resolve_device",
-    "seeded",
-    "threads_for",
-    "torch_dtype",
-]
-
-# Measured: below some ten million multiply-adds a step, a second thread gains nothing; on a busy
-# machine, waiting for it costs a hundred times the step.
-WORK_PER_THREAD = 20_000_000
+__all__ = ["draw_seed", "needs_mixed_precision", "resolve_device", "seeded", "torch_dtype"]
 
 # torch draws initial weights and dropout masks from one generator per process. Threads that train
 # at the same time would share its numbers in an order that no seed fixes, so they take turns.
@@ -153,49 +141,3 @@ def seeded(seed, device=None):
             yield generators
         finally:
             generators.state = before
-
-
-def multiply_adds(module, probe):
-    """Multiply-adds of one event, from the weights of each layer and where they are applied.
-
-    Parameters
-    ----------
-    module : nn.Module
-    probe : Tensor of shape (n, *input_shape)
-
-    Returns
-    -------
-    output : Tensor
-        The module's output for the probe.
-    work : int
-    """
-    work = 0
-
-    def count(layer, _, output):
-        nonlocal work
-        weights = list(layer.parameters(recurse=False))
-        output = output[0] if isinstance(output, tuple) else output
-        if weights and isinstance(output, torch.Tensor):
-            places = max(1, output.numel() // (len(probe) * weights[0].shape[0]))
-            work += places * sum(weight.numel() for weight in weights)
-
-    hooks = [layer.register_forward_hook(count) for layer in module.modules()]
-    try:
-        with torch.no_grad():
-            output = module(probe)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return output, work
-
-
-@contextlib.contextmanager
-def threads_for(work):
-    """Run a block with one thread if a step of `work` multiply-adds is too small for more."""
-    before = torch.get_num_threads()
-    if work < WORK_PER_THREAD:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
