@@ -15,7 +15,7 @@ from torch import nn
 from sknuc.encoders._base import Encoder
 from sknuc.encoders._convlstm import ConvLSTM
 from sknuc.encoders._mlp import MLP, check_widths
-from sknuc.encoders._spherical import SphericalNetwork
+from sknuc.encoders._spherical import SphericalNetwork, check_bandwidths
 from sknuc.geometry import equiangular_sphere, harmonic_analysis, highest_degree
 
 __all__ = ["KamNet"]
@@ -162,7 +162,7 @@ class KamNet(Encoder):
         if bandwidths is None:
             first = 1 + highest_degree(pixels, at_most=max(height // 2, 1) - 1)
             bandwidths = np.linspace(first, min(first, 2), len(channels) + 1).astype(int)
-        bandwidths = check_widths("bandwidths", bandwidths)
+        bandwidths = check_bandwidths(bandwidths, channels)
         n_hidden = self.hidden_channels[-1]
         sphere = SphericalNetwork(
             harmonic_analysis(pixels, bandwidths[0] - 1),

@@ -76,7 +76,7 @@ class SphericalCNN(Encoder):
     -----
     Signals of the input's bandwidth are transformed exactly (least squares, float64 matrices), and
     every linear layer is equivariant to rounding. A non-linearity makes degrees beyond every grid;
-    they change the features by some 1e-5 ("silu") to 1e-2 ("relu") under rotations. Light of higher
+    they change the features by some 1e-5 ("silu") to 1e-3 ("relu") under rotations. Light of higher
     degrees than the pixels resolve is folded into lower ones, as everywhere.
 
     References
@@ -157,7 +157,7 @@ class SphericalCNN(Encoder):
         if bandwidths is None:
             first = 1 + highest_degree(pixels, at_most=8)
             bandwidths = np.linspace(first, min(first, 3), len(channels) + 1).round().astype(int)
-        bandwidths = check_widths("bandwidths", bandwidths)
+        bandwidths = check_bandwidths(bandwidths, channels)
         network = SphericalNetwork(
             analysis_matrix(pixels, bandwidths[0] - 1, self.signal),
             n_channels,
@@ -187,7 +187,6 @@ class SphericalNetwork(nn.Module):
 
     def __init__(self, matrix, n_in, channels, bandwidths, *, max_order, activation, oversampling):
         super().__init__()
-        check_bandwidths(bandwidths, channels)
         degrees = [bandwidth - 1 for bandwidth in bandwidths]
         order = max(degrees[1:]) if max_order == "full" else max_order
         self.analysis = SphericalAnalysis(matrix)
@@ -236,6 +235,11 @@ class SphericalNetwork(nn.Module):
 
 def check_bandwidths(bandwidths, channels):
     """Check that there is one bandwidth more than there are layers, and that none is wider."""
+    if not channels:
+        raise ValueError(
+            "The 'channels' parameter must have at least one spherical layer. Got () instead."
+        )
+    bandwidths = check_widths("bandwidths", bandwidths)
     if len(bandwidths) != len(channels) + 1 or any(
         after > before for before, after in pairwise(bandwidths)
     ):
@@ -244,6 +248,7 @@ def check_bandwidths(bandwidths, channels):
             f"the {len(channels)} layers in 'channels', none above the one before. Got "
             f"{tuple(bandwidths)} instead."
         )
+    return bandwidths
 
 
 def sphere_pixels(positions, input_shape, name):
