@@ -466,11 +466,12 @@ def test_classes_and_truth_agree():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"weights": (1, 1)}, "must be three finite numbers"),
-        ({"weights": (0, 0, 0)}, "must be three finite numbers"),
-        ({"weights": ("a", 1, 1)}, "must be three finite numbers"),
-        ({"noise_pads": (3, 2)}, "two whole numbers"),
-        ({"noise_pads": (1.5, 2)}, "two whole numbers"),
+        ({"weights": (1, 1)}, "'weights'.*3 finite numbers"),
+        ({"weights": (0, 0, 0)}, "'weights'.*3 finite numbers"),
+        ({"weights": ("a", 1, 1)}, "'weights'.*array of numbers"),
+        ({"noise_pads": (3, 2)}, r"'noise_pads'.*low <= high.*Got \(3, 2\)"),
+        ({"noise_pads": (1.5, 2)}, "'noise_pads'.*an int"),
+        ({"noise_pads": (-1, 2)}, "'noise_pads'.*an int"),
         ({"beam_hole": 300.0}, "No pad of make_tpc_events is left"),
         ({"domain": "data"}, "'domain' parameter of make_tpc_events must be"),
         ({"pressure": 0.0}, "'pressure' parameter of make_tpc_events must be"),

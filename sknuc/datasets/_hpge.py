@@ -14,14 +14,15 @@ import math
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.parallel import Parallel, delayed
 
+from sknuc.datasets._draws import draw_classes, spawn_streams
 from sknuc.datasets._hpge_truth import (
     CLASSES,
+    FUNCTION,
     draw,
-    draw_classes,
     draw_energies,
     draw_radii,
     draw_sites,
@@ -33,6 +34,9 @@ __all__ = ["make_hpge_waveforms"]
 
 # Events per random stream: small enough for the cache of a core.
 _BLOCK = 64
+
+_POSITIVE = Interval(Real, 0, None, closed="neither")
+_SHARE = Interval(Real, 0, 1, closed="both")
 
 _DESCR = """\
 Simulated waveforms of a point-contact germanium detector
@@ -238,20 +242,16 @@ def make_hpge_waveforms(
             "change 'baseline_length' or 't0_jitter'."
         )
 
-    random_state = check_random_state(random_state)
-    seed = np.random.SeedSequence(random_state.randint(2**32, size=4, dtype=np.uint32).tolist())
-    truth_seed, *block_seeds = seed.spawn(1 + math.ceil(n_samples / _BLOCK))
-    rng = np.random.Generator(np.random.PCG64DXSM(truth_seed))
-
-    target = draw_classes(rng, n_samples, weights)
+    rng, streams = spawn_streams(random_state, n_samples, _BLOCK)
+    target = draw_classes(FUNCTION, rng, n_samples, weights, CLASSES)
     site_counts, fractions = draw_sites(rng, target, n_sites, min_site_fraction)
     radii = draw_radii(rng, target, fractions.shape[1], contact_radius, detector_radius)
     energies = draw_energies(rng, n_samples, energy, energy_distribution)
     t0 = rng.uniform(baseline_length - t0_jitter, baseline_length + t0_jitter, n_samples)
     alpha = target == 2
-    a = draw(rng, n_samples, "delayed_fraction", delayed_fraction, 0, 1)
+    a = draw(rng, n_samples, "delayed_fraction", delayed_fraction, _SHARE)
     a = np.where(alpha, a, 0.0)
-    release = draw(rng, n_samples, "release_time", release_time, 0, np.inf, open_low=True)
+    release = draw(rng, n_samples, "release_time", release_time, _POSITIVE)
 
     filter_ = noise_filter(gain * white_noise, gain * pink_noise, waveform_length)
     taps, oversampling = gaussian_taps(smoothing, sampling_period, contact_radius / drift_velocity)
@@ -260,8 +260,7 @@ def make_hpge_waveforms(
     is_small = adc_bits is not None and adc_bits <= 16
     data = np.empty((n_samples, waveform_length), dtype=np.uint16 if is_small else np.float32)
 
-    def simulate(block, block_seed):
-        rng = np.random.Generator(np.random.SFC64(block_seed))
+    def simulate(block, rng):
         waveforms = np.empty(data[block].shape, np.float32) if is_small else data[block]
         rng.standard_normal(dtype=np.float32, out=waveforms)
         states = rng.standard_normal((len(waveforms), N_POLES)) @ filter_.state_factor.T
@@ -295,8 +294,7 @@ def make_hpge_waveforms(
     saturated = np.zeros(n_samples, dtype=bool)
     blocks = (slice(i, i + _BLOCK) for i in range(0, n_samples, _BLOCK))
     Parallel(n_jobs=n_jobs, require="sharedmem")(
-        delayed(simulate)(block, block_seed)
-        for block, block_seed in zip(blocks, block_seeds, strict=True)
+        delayed(simulate)(block, stream) for block, stream in zip(blocks, streams, strict=True)
     )
     if return_X_y:
         return data, target

@@ -11,21 +11,15 @@ light in blocks of fixed size with random streams of their own, so that the numb
 changes no bit.
 """
 
-import math
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.parallel import Parallel, delayed
 
-from sknuc.datasets._scintillator_checks import (
-    CLASSES,
-    check_decay,
-    check_positions,
-    check_range,
-    draw_classes,
-)
+from sknuc.datasets._draws import check_range, draw_classes, spawn_streams
+from sknuc.datasets._scintillator_checks import CLASSES, FUNCTION, check_decay, check_positions
 from sknuc.datasets._scintillator_decays import (
     GAMMA_ENERGY,
     ORIGINS,
@@ -52,6 +46,7 @@ re-emission, no electronics.
 
 _POSITIVE = Interval(Real, 0, None, closed="neither")
 _NON_NEGATIVE = Interval(Real, 0, None, closed="left")
+_FINITE = Interval(Real, None, None, closed="neither")
 _SHARE = Interval(Real, 0, 1, closed="both")
 
 
@@ -282,7 +277,7 @@ def make_scintillator_events(
             "The 'fiducial_radius' parameter of make_scintillator_events must be below the radius "
             f"of the phototubes, {radius:g} cm. Got {fiducial_radius} instead."
         )
-    energy_range = check_range("energy_range", energy_range)
+    energy_range = check_range(FUNCTION, "energy_range", energy_range, _FINITE, strict=True)
     if not energy_range[0] <= Q_VALUE <= energy_range[1]:
         raise ValueError(
             "The 'energy_range' parameter of make_scintillator_events must contain the energy of "
@@ -293,23 +288,20 @@ def make_scintillator_events(
             "The 'window' parameter of make_scintillator_events must be a range (start, stop) in "
             f"ns when dark_rate={dark_rate} Hz is not zero. Got None instead."
         )
-    start, stop = (-np.inf, np.inf) if window is None else check_range("window", window)
+    start, stop = -np.inf, np.inf
+    if window is not None:
+        start, stop = check_range(FUNCTION, "window", window, _FINITE, strict=True)
     decay_times, decay_edges = check_decay(decay_times, decay_fractions)
 
-    random_state = check_random_state(random_state)
-    seed = np.random.SeedSequence(random_state.randint(2**32, size=4, dtype=np.uint32).tolist())
-    n_blocks = math.ceil(n_samples / _BLOCK)
-    truth_seed, *block_seeds = seed.spawn(1 + n_blocks)
-    streams = [np.random.Generator(np.random.SFC64(block_seed)) for block_seed in block_seeds]
+    rng, streams = spawn_streams(random_state, n_samples, _BLOCK)
     blocks = [slice(i, i + _BLOCK) for i in range(0, n_samples, _BLOCK)]
-    rng = np.random.Generator(np.random.PCG64DXSM(truth_seed))
 
     def run(function):
         return Parallel(n_jobs=n_jobs, require="sharedmem")(
             delayed(function)(block, stream) for block, stream in zip(blocks, streams, strict=True)
         )
 
-    target = draw_classes(rng, n_samples, weights)
+    target = draw_classes(FUNCTION, rng, n_samples, weights, CLASSES)
     background = target == 0
     vertices = rng.standard_normal((n_samples, 3))
     vertices /= np.linalg.norm(vertices, axis=1, keepdims=True)

@@ -14,20 +14,16 @@ import math
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.parallel import Parallel, delayed
 
-from sknuc.datasets._tpc_detector import (
-    TPC_DETECTORS,
-    check_noise_pads,
-    draw_pad_gains,
-    pad_lattice,
-)
+from sknuc.datasets._draws import check_range, draw_classes, spawn_streams
+from sknuc.datasets._tpc_detector import TPC_DETECTORS, draw_pad_gains, pad_lattice
 from sknuc.datasets._tpc_gas import IONS, RangeTable, gas_density
 from sknuc.datasets._tpc_noise import draw_noise
 from sknuc.datasets._tpc_tracks import Detector, simulate, to_points
-from sknuc.datasets._tpc_truth import CLASSES, draw_classes, draw_tracks, summarize_truth
+from sknuc.datasets._tpc_truth import CLASSES, draw_tracks, summarize_truth
 
 __all__ = ["make_tpc_events"]
 
@@ -47,6 +43,7 @@ slow ions in the field, and the shape of the electronics' pulses in time.
 
 _NON_NEGATIVE = Interval(Real, 0, None, closed="left")
 _POSITIVE = Interval(Real, 0, None, closed="neither")
+_COUNT = Interval(Integral, 0, None, closed="left")
 _FRACTION = Interval(Real, 0, 1, closed="left")
 
 
@@ -262,17 +259,14 @@ def make_tpc_events(
         name: value if given[name] is None else given[name]
         for name, value in TPC_DETECTORS[domain].items()
     }
-    check_noise_pads(settings["noise_pads"])
-    random_state = check_random_state(random_state)
-    seed = np.random.SeedSequence(random_state.randint(2**32, size=4, dtype=np.uint32).tolist())
-    truth_seed, *block_seeds = seed.spawn(1 + math.ceil(n_samples / _BLOCK))
-    rng = np.random.Generator(np.random.PCG64DXSM(truth_seed))
+    check_range("make_tpc_events", "noise_pads", settings["noise_pads"], _COUNT)
+    rng, streams = spawn_streams(random_state, n_samples, _BLOCK)
 
     density = gas_density(pressure)
     tables = [RangeTable(*ion, density) for ion in IONS.values()]
     beam = list(IONS).index("46Ar")
     entrance = beam_energy * IONS["46Ar"][2]
-    target = draw_classes(rng, n_samples, weights)
+    target = draw_classes("make_tpc_events", rng, n_samples, weights, CLASSES)
     tracks, kind = draw_tracks(
         rng, target, tables[beam], entrance, length, radius, settings["beam_rate"]
     )
@@ -315,10 +309,9 @@ def make_tpc_events(
     deposits, paths = np.empty((2, len(ranges)))
     n_saturated = np.empty(n_samples, dtype=np.int64)
 
-    def simulate_block(start, block_seed):
+    def simulate_block(start, rng):
         stop = min(start + _BLOCK, n_samples)
         own = slice(first_tracks[start], first_tracks[stop])
-        rng = np.random.Generator(np.random.SFC64(block_seed))
         noise = draw_noise(rng, stop - start, pad_gains, det.n_buckets, settings)
         samples = simulate(
             rng,
@@ -341,8 +334,8 @@ def make_tpc_events(
         )
 
     blocks = Parallel(n_jobs=n_jobs, require="sharedmem")(
-        delayed(simulate_block)(start, block_seed)
-        for start, block_seed in zip(range(0, n_samples, _BLOCK), block_seeds, strict=True)
+        delayed(simulate_block)(start, stream)
+        for start, stream in zip(range(0, n_samples, _BLOCK), streams, strict=True)
     )
     points, n_points = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     data = _join(points, n_points, format)

@@ -1,11 +1,10 @@
 """The two detectors of the simulated time projection chamber, and their pads."""
 
 import math
-from numbers import Integral
 
 import numpy as np
 
-__all__ = ["TPC_DETECTORS", "check_noise_pads", "draw_pad_gains", "pad_lattice"]
+__all__ = ["TPC_DETECTORS", "draw_pad_gains", "pad_lattice"]
 
 TPC_DETECTORS = {
     "simulation": {
@@ -41,19 +40,6 @@ TPC_DETECTORS = {
 
 # Which pads are dead, and how gains scatter, is a property of the detector and not of the events.
 _PAD_SEED = 46
-
-
-def check_noise_pads(noise_pads):
-    """Refuse what is no range of whole numbers."""
-    if (
-        len(noise_pads) != 2
-        or not all(isinstance(n, Integral) for n in noise_pads)
-        or not 0 <= noise_pads[0] <= noise_pads[1]
-    ):
-        raise ValueError(
-            "The 'noise_pads' parameter of make_tpc_events must be two whole numbers (low, high) "
-            f"with 0 <= low <= high. Got {noise_pads!r} instead."
-        )
 
 
 def pad_lattice(n_pads, radius):

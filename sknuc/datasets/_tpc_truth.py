@@ -9,7 +9,7 @@ from sklearn.utils import Bunch
 from sknuc.datasets._tpc_gas import IONS
 from sknuc.datasets._tpc_tracks import CURVATURE
 
-__all__ = ["CLASSES", "KINDS", "Tracks", "draw_classes", "draw_tracks", "recoil", "summarize_truth"]
+__all__ = ["CLASSES", "KINDS", "Tracks", "draw_tracks", "recoil", "summarize_truth"]
 
 CLASSES = ("proton", "carbon", "other")
 KINDS = ("recoil", "pile_up", "beam", "ion", "noise")
@@ -40,21 +40,6 @@ class Tracks(NamedTuple):
     azimuth: np.ndarray
     vertex: np.ndarray
     """Shape (n_tracks, 3), in mm."""
-
-
-def draw_classes(rng, n_samples, weights):
-    """Indices of the classes, in the proportions `weights` and in random order."""
-    try:
-        shares = np.asarray((1, 1, 1) if weights is None else weights, dtype=np.float64)
-    except (TypeError, ValueError):
-        shares = np.full(0, np.nan)
-    if shares.shape != (3,) or not np.all(np.isfinite(shares) & (shares >= 0)) or not shares.any():
-        raise ValueError(
-            "The 'weights' parameter of make_tpc_events must be three finite numbers >= 0 that are "
-            f"not all zero, for {', '.join(CLASSES)}. Got {weights!r} instead."
-        )
-    edges = np.rint(n_samples * np.cumsum(shares) / shares.sum()).astype(int)
-    return rng.permutation(np.repeat(np.arange(3), np.diff(edges, prepend=0)))
 
 
 def recoil(beam_energy, beam_mass, target_mass, excitation, cosine):
