@@ -115,7 +115,7 @@ if arguments.output:
 # Of each class (of the others, among the pile-up of recoils) the event whose probability of being
 # what it is, in the eyes of PointNet, is the median: simulated ones above, "real" ones below. The
 # beam comes from the left; grey is the view of the pads, which the charge drifts to.
-figure = plt.figure(figsize=(13.3, 7.9), layout="none")
+figure = plt.figure(figsize=(13.3, 6.8), layout="none")
 norm = LogNorm(40.0, 4095.0)
 shown = {}
 for row, (domain, events) in enumerate(tests.items()):
@@ -126,17 +126,17 @@ for row, (domain, events) in enumerate(tests.items()):
         event = own[np.argsort(certainty)[len(own) // 2]]
         shown[domain, name] = event
         x, y, z, charge = events.data[event][events.data[event][:, 3] > 0].T
-        ax = figure.add_axes([0.305 * column, 0.46 - 0.5 * row, 0.30, 0.52], projection="3d")
+        ax = figure.add_axes([0.3 * column, 0.47 - 0.49 * row, 0.3, 0.52], projection="3d")
         ax.scatter(np.full_like(z, 1250.0), x, y, s=1, color="0.7", depthshade=False)
         points = ax.scatter(
             z, x, y, c=charge, s=2 + charge / 300, norm=norm, cmap="viridis", depthshade=False
         )
         said = probabilities["PointNet", domain][event, column]
         answer = f"PointNet: p({name}) = {said:.2f}"
-        ax.set_title(f"{what.capitalize()}, {domain}\n{answer}", y=0.93)
+        ax.set_title(f"{what.capitalize()}, {domain}\n{answer}", y=0.9)
         ax.set(xlim=(0, 1250), ylim=(-275, 275), zlim=(-275, 275))
-        ax.set_box_aspect((1.9, 1, 1), zoom=1.3)
-        ax.view_init(elev=18, azim=-55)
+        ax.set_box_aspect((1.9, 1, 1), zoom=1.0)
+        ax.view_init(elev=18, azim=-62)
         ax.set_xticks([0, 500, 1000])
         ax.set_yticks([-200, 0, 200])
         ax.set_zticks([-200, 0, 200])
@@ -144,7 +144,7 @@ for row, (domain, events) in enumerate(tests.items()):
         ax.set_xlabel("z (mm)", labelpad=1)
         ax.set_ylabel("x (mm)", labelpad=1)
         ax.set_zlabel("y (mm)", labelpad=-1)
-bar = figure.add_axes([0.935, 0.2, 0.014, 0.6])
+bar = figure.add_axes([0.94, 0.2, 0.014, 0.6])
 figure.colorbar(points, cax=bar, label="Charge (ADC counts)")
 if arguments.output:
     figure.savefig(arguments.output / "tpc_tracks.png", dpi=120)
