@@ -13,6 +13,7 @@ from sknuc.datasets import make_hpge_waveforms
 from sknuc.preprocessing import (
     BaselineSubtractor,
     PoleZeroCorrector,
+    PulseShapeFeatures,
     TrapezoidalFilter,
     WaveformAligner,
     WaveformCropper,
@@ -20,9 +21,11 @@ from sknuc.preprocessing import (
     WaveformResampler,
 )
 from sknuc.preprocessing._kernels import run_rows, trapezoid_rows
+from sknuc.preprocessing._waveforms import _WaveformTransformer
 
-STEPS = [getattr(preprocessing, name)() for name in preprocessing.__all__]
-WAVEFORM_STEPS = [s for s in STEPS if not isinstance(s, preprocessing.PulseShapeFeatures)]
+PUBLIC = [getattr(preprocessing, name) for name in preprocessing.__all__]
+WAVEFORM_STEPS = [step() for step in PUBLIC if issubclass(step, _WaveformTransformer)]
+STEPS = [*WAVEFORM_STEPS, PulseShapeFeatures()]
 
 
 @pytest.fixture
