@@ -56,7 +56,7 @@ train, test = train_test_split(
 # corrected for the flight from the reconstructed vertex. The vertex of each event travels along
 # with the hits to the step that asks for it, through scikit-learn's metadata routing.
 sklearn.set_config(enable_metadata_routing=True)
-edges = np.r_[-6.0:12.0, 12.0, 14.0, 17.0, 20.0, 25.0, 30.0, 40.0, 60.0]  # ns
+edges = np.r_[-15.0, -10.0, -8.0:8.0, 8.0, 10.0, 12.0, 15.0, 20.0, 30.0, 60.0]  # ns
 hit_map = PMTHitMap(positions=events.positions, bins=edges, dtype="uint8")
 
 
@@ -142,7 +142,7 @@ ax.set(
     xlim=(70, 100),
     ylim=(50, 100),
     title=f"{len(train)} events to learn from, {len(test)} to judge by:\n"
-    f"difference {100 * gain:+z.1f} ± {100 * gain_error:.1f} %",
+    f"SphericalCNN - logistic regression: {100 * gain:+z.1f} ± {100 * gain_error:.1f} %",
 )
 ax.legend(loc="lower left")
 if arguments.output:
@@ -161,8 +161,8 @@ residuals = models["SphericalCNN, time and direction"][0].residual_times(
     hits, vertex=events.vertex[test]
 )
 score = scores["SphericalCNN, time and direction"]
-norms = {"Early light": Normalize(-6.0, 3.0), "Late light": LogNorm(3.0, 40.0)}  # ns
-ticks = {"Early light": [-6, -4, -2, 0, 2], "Late light": [3, 5, 10, 20, 40]}
+norms = {"Early light": Normalize(-8.0, 3.0), "Late light": LogNorm(3.0, 40.0)}  # ns
+ticks = {"Early light": [-8, -6, -4, -2, 0, 2], "Late light": [3, 5, 10, 20, 40]}
 
 
 def on_map(vectors):
@@ -194,7 +194,7 @@ for label, row, line in (("0νββ", 1, axes[0]), (r"$^{10}$C", 0, axes[1])):
         energy = truth.deposit_energy[test][event][gamma]
         ax.scatter(
             *on_map(where), s=250 * energy, marker="^", facecolors="none", edgecolors="#D55E00",
-            linewidths=2, label="γ rays' energy, from the vertex",
+            linewidths=2, label="γ energy > 50 keV",
         )  # fmt: skip
         ax.set_longitude_grid(60)
         ax.set_latitude_grid(30)
@@ -209,19 +209,19 @@ for label, row, line in (("0νββ", 1, axes[0]), (r"$^{10}$C", 0, axes[1])):
                 ax=axes[:, list(norms).index(when)],
                 orientation="horizontal",
                 label="Time residual (ns)",
-                shrink=0.7,
+                shrink=0.62,
                 pad=0.02,
                 ticks=ticks[when],
                 format="{x:.0f}",
             )
             bar.minorticks_off()
 delay = events.truth.annihilation_delay[test][event]
-axes[1, 0].legend(
-    title=f"Annihilation after {delay:.1f} ns",
-    loc="lower left",
-    bbox_to_anchor=(-0.08, -0.12),
-    fontsize=10,
-    title_fontsize=10,
+figure.legend(
+    *axes[1, 0].get_legend_handles_labels(),
+    title=f"Annihilation after {delay:.1f} ns" if delay else "Annihilation at once",
+    loc="lower center",
+    fontsize=11,
+    title_fontsize=11,
 )
 if arguments.output:
     figure.savefig(arguments.output / "scintillator_events.png", dpi=120)

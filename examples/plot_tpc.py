@@ -126,7 +126,8 @@ for row, (domain, events) in enumerate(tests.items()):
         event = own[np.argsort(certainty)[len(own) // 2]]
         shown[domain, name] = event
         x, y, z, charge = events.data[event][events.data[event][:, 3] > 0].T
-        ax = figure.add_axes([0.3 * column, 0.47 - 0.49 * row, 0.3, 0.52], projection="3d")
+        place = [0.305 * column, 0.47 - 0.49 * row, 0.3, 0.52]
+        ax = figure.add_axes(place, projection="3d", facecolor="none")
         ax.scatter(np.full_like(z, 1250.0), x, y, s=1, color="0.7", depthshade=False)
         points = ax.scatter(
             z, x, y, c=charge, s=2 + charge / 300, norm=norm, cmap="viridis", depthshade=False
@@ -144,8 +145,9 @@ for row, (domain, events) in enumerate(tests.items()):
         ax.set_xlabel("z (mm)", labelpad=1)
         ax.set_ylabel("x (mm)", labelpad=1)
         ax.set_zlabel("y (mm)", labelpad=-1)
-bar = figure.add_axes([0.94, 0.2, 0.014, 0.6])
-figure.colorbar(points, cax=bar, label="Charge (ADC counts)")
+bar = figure.add_axes([0.95, 0.2, 0.012, 0.6])
+figure.colorbar(points, cax=bar)
+bar.set_title("Charge\n(ADC)", fontsize=12)
 if arguments.output:
     figure.savefig(arguments.output / "tpc_tracks.png", dpi=120)
 else:

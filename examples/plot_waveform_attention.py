@@ -151,7 +151,7 @@ if arguments.output:
 # :sup:`10`\\ C, the background, make theirs decimetres apart and partly late, a double beta decay
 # all of it at once. A convolutional LSTM reads the film, 20 frames of 1.5 ns with 6 x 12 cells.
 events = make_scintillator_events(arguments.n_events * 2 // 3, random_state=0)
-frames = np.linspace(-6.0, 24.0, 21)
+frames = np.linspace(-12.0, 18.0, 21)
 films = PMTHitMap(
     positions=events.positions, grid=(6, 12), bins=frames, dtype="float32"
 ).fit_transform(events.data, vertex=events.vertex)

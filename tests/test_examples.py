@@ -87,7 +87,7 @@ def test_scintillator_maps_show_the_light_of_the_event(scintillator):
         flight = np.linalg.norm(events.positions[tubes] - events.vertex[test][event], axis=1)
         residual = hits[:, 1] - flight / 16.95
         residual -= np.median(residual)
-        for when, (start, stop) in {"Early light": (-6, 3), "Late light": (3, 40)}.items():
+        for when, (start, stop) in {"Early light": (-8, 3), "Late light": (3, 40)}.items():
             seen_by, charge, mean = drawn["shown"][target, when]
             inside = (residual >= start) & (residual < stop)
             assert seen_by.tolist() == sorted(set(tubes[inside]))
