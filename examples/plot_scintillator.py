@@ -97,7 +97,8 @@ for name, model in models.items():
 # %%
 # Both methods are judged by the same events, so their difference is known better than each of them:
 # its error is the spread over samples of these events that are drawn anew. Nearly all that tells
-# the classes apart is in the times; where the light goes adds little to it.
+# the classes apart is in the times, where bins must begin early enough: gamma rays bring light to
+# some tubes before that of the vertex. Where the light goes adds little to it.
 target = events.target[test]
 
 

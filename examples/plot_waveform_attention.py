@@ -174,8 +174,8 @@ print(
 
 # %%
 # Its attention has a weight for every channel and cell too, over which the curve is the mean. It
-# favours late frames, whose states have seen the early light before, but is far from picking out
-# a few.
+# favours late frames, whose states have seen the early light before, and does so more for the
+# background.
 film_weights = attention(film_model, films_test).mean(axis=(2, 3, 4))
 figure, (light, ax) = plt.subplots(1, 2, figsize=(13.3, 5.2))
 for label, target, role in (
