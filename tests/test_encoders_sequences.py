@@ -1,17 +1,13 @@
-"""Sequence encoders: recurrences and attention by hand, symmetries, the contract."""
-
-import pickle
+"""Sequence encoders: recurrences and attention by hand, symmetries."""
 
 import numpy as np
 import pytest
 import torch
 from scipy.special import expit, softmax
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV
-from sklearn.utils.estimator_checks import check_estimator
 
 from sknuc.encoders import GRU, LSTM, Transformer
-from sknuc.networks import NeuralClassifier, NeuralRegressor
+from sknuc.networks import NeuralClassifier
 from sknuc.nn import (
     AttentionPooling,
     Patches,
@@ -383,48 +379,6 @@ def test_errors_name_parameter_and_value(encoder, shape, words):
 def test_weights_of_steps_need_attention_pooling(encoder):
     with pytest.raises(ValueError, match="pooling='attention'"):
         encoder.build((8,)).attention(torch.zeros(1, 8))
-
-
-def signals(n=60, dtype=np.float32):
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(n, 2, 25)).astype(dtype)
-    y = np.arange(n) % 2
-    X[y == 1, 0, 10:14] += 2.0
-    return X, y
-
-
-@pytest.mark.parametrize("encoder", [LSTM(), GRU(), Transformer()], ids=lambda e: type(e).__name__)
-@pytest.mark.parametrize("E", [NeuralClassifier, NeuralRegressor])
-class TestInEstimators:
-    def test_check_estimator(self, E, encoder):
-        # Fewer and larger steps than by default: the same checks in less time.
-        epochs, rate = (50, 0.005) if isinstance(encoder, Transformer) else (30, 0.02)
-        model = E(encoder=encoder, max_epochs=epochs, learning_rate=rate)
-        results = check_estimator(model, on_fail=None, on_skip=None)
-        failed = [r["check_name"] for r in results if r["status"] == "failed"]
-        assert not failed
-        assert len(results) >= 60
-
-    def test_rows_give_the_bits_of_events_and_pickles_predict_them(self, E, encoder):
-        X, y = signals()
-        rows = X.reshape(len(X), -1)
-        options = {"encoder": encoder, "max_epochs": 3, "random_state": 0}
-        table = E(input_shape=(2, 25), **options).fit(rows, y)
-        model = E(**options).fit(X, y)
-        use = "predict_proba" if hasattr(model, "predict_proba") else "predict"
-        expected = getattr(model, use)(X)
-        np.testing.assert_array_equal(getattr(table, use)(rows), expected)
-        loaded = pickle.loads(pickle.dumps(model))
-        np.testing.assert_array_equal(getattr(loaded, use)(X), expected)
-        np.testing.assert_array_equal(getattr(clone(model).fit(X, y), use)(X), expected)
-
-    def test_grid_search_reaches_the_encoder(self, E, encoder):
-        X, y = signals()
-        size = "width" if isinstance(encoder, Transformer) else "hidden_size"
-        model = E(encoder=encoder, max_epochs=2, random_state=0)
-        search = GridSearchCV(model, {f"encoder__{size}": [4, 8]}, cv=2).fit(X, y)
-        best = search.best_params_[f"encoder__{size}"]
-        assert search.best_estimator_.module_[1][1].in_features == best
 
 
 @pytest.mark.parametrize(
