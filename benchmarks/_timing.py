@@ -1,11 +1,11 @@
-"""What the benchmarks share: alternating repetitions, medians, and the table."""
+"""What the benchmarks share: alternating repetitions, medians, the table, and one training."""
 
 import os
 import platform
 import statistics
 import time
 
-__all__ = ["alternate", "machine", "print_table"]
+__all__ = ["alternate", "fit_network", "machine", "print_table"]
 
 
 def machine():
@@ -73,3 +73,50 @@ def print_table(rows):
             f"{statistics.median(times[reference]):.3f} | {ratio:.2f} ({min(ratios):.2f}–"
             f"{max(ratios):.2f}) | {goal} | {reached} |"
         )
+
+
+def fit_network(encoder, X, y, *, input_shape=None, epochs, batch_size, learning_rate, seed):
+    """Train a classifier on one thread, with one cycle of the learning rate up to `learning_rate`.
+
+    Parameters
+    ----------
+    encoder : encoder
+    X, y : ndarray
+        Events and labels.
+    input_shape : tuple of int or None
+        How a row of a table is read.
+    epochs, batch_size, seed : int
+    learning_rate : float
+
+    Returns
+    -------
+    model : NeuralClassifier
+    seconds : float
+        The median epoch.
+    n_parameters : int
+    """
+    # Here, since some benchmarks measure memory, and need none of it.
+    import torch
+    from skorch.callbacks import LRScheduler
+
+    from sknuc.networks import NeuralClassifier
+
+    torch.set_num_threads(1)
+    schedule = LRScheduler(
+        torch.optim.lr_scheduler.OneCycleLR,
+        max_lr=learning_rate,
+        total_steps=epochs * -(-len(X) // batch_size) + 1,
+        step_every="batch",
+    )
+    model = NeuralClassifier(
+        encoder=encoder,
+        input_shape=input_shape,
+        max_epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        callbacks=[schedule],
+        device="cpu",
+        random_state=seed,
+    ).fit(X, y)
+    seconds = statistics.median(model.history_[:, "dur"])
+    return model, seconds, sum(p.numel() for p in model.module_.parameters())

@@ -203,7 +203,8 @@ def main():
     parser.add_argument("--quick", action="store_true", help="one epoch, three repetitions")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.repeat, arguments.epochs = 3, 1
+        parser.set_defaults(repeat=3, epochs=1)
+        arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     print(machine(), "one thread")

@@ -25,16 +25,13 @@ import argparse
 import time
 
 import numpy as np
-import torch
-from _timing import machine
+from _timing import fit_network, machine
 from joblib import Parallel, delayed
 from sklearn.metrics import confusion_matrix
-from skorch.callbacks import LRScheduler
 
 from sknuc.baselines import BDTClassifier
 from sknuc.datasets import make_tpc_events
 from sknuc.encoders import CNN, PointNet
-from sknuc.networks import NeuralClassifier
 from sknuc.preprocessing import PointCloudSampler, TPCProjector
 
 BATCH, RATE = 64, 3e-3
@@ -97,30 +94,16 @@ def draw(n_events, domain, seed, block=500):
 
 def train(method, X, y, tests, epochs, seed):
     """Predictions on each test sample, seconds per epoch and number of parameters."""
-    torch.set_num_threads(1)
     if method == FLOOR:
         model = BDTClassifier(
             max_depth=4, max_iter=300, early_stopping=True, random_state=seed, n_jobs=1
         ).fit(X, y)
         return {domain: model.predict(X_test) for domain, X_test in tests.items()}, None, None
-    schedule = LRScheduler(
-        torch.optim.lr_scheduler.OneCycleLR,
-        max_lr=RATE,
-        total_steps=epochs * -(-len(X) // BATCH) + 1,
-        step_every="batch",
+    model, seconds, n_parameters = fit_network(
+        ENCODERS[method], X, y, epochs=epochs, batch_size=BATCH, learning_rate=RATE, seed=seed
     )
-    model = NeuralClassifier(
-        encoder=ENCODERS[method],
-        max_epochs=epochs,
-        batch_size=BATCH,
-        learning_rate=RATE,
-        callbacks=[schedule],
-        device="cpu",
-        random_state=seed,
-    ).fit(X, y)
     predicted = {domain: model.predict(X_test) for domain, X_test in tests.items()}
-    n_parameters = sum(p.numel() for p in model.module_.parameters())
-    return predicted, float(np.median(model.history_[:, "dur"])), n_parameters
+    return predicted, seconds, n_parameters
 
 
 def f1_scores(confusion):
@@ -153,7 +136,8 @@ def main():
     parser.add_argument("--quick", action="store_true", help="few events, epochs and seeds")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.train, arguments.test, arguments.epochs, arguments.seeds = 1000, 1500, 3, 1
+        parser.set_defaults(train=1000, test=1500, epochs=3, seeds=1)
+        arguments = parser.parse_args()
     started = time.perf_counter()
     samples = {
         domain: (draw(arguments.train, domain, 2 * i), draw(arguments.test, domain, 2 * i + 1))
@@ -219,7 +203,7 @@ def print_row(judged, key, score, error, low, high, own):
     change = ""
     if learnt != judged_on:
         best, best_error = judged[judged_on, judged_on, method]
-        change = f"{score[3] - best:+.3f} ± {np.hypot(error[3], best_error):.3f}"
+        change = f"{score[3] - best:+.3f} ± {np.hypot(error[3], best_error):.3f}".replace("-", "−")
     cells.append(change)
     if method == FLOOR:
         cells += ["", "", ""]

@@ -23,17 +23,14 @@ import argparse
 import time
 
 import numpy as np
-import torch
-from _timing import machine
+from _timing import fit_network, machine
 from joblib import Parallel, delayed
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
-from skorch.callbacks import LRScheduler
 
 from sknuc.datasets import make_hpge_waveforms
 from sknuc.encoders import CNN, GRU, LSTM, Transformer
 from sknuc.metrics import rejection_at_acceptance
-from sknuc.networks import NeuralClassifier
 from sknuc.preprocessing import (
     BaselineSubtractor,
     PoleZeroCorrector,
@@ -76,25 +73,16 @@ def preparation():
 
 def train(encoder, X, y, X_test, epochs, seed):
     """Scores of the test events, seconds per epoch and number of parameters."""
-    torch.set_num_threads(1)
-    schedule = LRScheduler(
-        torch.optim.lr_scheduler.OneCycleLR,
-        max_lr=RATE,
-        total_steps=epochs * -(-len(X) // BATCH) + 1,
-        step_every="batch",
-    )
-    model = NeuralClassifier(
-        encoder=encoder,
+    model, seconds, n_parameters = fit_network(
+        encoder,
+        X,
+        y,
         input_shape=(1, X.shape[1]),
-        max_epochs=epochs,
+        epochs=epochs,
         batch_size=BATCH,
         learning_rate=RATE,
-        callbacks=[schedule],
-        device="cpu",
-        random_state=seed,
-    ).fit(X, y)
-    n_parameters = sum(p.numel() for p in model.module_.parameters())
-    seconds = float(np.median(model.history_[:, "dur"]))
+        seed=seed,
+    )
     return model.decision_function(X_test), seconds, n_parameters
 
 
@@ -135,7 +123,8 @@ def main():
     parser.add_argument("--quick", action="store_true", help="few events, epochs and seeds")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.train, arguments.test, arguments.epochs, arguments.seeds = 1000, 4000, 3, 2
+        parser.set_defaults(train=1000, test=4000, epochs=3, seeds=2)
+        arguments = parser.parse_args()
     started = time.perf_counter()
     raw, y = draw(arguments.train, 0)
     raw_test, y_test = draw(arguments.test, 1)
