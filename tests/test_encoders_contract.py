@@ -255,6 +255,9 @@ def test_networks_map_each_event_to_features(name, small):
         torch.testing.assert_close(single(x.float()), features.float(), rtol=1e-3, atol=1e-3)
         for axis in (encoder.channel_axis(shape), encoder.padding_axis(shape)):
             assert axis is None or 0 <= axis < len(shape)
+        uniform = encoder.uniform_event(shape)
+        if uniform is not None:
+            assert np.broadcast_to(uniform, shape).mean() == pytest.approx(1)
         features.sum().backward()
         assert all(p.grad is None or p.grad.isfinite().all() for p in double.parameters())
 
