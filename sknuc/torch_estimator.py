@@ -21,11 +21,14 @@ from sknuc import _engine
 from sknuc.base import validate_events
 from sknuc.encoders import MLP
 from sknuc.exceptions import TrainingDivergedError
-from sknuc.nn import Standardize, real_rows
+from sknuc.nn import FeatureNorm, Standardize, real_rows
 
 __all__ = ["Player", "TorchEstimator"]
 
 Player = _engine.Player
+
+# Events on which features are standardised before the training: one per cent is precise enough.
+_MEASURED = 8192
 
 _OPTIMIZERS = {
     "adamw": torch.optim.AdamW,
@@ -237,7 +240,7 @@ class TorchEstimator(BaseEstimator):
             )
         parameter = next(module.parameters(), torch.empty(0))
         probe = torch.zeros(2, *self.input_shape_, dtype=parameter.dtype)
-        features, self._work_per_event = _engine.multiply_adds(module.eval(), probe)
+        features, _, self._largest_product = _engine.multiply_adds(module.eval(), probe)
         module.train()
         if features.ndim != 2 or len(features) != 2:
             raise ValueError(
@@ -299,6 +302,8 @@ class TorchEstimator(BaseEstimator):
         module = module.to(device=device, dtype=dtype)
         scaling, network = module
         source.transform = scaling
+        if reset:
+            self._measure_features(network, source, rows, sample_weight)
 
         floats = _engine.numpy_dtype(dtype)
         columns = {
@@ -328,7 +333,7 @@ class TorchEstimator(BaseEstimator):
         try:
             with (
                 _engine.seeded(train_seed, device),
-                _engine.threads_for(self._work_per_event * self.batch_size),
+                _engine.threads_for(self._largest_product * self.batch_size),
             ):
                 result = _engine.train(
                     network,
@@ -428,13 +433,7 @@ class TorchEstimator(BaseEstimator):
             counts = np.concatenate(counts)
             counts = counts if weight is None else counts * weight[:, np.newaxis]
             weight = counts if counts.any() else np.ones_like(counts)
-        # The spread of all samples is the spread within events plus the spread of their means.
-        mean = np.average(means, axis=0, weights=weight)
-        variance = np.average(variances + (means - mean) ** 2, axis=0, weights=weight)
-        scale = np.sqrt(variance)
-        # A constant channel has a spread of rounding errors only: it is shifted, not blown up.
-        tiny = 10 * np.finfo(_engine.numpy_dtype(source.dtype)).eps
-        scale[scale <= tiny * np.abs(mean)] = 1.0
+        mean, scale = _mean_and_scale(means, variances, weight, source.dtype)
         scale_shape = [1] * len(self.input_shape_)
         if len(mean) > 1:
             scale_shape[axis] = -1
@@ -448,6 +447,30 @@ class TorchEstimator(BaseEstimator):
             torch.from_numpy(scale).reshape(scale_shape),
             padding_axis=padding_axis,
         )
+
+    def _measure_features(self, network, source, rows, sample_weight):
+        """Set the layers that standardise features, in turn, on at most `_MEASURED` events."""
+        norms = [layer for layer in network.modules() if isinstance(layer, FeatureNorm)]
+        if not norms:
+            return
+        rows = rows[:: math.ceil(len(rows) / _MEASURED)]
+        weight = None if sample_weight is None else sample_weight[rows].astype(np.float64)
+        network.eval()
+        for norm in norms:
+            features = []
+            handle = norm.register_forward_pre_hook(
+                lambda _, inputs, features=features: features.append(
+                    inputs[0].double().cpu().numpy()
+                )
+            )
+            with torch.no_grad():
+                for start in range(0, len(rows), self.batch_size):
+                    network(source.take(rows[start : start + self.batch_size]))
+            handle.remove()
+            features = np.concatenate(features)
+            mean, scale = _mean_and_scale(features, np.zeros_like(features), weight, source.dtype)
+            norm.set(torch.from_numpy(mean), torch.from_numpy(scale))
+        network.train()
 
     def _forward(self, X, function=None):
         """The module's output for validated events, as an array (n, ...)."""
@@ -497,6 +520,18 @@ def _moments(events, real):
     mean = events.sum(2) / present
     variance = (events - mean.unsqueeze(2)).square_().mul_(real).sum(2) / present
     return mean, variance, count
+
+
+def _mean_and_scale(means, variances, weight, dtype):
+    """Mean and standard deviation of all samples, from those of events, of shape (n, channels)."""
+    # The spread of all samples is the spread within events plus the spread of their means.
+    mean = np.average(means, axis=0, weights=weight)
+    variance = np.average(variances + (means - mean) ** 2, axis=0, weights=weight)
+    scale = np.sqrt(variance)
+    # A constant channel has a spread of rounding errors only: it is shifted, not blown up.
+    tiny = 10 * np.finfo(_engine.numpy_dtype(dtype)).eps
+    scale[scale <= tiny * np.abs(mean)] = 1.0
+    return mean, scale
 
 
 def float_type(dtype):

@@ -22,6 +22,7 @@ from sknuc.exceptions import TrainingDivergedError
 from sknuc.networks import NeuralClassifier, NeuralRegressor
 from sknuc.nn import (
     ConvLSTMLayers,
+    FeatureNorm,
     GradientReversal,
     SelfAttention,
     SphericalAnalysis,
@@ -370,7 +371,7 @@ class TestWork:
     def test_it_is_what_one_counts_by_hand(self, module, shape, expected, dtype):
         module = copy.deepcopy(module).to(dtype).eval()
         probe = torch.randn(2, *shape, dtype=dtype, generator=torch.Generator().manual_seed(0))
-        output, work = _engine.multiply_adds(module, probe)
+        output, work, _ = _engine.multiply_adds(module, probe)
         assert work == expected
         with torch.no_grad():
             plain = module(probe)
@@ -397,11 +398,43 @@ class TestWork:
 
     def test_a_network_that_cannot_be_watched_still_trains(self, problem):
         X, y, _ = problem
-        output, work = _engine.multiply_adds(Unwatchable(3, 2), torch.zeros(5, 3))
+        output, work, largest = _engine.multiply_adds(Unwatchable(3, 2), torch.zeros(5, 3))
         assert output.shape == (5, 2)
-        assert work == np.inf
+        assert work == largest == np.inf
         encoder = ModuleEncoder(lambda shape: Unwatchable(*shape, 2))
         NeuralRegressor(encoder=encoder, max_epochs=1, device="cpu").fit(X, y)
+
+    def test_the_largest_product_is_found(self):
+        layers = nn.Sequential(nn.Linear(3, 50), nn.Tanh(), nn.Linear(50, 7))
+        assert _engine.multiply_adds(layers, torch.zeros(4, 3))[1:] == (500, 350)
+        # A recurrent layer does its products one step after another.
+        lstm = nn.LSTM(3, 5, batch_first=True)
+        _, work, largest = _engine.multiply_adds(lstm, torch.zeros(4, 11, 3))
+        assert work == 11 * 20 * (3 + 5)
+        assert largest <= work / 4
+
+    def test_features_are_standardised_before_the_training(self, problem):
+        X, y, _ = problem
+        weight = np.random.default_rng(0).integers(0, 3, len(X)).astype(float)
+
+        def network(shape):
+            return nn.Sequential(nn.Linear(*shape, 6), FeatureNorm(6))
+
+        # So small a step that the network stays as it was built.
+        model = NeuralRegressor(
+            encoder=ModuleEncoder(network), max_epochs=1, learning_rate=1e-30, random_state=0
+        ).fit(X, y, sample_weight=weight)
+        scaling, modules = model.module_
+        with torch.no_grad():
+            features = modules[0](scaling(torch.from_numpy(X))).numpy()
+        mean = np.average(features, axis=0, weights=weight)
+        np.testing.assert_allclose(mean, 0, atol=1e-6)
+        spread = np.average((features - mean) ** 2, axis=0, weights=weight)
+        np.testing.assert_allclose(spread, 1, rtol=1e-5)
+        # Measured once: going on keeps the features as they are.
+        before = modules[0][1].shift.clone()
+        model.set_params(warm_start=True).fit(X[:20] + 5, y[:20])
+        assert torch.equal(model.module_[1][0][1].shift, before)
 
     def test_errors_of_the_network_are_its_own(self):
         with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
@@ -409,7 +442,7 @@ class TestWork:
 
     def test_little_work_takes_one_thread(self):
         before = torch.get_num_threads()
-        for work, expected in [(1e6, 1), (1e9, before), (np.inf, before)]:
+        for work, expected in [(9e6, 1), (1.1e7, before), (np.inf, before)]:
             with _engine.threads_for(work):
                 assert torch.get_num_threads() == expected
             assert torch.get_num_threads() == before

@@ -17,9 +17,11 @@ from torch.utils.flop_counter import flop_registry
 
 __all__ = ["multiply_adds", "threads_for"]
 
-# Measured: below some ten million multiply-adds a step, a second thread gains nothing; on a busy
-# machine, waiting for it costs a hundred times the step.
-WORK_PER_THREAD = 20_000_000
+# Threads share the work of one product, and wait for each other after it. Measured: below some ten
+# million multiply-adds a second one gains nothing; on a busy machine, waiting for it costs a
+# hundred times the product. So the largest product of a step decides, not the sum: an LSTM has a
+# small one at every step of time.
+WORK_PER_THREAD = 10_000_000
 
 aten = torch.ops.aten
 
@@ -65,14 +67,18 @@ class _Counter(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.operations = 0
+        self.operations = self.largest = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
         formula = _FORMULAS.get(func.overloadpacket)
         if formula is not None:
-            self.operations += formula(*args, **kwargs, out_val=output)
+            operations = formula(*args, **kwargs, out_val=output)
+            self.operations += operations
+            if func.overloadpacket is aten.mkldnn_rnn_layer:
+                operations //= len(args[0])
+            self.largest = max(self.largest, operations)
         return output
 
 
@@ -90,22 +96,24 @@ def multiply_adds(module, probe):
     -------
     output : Tensor
         The module's output for the probe.
-    work : float
-        Infinite if the module computes what cannot be watched, as kernels compiled inside of it.
+    work, largest : float
+        All of them, and those of the largest product. Infinite if the module computes what cannot
+        be watched, as kernels compiled inside of it.
     """
     with torch.no_grad():
         # Any mode of functions keeps torch's attention from its fused inference kernels, which
         # neither training uses nor the table knows.
         with contextlib.suppress(Exception), BaseTorchFunctionMode(), _Counter() as counter:
             output = module(probe)
-            return output, counter.operations / (2 * len(probe))
+            per_event = 2 * len(probe)
+            return output, counter.operations / per_event, counter.largest / per_event
         # An error of the module's own comes again, and from where it belongs.
-        return module(probe), math.inf
+        return module(probe), math.inf, math.inf
 
 
 @contextlib.contextmanager
 def threads_for(work):
-    """Run a block with one thread if a step of `work` multiply-adds is too small for more."""
+    """Run a block with one thread if products of `work` multiply-adds are too small for more."""
     before = torch.get_num_threads()
     if work < WORK_PER_THREAD:
         torch.set_num_threads(1)

@@ -19,7 +19,7 @@ from torch import nn
 from sknuc.encoders._base import Encoder
 from sknuc.encoders._cnn import Pool
 from sknuc.encoders._mlp import check_widths
-from sknuc.nn import ConvLSTMLayers, TemporalAttention
+from sknuc.nn import ConvLSTMLayers, FeatureNorm, TemporalAttention
 
 __all__ = ["ConvLSTM"]
 
@@ -28,8 +28,8 @@ class ConvLSTM(Encoder):
     """Convolutional LSTM with attention over time, for sequences of images.
 
     Events of shape ``(T, C, H, W)`` are T frames of C channels, ``(T, H, W)`` frames of one
-    channel. ``(T, C)`` and ``(T,)`` are sequences of a single pixel, on which the network is an
-    ordinary LSTM.
+    channel. ``(T, C)`` are sequences of a single pixel, on which the network is an ordinary LSTM,
+    and ``(C,)`` a single step of one.
 
     Parameters
     ----------
@@ -112,8 +112,8 @@ class ConvLSTM(Encoder):
         self.dropout = dropout
 
     def channel_axis(self, input_shape):
-        """1 for (T, C, H, W) and (T, C); None for (T, H, W) and (T,), which have one channel."""
-        return 1 if len(input_shape) in (2, 4) else None
+        """1 for (T, C, H, W) and (T, C), 0 for (C,), None for (T, H, W), which has one channel."""
+        return {1: 0, 3: None}.get(len(input_shape), 1)
 
     def build(self, input_shape):
         """Build the network for events of `input_shape`.
@@ -126,12 +126,12 @@ class ConvLSTM(Encoder):
         self._validate_params()
         if len(input_shape) > 4:
             raise ValueError(
-                "ConvLSTM reads events of shape (T,), (T, C), (T, H, W) or (T, C, H, W). Got "
+                "ConvLSTM reads events of shape (T, H, W), (T, C, H, W), (T, C) or (C,). Got "
                 f"events of shape {tuple(input_shape)} instead."
             )
-        n_steps, *frame = input_shape
+        n_steps, *frame = (1, *input_shape) if len(input_shape) == 1 else input_shape
         # A missing axis is one of length one: of channels before images, of pixels after channels.
-        channels, height, width = (1, *frame) if len(frame) == 2 else (*frame, 1, 1, 1)[:3]
+        channels, height, width = (1, *frame) if len(frame) == 2 else (*frame, 1, 1)[:3]
         hidden = check_widths("hidden_channels", self.hidden_channels)
         if not hidden:
             raise ValueError(
@@ -146,9 +146,16 @@ class ConvLSTM(Encoder):
             TemporalAttention(n_steps, hidden[-1], image)
             if self.pooling.endswith("attention")
             else self.pooling,
-            nn.Flatten() if self.spatial_pooling == "flatten" else Pool(self.spatial_pooling),
+            self._pool(hidden[-1]),
             nn.Dropout(self.dropout),
         )
+
+    def _pool(self, channels):
+        if self.spatial_pooling == "flatten":
+            return nn.Flatten()
+        n_features = 2 * channels if self.spatial_pooling == "mean_max" else channels
+        # What one event's light adds to the mean state of all pixels is little.
+        return nn.Sequential(Pool(self.spatial_pooling), FeatureNorm(n_features))
 
     def _kernels(self, n_layers, height, width):
         """Pairs of widths along H and W, one for each layer."""

@@ -129,8 +129,8 @@ class KamNet(Encoder):
         self.dropout = dropout
 
     def channel_axis(self, input_shape):
-        """As of :class:`ConvLSTM`, and 0 for (C,)."""
-        return 0 if len(input_shape) == 1 else ConvLSTM().channel_axis(input_shape)
+        """As of :class:`ConvLSTM`."""
+        return ConvLSTM().channel_axis(input_shape)
 
     def build(self, input_shape):
         """Build the network for events of `input_shape`.
@@ -147,15 +147,14 @@ class KamNet(Encoder):
                 "KamNet reads events of shape (T, H, W), (T, C, H, W) or (C,). Got events of shape "
                 f"{tuple(input_shape)} instead."
             )
-        shape = (1, *input_shape, 1, 1) if len(input_shape) == 1 else tuple(input_shape)
-        height, width = shape[-2:]
+        height, width = (1, 1) if len(input_shape) == 1 else input_shape[-2:]
         film = ConvLSTM(
             hidden_channels=self.hidden_channels,
             kernel_size=self.kernel_size,
             pooling="attention",
             spatial_pooling="flatten",
             padding=self.padding or ("zeros" if width % 2 else "sphere"),
-        ).build(shape)
+        ).build(input_shape)
         channels = check_widths("channels", self.channels)
         pixels, _ = equiangular_sphere(height, width)
         bandwidths = self.bandwidths

@@ -1,6 +1,7 @@
 """Shared torch blocks: tensors only."""
 
 from sknuc.nn._blocks import (
+    FeatureNorm,
     GradientReversal,
     Standardize,
     activation,
@@ -28,6 +29,7 @@ __all__ = [
     "AttentionPooling",
     "ConvLSTMLayers",
     "DegreeNorms",
+    "FeatureNorm",
     "GradientReversal",
     "Patches",
     "SelfAttention",

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 __all__ = [
+    "FeatureNorm",
     "GradientReversal",
     "Standardize",
     "activation",
@@ -89,6 +90,39 @@ class Standardize(nn.Module):
         scaled = x * self.scale + self.shift
         scaled = scaled.masked_fill(scaled == 0, torch.finfo(x.dtype).tiny)
         return scaled.masked_fill(~real_rows(x, self.padding_axis), 0.0)
+
+
+class FeatureNorm(nn.Module):
+    r"""Features shifted and scaled to mean 0 and standard deviation 1 before the training starts.
+
+    What batch normalisation does at its first step, measured on all events instead of a batch and
+    fixed from then on: a feature never depends on the other events of its batch. Until it is
+    measured it is the identity; estimators measure it when they build a network.
+
+    Parameters
+    ----------
+    n_features : int
+
+    References
+    ----------
+    T. Salimans, D. P. Kingma, "Weight Normalization", NeurIPS 2016, arXiv:1602.07868, section 3,
+    for an initialisation that depends on the data; D. P. Kingma, P. Dhariwal, "Glow", NeurIPS 2018,
+    arXiv:1807.03039, for such a layer ("actnorm").
+    """
+
+    def __init__(self, n_features):
+        super().__init__()
+        self.register_buffer("scale", torch.ones(n_features))
+        self.register_buffer("shift", torch.zeros(n_features))
+
+    def forward(self, x):
+        """Scale x of shape (n, n_features)."""
+        return torch.addcmul(self.shift, x, self.scale)
+
+    def set(self, mean, scale):
+        """Take the mean and the standard deviation of each feature, of shape (n_features,)."""
+        self.scale.copy_(1.0 / scale)
+        self.shift.copy_(-mean / scale)
 
 
 class _Reverse(torch.autograd.Function):
