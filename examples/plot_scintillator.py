@@ -75,9 +75,7 @@ models = {
     "SphericalCNN, time and direction": make_pipeline(
         clone(hit_map),
         NeuralClassifier(
-            encoder=SphericalCNN(
-                positions=events.positions, channels=(16, 16), bandwidths=(4, 3, 3)
-            ),
+            encoder=SphericalCNN(positions=events.positions, bandwidths=(4, 3, 3)),
             max_epochs=8,
             batch_size=128,
             weight_decay=0.3,
