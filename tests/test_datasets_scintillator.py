@@ -14,7 +14,13 @@ from sknuc.datasets._scintillator_decays import (
     klein_nishina_cross_section,
     positron_spectrum,
 )
-from sknuc.datasets._scintillator_light import Light, _fly, find_nearest, nearest_pmt
+from sknuc.datasets._scintillator_light import (
+    Light,
+    _fly,
+    detect_light,
+    find_nearest,
+    nearest_pmt,
+)
 from sknuc.geometry import cell_areas, fibonacci_sphere
 
 # A right simulator fails a test at this level once in 100,000 seeds.
@@ -130,7 +136,7 @@ def test_photons_fly_straight_to_the_sphere():
     # (1 + cos alpha)/2 of the direction to the ring at c.
     d, n = 300.0, 50_000
     light = Light(
-        R, 16.95, np.array([np.inf]), np.ones(1), 0.0, 0.0, 0.0, -np.inf, np.inf, False
+        np.ones(1), R, 16.95, np.array([np.inf]), np.ones(1), 0.0, 0.0, 0.0, -np.inf, np.inf, False
     )  # fmt: skip
     event = np.array([[0.0, 0.0, d, 1.0, 7.0, 0.0]])
     points, times = np.empty((3, n)), np.empty(n)
@@ -174,14 +180,54 @@ def test_the_phototube_is_the_nearest(directions):
     np.testing.assert_allclose(distance, shortest, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("directions", [fibonacci_sphere(500), random_sphere(120)])
-def test_central_light_falls_on_phototubes_by_their_area(directions):
+UNEVEN = fibonacci_sphere(600)[(fibonacci_sphere(600)[:, 0] > 0) | (np.arange(600) % 3 == 0)]
+
+
+@pytest.mark.parametrize("directions", [fibonacci_sphere(500), random_sphere(120), UNEVEN])
+def test_central_light_falls_evenly_on_phototubes(directions):
     events = make_scintillator_events(
         200, weights=SIGNAL, fiducial_radius=1e-6, positions=600 * directions, random_state=9
     )
     seen = np.bincount(hits_of(events)[:, 0].astype(int), minlength=len(directions))
-    expected = seen.sum() * cell_areas(directions) / (4 * np.pi)
-    assert chisquare(seen, expected).pvalue > LEVEL
+    assert chisquare(seen).pvalue > LEVEL
+
+
+def test_uneven_phototubes_see_as_many_photons_as_others():
+    truth = make_scintillator_events(2000, positions=R * UNEVEN, random_state=25).truth
+    np.testing.assert_array_equal(truth.n_hits, truth.n_photoelectrons)
+    mean = 2000 * Y * Q
+    assert abs(truth.n_hits.sum() - mean) < norm.isf(LEVEL / 2) * np.sqrt(mean)
+
+
+@pytest.mark.parametrize("vertex", [(0.0, 0.0, 0.0), (300.0, 0.0, 0.0), (-250.0, 150.0, -200.0)])
+def test_light_of_a_point_source_is_its_flux_at_phototubes_of_one_size(vertex):
+    # Per area of the sphere: (1/4 pi) cos(incidence) / distance^2, averaged over the cell.
+    n = 400_000
+    u = random_sphere(2_000_000, 26)
+    along = u @ vertex
+    source = np.asarray(vertex)
+    where = source + u * (np.sqrt(R**2 - source @ source + along**2) - along)[:, None]
+    cells = np.bincount(cKDTree(R * UNEVEN).query(where)[1], minlength=len(UNEVEN))
+    areas = cell_areas(UNEVEN)
+    expected = cells / areas / np.sum(cells / areas)
+    light = Light(
+        areas.min() / areas, R, 16.95, np.array([np.inf]), np.full(1, 1e-9), 0.0, 0.0, 0.0,
+        -np.inf, np.inf, False,
+    )  # fmt: skip
+    hits = np.empty((n, 3), np.float32)
+    detect_light(
+        np.random.Generator(np.random.SFC64(27)), hits, np.array([0, n]),
+        np.array([[*vertex, 1.0, 7.0, 0.0]]), np.ones(1, np.int64), np.zeros(1), np.array([n]),
+        np.zeros(1, np.int64), light, nearest_pmt(UNEVEN),
+    )  # fmt: skip
+    pmt = hits[:, 0].astype(int)
+    seen = np.bincount(pmt, minlength=len(UNEVEN))
+    # The expectation fluctuates too, as it is counted.
+    variance = n * expected * (1 - expected) + (n * expected) ** 2 / cells
+    assert chi2(len(UNEVEN) - 1).sf(np.sum((seen - n * expected) ** 2 / variance)) > LEVEL
+    # The time is that of the flight which was taken, to the size of a cell.
+    flight = np.linalg.norm(R * UNEVEN[pmt] - vertex, axis=1) / 16.95
+    assert np.abs(hits[:, 1] - 7.0 - flight).max() < R * np.sqrt(areas.max()) / 16.95
 
 
 def test_charges_are_truncated_gaussians():
@@ -515,6 +561,8 @@ def test_classes_come_in_the_given_proportions():
 
 
 BAD_RADIUS = R * fibonacci_sphere(50) * np.linspace(1, 1.1, 50)[:, None]
+CROWDED = R * np.concatenate([fibonacci_sphere(50), fibonacci_sphere(50)[[12] * 3]])
+CROWDED[50:] += 1e-2 * np.array([[0, 1, 0], [1, -1, 0], [-1, -1, 0]])
 NOT_FINITE = np.where(np.arange(50)[:, None] == 7, np.nan, R * fibonacci_sphere(50))
 
 
@@ -525,6 +573,8 @@ NOT_FINITE = np.where(np.arange(50)[:, None] == 7, np.nan, R * fibonacci_sphere(
         ({"positions": NOT_FINITE}, r"'positions'.*finite.*phototube 7"),
         ({"positions": BAD_RADIUS}, r"'positions'.*sphere.*850 to 935"),
         ({"positions": np.zeros((5, 3))}, "'positions'.*sphere"),
+        ({"positions": R * np.ones((5, 3))}, "'positions'.*crowd.*phototube 0"),
+        ({"positions": CROWDED}, "'positions'.*crowd.*phototube 12"),
         ({"positions": [["a", "b", "c"]]}, "'positions'.*array of numbers"),
         ({"fiducial_radius": 900.0}, "'fiducial_radius'.*850 cm. Got 900"),
         ({"positions": 2 * fibonacci_sphere(50), "fiducial_radius": 1.0}, "do not stay.*2 cm"),

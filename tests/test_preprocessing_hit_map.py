@@ -11,6 +11,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+from sknuc.datasets import make_scintillator_events
 from sknuc.geometry import (
     cell_areas,
     directions,
@@ -134,14 +135,56 @@ def test_centroid_of_the_light_is_an_unbiased_vertex(coverage, vertex):
     assert np.abs((found.mean(axis=0) - vertex) / error).max() < 4.0
 
 
+@pytest.mark.parametrize("first_hit_only", [False, True])
+@pytest.mark.parametrize("removed", ["none", "two thirds on one side"])
+def test_centroids_of_simulated_events_are_unbiased(removed, first_hit_only):
+    positions = RADIUS * fibonacci_sphere(900)
+    if removed != "none":
+        positions = positions[(positions[:, 0] > 0) | (np.arange(900) % 3 == 0)]
+    n = 400
+    # First hits carry the charge of all of them.
+    events = make_scintillator_events(
+        n, weights=(0, 1), positions=positions, fiducial_radius=400.0, light_yield=32_000.0,
+        first_hit_only=first_hit_only, random_state=20,
+    )  # fmt: skip
+    step = PMTHitMap(positions=positions, vertex="centroid", t0=None, outside="clip", light_speed=1)
+    with pytest.warns(UserWarning, match="outside the bins"):
+        step.fit(events.data)
+    distance = events.data[..., 1] - step.residual_times(events.data)
+    # |x - v|² is linear in v and |v|².
+    present = np.isfinite(distance)
+    pmt = positions[events.data[..., 0].astype(int)]
+    rows = np.concatenate([-2 * pmt, np.ones((*present.shape, 1))], axis=2) * present[..., None]
+    right = np.where(present, distance**2 - np.sum(pmt**2, axis=2), 0.0)
+    found = np.linalg.solve(
+        np.einsum("npi,npj->nij", rows, rows), np.einsum("npi,np->ni", rows, right)[..., None]
+    )[:, :3, 0]
+    error = found - events.truth.vertex
+    sigma = error.std(axis=0, ddof=1) / np.sqrt(n)
+    assert sigma.max() < 1.0
+    assert np.abs(error.mean(axis=0) / sigma).max() < 5
+    # Neither pushed outwards nor pulled to the centre.
+    along = np.sum(error * events.truth.vertex, axis=1)
+    assert abs(along.mean()) < 5 * along.std(ddof=1) / np.sqrt(n)
+
+
 def test_centroid_is_used_as_the_vertex():
     hits, _ = draw_hits(np.random.default_rng(4))
     tubes = hits[..., 0].astype(int)
-    light = hits[..., 2] * cell_areas(POSITIONS)[tubes]
-    centroid = 1.5 * np.einsum("np,npk->nk", light, POSITIONS[tubes]) / light.sum(1)[:, None]
+    areas = cell_areas(POSITIONS)
+    light = hits[..., 2] * areas[tubes]
+    mean = np.einsum("np,npk->nk", light, POSITIONS[tubes]) / light.sum(1)[:, None]
+    centroid = 1.5 * (mean - areas @ POSITIONS / areas.sum())
     found = PMTHitMap(positions=POSITIONS, vertex="centroid").fit(hits).residual_times(hits)
     given = PMTHitMap(positions=POSITIONS).fit(hits).residual_times(hits, vertex=centroid)
     np.testing.assert_allclose(found, given, atol=1e-9)
+
+
+def test_the_same_light_in_all_tubes_comes_from_the_centre():
+    positions = POSITIONS[(POSITIONS[:, 0] > 0) | (np.arange(300) % 3 == 0)]
+    time = np.full((1, len(positions)), 60.0)
+    found = PMTHitMap(positions=positions, vertex="centroid").fit(time).residual_times(time)
+    np.testing.assert_allclose(found, 0.0, atol=1e-9)
 
 
 @pytest.mark.parametrize(

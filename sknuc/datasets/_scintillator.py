@@ -19,7 +19,13 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from sklearn.utils.parallel import Parallel, delayed
 
 from sknuc.datasets._draws import check_range, draw_classes, spawn_streams
-from sknuc.datasets._scintillator_checks import CLASSES, FUNCTION, check_decay, check_positions
+from sknuc.datasets._scintillator_checks import (
+    CLASSES,
+    FUNCTION,
+    check_acceptance,
+    check_decay,
+    check_positions,
+)
 from sknuc.datasets._scintillator_decays import (
     GAMMA_ENERGY,
     ORIGINS,
@@ -40,8 +46,8 @@ Simulated events of a spherical liquid scintillator detector
 Hits of phototubes: index of the phototube, time in ns, charge in photo-electrons. Two classes:
 neutrinoless double beta decay of 136Xe (all energy at one point) and 10C (a positron, a gamma ray
 of 718 keV and two of 511 keV that scatter off electrons, late after ortho-positronium). Photons
-fly straight to the phototube that is nearest where they meet the sphere: no scattering, no
-re-emission, no electronics.
+fly straight to the phototube that is nearest where they meet the sphere, all phototubes being of
+one size: no scattering, no re-emission, no electronics.
 """
 
 _POSITIVE = Interval(Real, 0, None, closed="neither")
@@ -120,8 +126,11 @@ def make_scintillator_events(
         \text{quantum efficiency},
 
     250 per MeV by default. Each comes from one of the event's deposits of energy, flies straight
-    in a random direction to the sphere of phototubes, is seen by the one nearest to that point,
-    and arrives at
+    in a random direction to the sphere of phototubes, and is seen by the one nearest to that point.
+    Phototubes are of one size: where they are sparse, more light falls in between. Of the photons
+    in the cell of area :math:`A_i` around one, the share :math:`\min_j A_j / A_i` is taken and the
+    others fly anew, so that light from the centre falls on all phototubes alike, and :math:`\mu` is
+    the same everywhere. A photo-electron arrives at
 
     .. math::
 
@@ -144,8 +153,8 @@ def make_scintillator_events(
     weights : array-like of shape (2,), default=None
         Proportions of the classes 10C and 0vbb; None for equal ones.
     positions : array-like of shape (n_pmt, 3), default=None
-        Positions of the phototubes, in cm, on a sphere around the origin. None for 1879 evenly
-        spread ones at 850 cm.
+        Positions of the phototubes, in cm, on a sphere around the origin, evenly spread or not.
+        None for 1879 evenly spread ones at 850 cm.
     fiducial_radius : float, default=167.0
         Decays are uniform in the ball of this radius, in cm.
     energy_range : (float, float), default=(2.0, 3.0)
@@ -234,8 +243,8 @@ def make_scintillator_events(
     Raises
     ------
     ValueError
-        If a parameter is out of range, the phototubes do not lie on a sphere that is larger than
-        the fiducial volume, or gamma rays do not stay inside.
+        If a parameter is out of range, the phototubes crowd or do not lie on a sphere that is
+        larger than the fiducial volume, or gamma rays do not stay inside.
 
     Notes
     -----
@@ -292,6 +301,7 @@ def make_scintillator_events(
     if window is not None:
         start, stop = check_range(FUNCTION, "window", window, _FINITE, strict=True)
     decay_times, decay_edges = check_decay(decay_times, decay_fractions)
+    acceptance = check_acceptance(pmts)
 
     rng, streams = spawn_streams(random_state, n_samples, _BLOCK)
     blocks = [slice(i, i + _BLOCK) for i in range(0, n_samples, _BLOCK)]
@@ -350,6 +360,7 @@ def make_scintillator_events(
     n_hits = np.empty(n_samples, dtype=np.int64)
     nearest = nearest_pmt(pmts / np.linalg.norm(pmts, axis=1, keepdims=True))
     light = Light(
+        acceptance,
         radius,
         float(light_speed),
         decay_edges,

@@ -5,15 +5,17 @@ import math
 import numpy as np
 
 from sknuc.datasets._draws import as_floats
-from sknuc.geometry import fibonacci_sphere
+from sknuc.geometry import cell_areas, fibonacci_sphere
 
-__all__ = ["CLASSES", "FUNCTION", "check_decay", "check_positions"]
+__all__ = ["CLASSES", "FUNCTION", "check_acceptance", "check_decay", "check_positions"]
 
 FUNCTION = "make_scintillator_events"
 CLASSES = ("10C", "0vbb")
 
 # Radii of phototubes may differ by this share of their mean.
 _RADIUS_TOLERANCE = 1e-3
+# The smallest cell of a phototube over their mean: below, next to no light would be accepted.
+_LEAST_CELL = 1e-3
 
 
 def check_positions(positions):
@@ -41,6 +43,21 @@ def check_positions(positions):
             f"{radii.max():g} cm."
         )
     return pmts, float(radius)
+
+
+def check_acceptance(pmts):
+    """Return the share of the light in the cell of each phototube that it takes: all see alike."""
+    try:
+        areas = cell_areas(pmts)
+    except ValueError:
+        areas = np.zeros(len(pmts))
+    if areas.min() < _LEAST_CELL * 4 * np.pi / len(pmts):
+        raise ValueError(
+            f"The 'positions' parameter of {FUNCTION} must not crowd: each phototube needs at "
+            f"least {_LEAST_CELL:g} of the mean area of the sphere that is nearest to one. Got "
+            f"phototube {areas.argmin()} at {pmts[areas.argmin()]} with less."
+        )
+    return areas.min() / areas
 
 
 def check_decay(times, fractions):

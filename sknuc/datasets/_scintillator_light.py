@@ -11,6 +11,11 @@ unfolded as an octahedron into a square of :math:`n \times n` cells, each with a
 phototubes that may be nearest there. Phototube :math:`q'` is nearer to :math:`p` than :math:`q` if
 :math:`p \cdot (q' - q) > 0`, which is linear in :math:`p`, and the points of a cell are positive
 combinations of its corners: what is farther at all of the corners is farther in all of the cell.
+
+Phototubes are all of one size, however far apart: where cells are large, more of the light falls in
+between. So of the photons that meet the cell of area :math:`A_i`, the share
+:math:`\min_j A_j / A_i` is taken; the others try again in another direction, which leaves the
+number of photo-electrons, and the place and time that each comes from, as they were drawn.
 """
 
 import math
@@ -41,6 +46,8 @@ class NearestPMT(NamedTuple):
 class Light(NamedTuple):
     """How light is made, flies and is seen: times in ns, speed in cm/ns, radius in cm."""
 
+    acceptance: np.ndarray
+    """Share of the photons that is taken in the cell of each phototube."""
     radius: float
     speed: float
     decay_edges: np.ndarray
@@ -147,6 +154,16 @@ def find_nearest(points, cells, nearest, out):
 
 
 @numba.njit(nogil=True, cache=True)
+def _accept(rng, event, sources, points, times, light, nearest, cells, pmts):
+    """Send photons into other directions until a phototube takes them."""
+    for i in range(len(pmts)):
+        while rng.random() >= light.acceptance[pmts[i]]:
+            own = slice(i, i + 1)
+            _fly(rng, event, sources[own], points[:, own], times[own], light)
+            find_nearest(points[:, own], cells[own], nearest, pmts[own])
+
+
+@numba.njit(nogil=True, cache=True)
 def _draw_sources(rng, event, sources):
     """Draw deposits with their shares of the energy, through a guide table (Chen and Asau 1974)."""
     n = len(event)
@@ -242,18 +259,19 @@ def detect_light(rng, hits, starts, deposits, counts, t0, n_light, n_dark, light
     n_pmt = len(nearest.directions)
     row_of = np.full(n_pmt if light.first_hit_only else 0, -1)
     most = n_light.max()
-    all_indices = np.empty((2, most), np.int64)
+    all_indices = np.empty((3, most), np.int64)
     all_points, all_times = np.empty((3, most)), np.empty(most)
     first = 0
     for i in range(len(counts)):
         event = deposits[first : first + counts[i]]
         first += counts[i]
         n = n_light[i]
-        sources, pmts = all_indices[0, :n], all_indices[1, :n]
+        sources, cells, pmts = all_indices[0, :n], all_indices[1, :n], all_indices[2, :n]
         points, times = all_points[:, :n], all_times[:n]
         _draw_sources(rng, event, sources)
         _fly(rng, event, sources, points, times, light)
-        find_nearest(points, sources, nearest, pmts)
+        find_nearest(points, cells, nearest, pmts)
+        _accept(rng, event, sources, points, times, light, nearest, cells, pmts)
         _delay(rng, times, light)
 
         rows = hits[starts[i] : starts[i + 1]]

@@ -21,7 +21,9 @@ a network reads: a film of the sphere.
 Three halves of the mean position of the light is an unbiased estimate of the vertex, exactly and
 anywhere in the sphere. Tubes sample that mean; each stands for the area :math:`A_i` of the sphere
 that is closer to it than to others, so that the light :math:`q_i` seen by tubes of equal
-efficiency is weighted as :math:`\sum q_i A_i x_i / \sum q_i A_i`, whatever their spacing.
+efficiency is weighted as :math:`\sum q_i A_i x_i / \sum q_i A_i`, whatever their spacing. Where it
+changes, tubes do not stand in the middle of their areas: :math:`\sum A_i x_i / \sum A_i`, which the
+same light in all tubes would give, is subtracted.
 """
 
 import warnings
@@ -382,7 +384,9 @@ class PMTHitMap(TransformerMixin, BaseEstimator):
         self.n_pmt_ = n_rows if self.positions is None else len(self._positions)
         if readout:
             self._check_n_pmt(n_rows)
-        self._areas = cell_areas(self._positions) if self.vertex == "centroid" else None
+        if self.vertex == "centroid":
+            self._areas = cell_areas(self._positions)
+            self._levers = self._positions - self._areas @ self._positions / self._areas.sum()
         if self.grid is None:
             self.directions_ = None if self.positions is None else unit(self._positions)
             self.pixel_of_pmt_ = np.arange(self.n_pmt_)
@@ -415,7 +419,7 @@ class PMTHitMap(TransformerMixin, BaseEstimator):
                 raise_bad_hit(self.fields_, self.n_pmt_, rows[event], row, block[event, row])
             source = np.zeros((len(block), 3)) if vertex is None else vertex[own].copy()
             if find:
-                centroid_rows(pmt, charge, self._positions, self._areas, source)
+                centroid_rows(pmt, charge, self._levers, self._areas, source)
             start_rows(pmt, time, self._positions, source, float(self.light_speed), t0, start)
             hit = pmt >= 0
             n_hits[own] = hit.sum(axis=1)

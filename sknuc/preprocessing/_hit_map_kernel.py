@@ -48,17 +48,20 @@ def read_rows(hits, columns, n_pmt, pmt, time, charge):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def centroid_rows(pmt, charge, positions, area, vertex):
-    """Three halves of the mean position of the light, per unit of area; 0 without hits."""
+def centroid_rows(pmt, charge, levers, area, vertex):
+    """Three halves of the mean lever of the light, per unit of area; 0 without hits.
+
+    Levers are positions relative to the mean that the same light in all tubes has.
+    """
     for i in range(len(pmt)):
         x, y, z, total = 0.0, 0.0, 0.0, 0.0
         for p in range(pmt.shape[1]):
             tube = pmt[i, p]
             if tube >= 0:
                 light = charge[i, p] * area[tube]
-                x += light * positions[tube, 0]
-                y += light * positions[tube, 1]
-                z += light * positions[tube, 2]
+                x += light * levers[tube, 0]
+                y += light * levers[tube, 1]
+                z += light * levers[tube, 2]
                 total += light
         if total > 0.0:
             vertex[i, 0] = 1.5 * x / total
