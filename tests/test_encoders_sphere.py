@@ -244,13 +244,22 @@ def test_norms_of_degrees_are_invariant_and_near_one(l_max):
     degree = np.repeat(np.arange(l_max + 1), 2 * np.arange(l_max + 1) + 1)
     for l in range(l_max + 1):  # noqa: E741
         square = (l_max + 1) ** 2 * (f[..., degree == l] ** 2).mean(-1)
-        np.testing.assert_allclose(before[..., l], np.sqrt(square + 1e-12), rtol=1e-12)
+        np.testing.assert_allclose(before[..., l], np.sqrt(square + 1e-4), rtol=1e-12)
     # A white signal of variance 1 at every point: ones at every degree.
     white = torch.ones(1, 1, 1, (l_max + 1) ** 2, dtype=torch.float64) / (l_max + 1)
-    torch.testing.assert_close(norms(white), torch.ones_like(norms(white)))
+    torch.testing.assert_close(norms(white), torch.full_like(norms(white), math.sqrt(1 + 1e-4)))
     dark = torch.zeros(1, 1, 1, (l_max + 1) ** 2, dtype=torch.float64, requires_grad=True)
     norms(dark).sum().backward()
-    assert dark.grad.isfinite().all()
+    assert not dark.grad.any()
+
+
+def test_norms_are_smooth_at_zero():
+    # Far below the root of the least square the slope is proportional to the signal.
+    norms = DegreeNorms(2).double()
+    f = torch.from_numpy(1e-6 * random_coefficients(1, 1, 1, 9)).requires_grad_()
+    norms(f).sum().backward()
+    slope = 9 / torch.tensor([1.0, 3, 3, 3, 5, 5, 5, 5, 5], dtype=torch.float64) / 1e-2
+    torch.testing.assert_close(f.grad, f.detach() * slope, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("order", [0, 1, 3])
@@ -305,6 +314,34 @@ def test_polynomials_are_equivariant_to_rounding_if_their_degree_is_resolved(max
             assert max(changes) < 1e-11
         else:
             assert max(changes) > 1e-5
+
+
+def test_mixed_precision_leaves_the_symmetry_as_it_is():
+    pixels = fibonacci_sphere(150)
+    torch.manual_seed(0)
+    layers = [
+        (SphericalAnalysis(harmonic_analysis(pixels, 5)), (4, 2, 150)),
+        (SphericalLinear(5, 2, 3, 1, 1), (4, 2, 3, 36)),
+        (SphericalActivation(nn.SiLU(), 5, 4, 1), (4, 2, 3, 36)),
+        (DegreeNorms(5), (4, 2, 3, 36)),
+    ]
+    for layer, shape in layers:
+        x = torch.randn(shape)
+        expected = layer(x)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(layer(x), expected)
+            # What a learned layer made in 16 bits is as good as its digits.
+            rounded = layer(x.bfloat16())
+        assert torch.equal(rounded, layer(x.bfloat16().float()))
+    module = SphericalCNN(positions=pixels).build((2, 150))
+    coefficients = random_coefficients(6, 2, 36)
+    before = module(values(coefficients, pixels).float())
+    for R in rotations(3):
+        x = values(rotate(coefficients, R), pixels).float()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            after = module(x)
+        assert torch.equal(after, module(x))
+        assert relative_change(after, before).max() <= 1e-3
 
 
 # The encoder -------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ Coefficients have the shape (n, channels, 2 N + 1, (l_max + 1)²) and are normal
 first is the mean of the signal.
 """
 
+import functools
 import math
 
 import torch
@@ -42,6 +43,19 @@ class _Exact(nn.Module):
         for name, matrix in self._exact.items():
             self.register_buffer(name, matrix.float(), persistent=False)
 
+    def __getstate__(self):
+        """Of the buffers, which follow from the exact matrices, only type and place."""
+        buffers = {
+            name: torch.empty(0, dtype=b.dtype, device=b.device) if name in self._exact else b
+            for name, b in self._buffers.items()
+        }
+        return self.__dict__ | {"_buffers": buffers}
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        for name, matrix in self._exact.items():
+            self._buffers[name] = matrix.to(self._buffers[name])
+
     def _apply(self, fn, recurse=True):
         super()._apply(fn, recurse)
         for name, matrix in self._exact.items():
@@ -49,6 +63,17 @@ class _Exact(nn.Module):
             if buffer.dtype == torch.float64 and not buffer.is_meta:
                 setattr(self, name, matrix.to(buffer.device))
         return self
+
+
+def _exactly(forward):
+    """Make mixed precision pass over `forward`: what is rounded to 16 bits has no symmetry left."""
+
+    @functools.wraps(forward)
+    def in_own_precision(self, x):
+        with torch.autocast(x.device.type, enabled=False):
+            return forward(self, x.to(next(self.buffers()).dtype))
+
+    return in_own_precision
 
 
 class SphericalAnalysis(_Exact):
@@ -63,6 +88,7 @@ class SphericalAnalysis(_Exact):
     def __init__(self, matrix):
         super().__init__(matrix=torch.as_tensor(matrix).T / math.sqrt(4 * math.pi))
 
+    @_exactly
     def forward(self, x):
         """Transform x of shape (n, channels, n_pixels)."""
         return (x @ self.matrix).unsqueeze(2)
@@ -110,6 +136,7 @@ class SphericalLinear(nn.Module):
         degree_of = torch.repeat_interleave(degrees, 2 * degrees + 1)
         self.register_buffer("degree_of", degree_of, persistent=False)
 
+    @_exactly
     def forward(self, f):
         """Correlate f of shape (n, n_in, 2 order_in + 1, at least (l_max + 1)**2)."""
         f = f[..., : (self.l_max + 1) ** 2].flatten(1, 2).permute(2, 0, 1)
@@ -153,6 +180,7 @@ class SphericalActivation(_Exact):
         self.activation = activation
         self.n_orders = n_orders
 
+    @_exactly
     def forward(self, f):
         """Act on f of shape (n, channels, 2 max_order + 1, (l_in + 1)**2)."""
         values = self.activation(f.flatten(2) @ self.synthesis)
@@ -162,8 +190,8 @@ class SphericalActivation(_Exact):
 class DegreeNorms(_Exact):
     r"""Rotation invariants, the norms of the coefficients of each degree and order.
 
-    :math:`b \sqrt{\sum_m (f^l_{mn})^2/(2 l + 1)}` with :math:`b = l_{max} + 1`: near 1 for a signal
-    of variance 1 whose power is spread over all degrees.
+    :math:`\sqrt{b^2 \sum_m (f^l_{mn})^2/(2 l + 1) + 10^{-4}}` with :math:`b = l_{max} + 1`: near 1
+    for a signal of variance 1 whose power is spread over all degrees, and smooth at zero.
 
     Parameters
     ----------
@@ -177,7 +205,8 @@ class DegreeNorms(_Exact):
         mean[torch.arange(len(degree_of)), degree_of] = (l_max + 1) ** 2 / sizes[degree_of].double()
         super().__init__(mean=mean)
 
+    @_exactly
     def forward(self, f):
         """From f (n, channels, n_orders, (l_max + 1)**2) to (n, channels, n_orders, l_max + 1)."""
-        # The derivative of a root at zero is infinite.
-        return (f.square() @ self.mean + 1e-12).sqrt()
+        # A bare root turns its slope around within rounding errors of zero.
+        return (f.square() @ self.mean + 1e-4).sqrt()
