@@ -21,6 +21,7 @@ from sknuc.geometry import (
     random_rotations,
 )
 from sknuc.preprocessing import PMTHitMap
+from sknuc.preprocessing import _hit_map as hit_map_module
 from sknuc.preprocessing._hit_map_detector import Pixels
 from sknuc.preprocessing._hit_map_kernel import centroid_rows
 
@@ -102,9 +103,23 @@ def test_maps_are_numpys_histograms():
 
 def test_bins_contain_their_lower_edge():
     hits = np.array([[[0, t, 1.0] for t in (1.0, 2.0, 3.0)]])
-    step = PMTHitMap(positions=POSITIONS, light_speed=np.inf, t0=None, bins=[1.0, 2.0, 3.0])
+    step = PMTHitMap(positions=POSITIONS, light_speed=np.inf, t0=None, bins=np.array([1.0, 2, 3]))
     np.testing.assert_array_equal(step.fit_transform(hits)[0, :, 0], [1, 1])
     np.testing.assert_array_equal(step.count_outside(hits), [1])
+
+
+def test_three_numbers_are_start_stop_and_number_of_bins():
+    hits, _ = draw_hits(np.random.default_rng(14), n_events=2)
+    for bins in ((-20, 0, 20), [-20, 0, 20], (-20.0, 0.0, np.int64(20))):
+        step = PMTHitMap(positions=POSITIONS, bins=bins, outside="clip")
+        with pytest.warns(UserWarning, match="outside the bins"):
+            step.fit(hits)
+        np.testing.assert_allclose(step.edges_, np.arange(-20.0, 1.0), atol=1e-12)
+    edges = np.array([-20, 0, 20])
+    step = PMTHitMap(positions=POSITIONS, bins=edges).fit(hits)
+    np.testing.assert_array_equal(step.edges_, edges)
+    with pytest.raises(ValueError, match="three edges of two bins are given as an ndarray"):
+        PMTHitMap(positions=POSITIONS, bins=edges.astype(float).tolist()).fit(hits)
 
 
 def isotropic_light(rng, vertex, n_photons):
@@ -383,6 +398,49 @@ def test_hits_outside_the_clock_warn_or_raise():
     assert step.transform(hits[:, :3]).sum() == 3
 
 
+@pytest.mark.parametrize("kind", ["median", "raise"])
+def test_fit_transform_is_fit_then_transform_in_one_pass(monkeypatch, kind):
+    hits, vertex = draw_hits(np.random.default_rng(15))
+    step = PMTHitMap(positions=POSITIONS, bins=(-20.0, -15.0, 5))
+    n_passes = []
+    run_rows = hit_map_module.run_rows
+    monkeypatch.setattr(
+        hit_map_module, "run_rows", lambda *args: n_passes.append(1) or run_rows(*args)
+    )
+    if kind == "raise":
+        step.set_params(outside="raise")
+        with pytest.raises(ValueError, match="hits lie outside the bins"):
+            step.fit_transform(hits, vertex=vertex)
+    else:
+        with pytest.warns(UserWarning, match="hits lie outside the bins"):
+            maps = step.fit_transform(hits, vertex=vertex)
+        np.testing.assert_array_equal(step.transform(hits, vertex), maps)
+        n_passes.pop()
+    assert len(n_passes) == 1
+
+
+@pytest.mark.parametrize("loss", ["dark hits", "first hits without charge"])
+def test_what_is_no_light_pulls_the_centroid_to_the_centre(loss):
+    # As the documentation says: by the share of dark hits; to 0.84 without charges.
+    positions = RADIUS * fibonacci_sphere(1879)
+    share = 0.2
+    rate = share / (1 - share) * 3200 * 0.34 * 0.23 * 2.458 / (300e-9 * 1879)
+    options = {"dark_rate": rate, "window": (-50.0, 250.0)} if loss == "dark hits" else {}
+    events = make_scintillator_events(
+        1500, weights=(0, 1), positions=positions, first_hit_only=not options, random_state=21,
+        **options,
+    )  # fmt: skip
+    pmt = np.where(events.data[..., 2] > 0, events.data[..., 0], -1).astype(np.int64)
+    areas, found = cell_areas(positions), np.zeros((1500, 3))
+    centroid_rows(pmt, np.ones(pmt.shape), positions, areas, found)
+    truth = events.truth.vertex
+    slope = np.sum(found * truth) / np.sum(truth**2)
+    error = np.sqrt(np.mean((found - slope * truth) ** 2) / np.sum(truth**2))
+    # Light later than the window shifts the share by 1 %.
+    expected = 1 - share if options else 0.84
+    assert abs(slope - expected) < 4 * error + 0.01
+
+
 def test_vertices_are_routed_through_pipelines_and_searches():
     rng = np.random.default_rng(10)
     hits, vertex = draw_hits(rng)
@@ -480,6 +538,16 @@ HITS = np.array([[[1, 50.0, 1.0], [2, 51.0, 1.0]]])
         ({"bins": [0.0, 2.0, 2.0]}, HITS, "'bins' parameter"),
         ({"bins": [0.0, np.inf]}, HITS, "'bins' parameter"),
         ({"bins": [0.0]}, HITS, "'bins' parameter"),
+        ({"bins": (0.0, 1.0, True)}, HITS, "'bins' parameter"),
+        ({"bins": ["a", "b"]}, HITS, "'bins' parameter .* real numbers"),
+        ({"bins": [[0.0, 1.0], [2.0]]}, HITS, "'bins' parameter .* real numbers"),
+        ({"bins": [0.0, 1j]}, HITS, "'bins' parameter .* real numbers"),
+        ({"positions": [["a", "b", "c"]]}, HITS, "'positions' parameter .* real numbers"),
+        ({"positions": [[1.0, 0.0, 0.0], [1.0]]}, HITS, "'positions' parameter .* real numbers"),
+        ({"grid": [["a", "b", "c"]]}, HITS, "'grid' parameter .* real numbers"),
+        ({"grid": [[1.0, 0.0, 0.0], [1.0]]}, HITS, "'grid' parameter .* real numbers"),
+        ({"grid": (4, True)}, HITS, "'grid' parameter .* positive integers"),
+        ({"fields": [["pmt"], ["time"], ["charge"]]}, HITS, "'fields' parameter"),
         ({"fields": ("pmt", "charge")}, HITS[..., :2], "'fields' parameter"),
         ({"fields": ("pmt", "time", "time")}, HITS, "'fields' parameter"),
         ({"fields": ("time", "charge")}, HITS, "name every number .* 3 numbers per hit"),

@@ -32,7 +32,11 @@ def check_fields(fields, n_columns):
             )
         return _FIELDS[n_columns]
     fields = tuple(fields)
-    if len(set(fields)) < len(fields) or not {"time"} <= set(fields) <= set(_FIELDS[3]):
+    if (
+        not all(isinstance(name, str) for name in fields)
+        or len(set(fields)) < len(fields)
+        or not {"time"} <= set(fields) <= set(_FIELDS[3])
+    ):
         raise ValueError(
             "The 'fields' parameter of PMTHitMap must be 'time' and, where there are such, 'pmt' "
             f"and 'charge', in the order of the columns, or None. Got {fields!r} instead."
@@ -47,20 +51,40 @@ def check_fields(fields, n_columns):
 
 def check_bins(bins):
     """Edges of the bins of time in ns."""
-    if isinstance(bins, tuple) and len(bins) == 3:
+    edges = _as_floats("bins", bins)
+    # Three numbers have one meaning, whatever their types: edges of two bins look the same.
+    if isinstance(bins, tuple | list) and len(bins) == 3:
         start, stop, n_bins = bins
-        if isinstance(n_bins, Integral) and n_bins > 0 and -np.inf < start < stop < np.inf:
+        if _is_count(n_bins) and edges.ndim == 1 and -np.inf < start < stop < np.inf:
             return np.linspace(start, stop, n_bins + 1)
     else:
-        edges = np.array(bins, dtype=np.float64)
         rising = edges.ndim == 1 and len(edges) > 1 and (np.diff(edges) > 0).all()
         if rising and np.isfinite(edges).all():
             return edges
     raise ValueError(
-        "The 'bins' parameter of PMTHitMap must be a tuple (start, stop, number of bins) with "
-        "start < stop, or an array of at least two edges that rise, in ns. Got "
-        f"{bins!r} instead."
+        "The 'bins' parameter of PMTHitMap must be (start, stop, number of bins) with start < stop "
+        "and a positive integer, or an array of at least two edges that rise, in ns; the three "
+        f"edges of two bins are given as an ndarray. Got {bins!r} instead."
     )
+
+
+def _as_floats(name, values):
+    """A new array of the numbers of a parameter."""
+    try:
+        array = np.array(values)
+        if array.dtype.kind in "iuf":
+            return array.astype(np.float64)
+    except ValueError:
+        # Lists of unequal lengths.
+        pass
+    raise ValueError(
+        f"The '{name}' parameter of PMTHitMap must be an array of real numbers. Got {values!r} "
+        "instead."
+    )
+
+
+def _is_count(number):
+    return isinstance(number, Integral) and not isinstance(number, bool) and number > 0
 
 
 def check_dtype(dtype, weight, fields):
@@ -115,7 +139,7 @@ def check_positions(positions, name="positions"):
     """Positions of shape (n, 3), none of them at the origin; of None, no positions."""
     if positions is None:
         return np.empty((0, 3))
-    positions = np.array(positions, dtype=np.float64)
+    positions = _as_floats(name, positions)
     if positions.ndim != 2 or positions.shape[1] != 3 or not len(positions):
         raise ValueError(
             f"The '{name}' parameter of PMTHitMap must have the shape (n, 3). Got an array of "
@@ -152,13 +176,17 @@ class Pixels:
     """
 
     def __init__(self, grid):
-        if np.ndim(grid) == 2:
+        try:
+            n_axes = np.ndim(grid)
+        except ValueError:
+            n_axes = 2  # Rows of unequal lengths, which check_positions names.
+        if n_axes == 2:
             self.directions = unit(check_positions(grid, "grid"))
             self.shape = (len(self.directions),)
             self._tree = KDTree(self.directions)
             return
         self.shape = tuple(grid)
-        if len(self.shape) != 2 or not all(isinstance(n, Integral) and n > 0 for n in self.shape):
+        if len(self.shape) != 2 or not all(_is_count(n) for n in self.shape):
             raise ValueError(
                 "The 'grid' parameter of PMTHitMap must be a tuple (H, W) of positive integers, an "
                 f"array of directions of shape (n_pixels, 3), or None. Got {grid!r} instead."
