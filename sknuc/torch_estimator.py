@@ -57,7 +57,8 @@ class TorchEstimator(BaseEstimator):
         Shift and scale the input to mean 0 and standard deviation 1, each feature of a table and
         each channel of a signal or image, as measured (with the weights) in the first fit. Of
         data above 256 MiB, evenly spaced rows of that size in all are measured. Of padded clouds
-        of points, the real ones are measured, and the padding stays zero.
+        of points, the real ones are measured, and the padding stays zero. Networks that
+        standardise features of their own (:class:`~sknuc.nn.FeatureNorm`) measure them then, too.
     max_epochs : int, default=100
         Passes over the data.
     batch_size : int, default=256
@@ -302,7 +303,7 @@ class TorchEstimator(BaseEstimator):
         module = module.to(device=device, dtype=dtype)
         scaling, network = module
         source.transform = scaling
-        if reset:
+        if reset and self.standardize:
             self._measure_features(network, source, rows, sample_weight)
 
         floats = _engine.numpy_dtype(dtype)
@@ -399,8 +400,7 @@ class TorchEstimator(BaseEstimator):
     def _standardize(self, source, rows, sample_weight):
         """Mean and standard deviation per channel, in float64, of at most 256 MiB of rows."""
         step = max(1, math.ceil(len(rows) * source.row_bytes / _engine.RESIDENT_BYTES))
-        # Neighbours lie together on disk, so whole groups of them are kept or left out.
-        rows = rows[np.arange(len(rows)) // 64 % step == 0]
+        rows = _some_rows(rows, step)
         weight = None if sample_weight is None else sample_weight[rows].astype(np.float64)
         channels = getattr(self.encoder, "channel_axis", lambda input_shape: 0)
         axis = channels(self.input_shape_)
@@ -433,7 +433,13 @@ class TorchEstimator(BaseEstimator):
             counts = np.concatenate(counts)
             counts = counts if weight is None else counts * weight[:, np.newaxis]
             weight = counts if counts.any() else np.ones_like(counts)
-        mean, scale = _mean_and_scale(means, variances, weight, source.dtype)
+        # The spread of all samples is the spread within events plus the spread of their means.
+        mean = np.average(means, axis=0, weights=weight)
+        variance = np.average(variances + (means - mean) ** 2, axis=0, weights=weight)
+        scale = np.sqrt(variance)
+        # A constant channel has a spread of rounding errors only: it is shifted, not blown up.
+        tiny = 10 * np.finfo(_engine.numpy_dtype(source.dtype)).eps
+        scale[scale <= tiny * np.abs(mean)] = 1.0
         scale_shape = [1] * len(self.input_shape_)
         if len(mean) > 1:
             scale_shape[axis] = -1
@@ -449,26 +455,29 @@ class TorchEstimator(BaseEstimator):
         )
 
     def _measure_features(self, network, source, rows, sample_weight):
-        """Set the layers that standardise features, in turn, on at most `_MEASURED` events."""
+        """Set the layers that standardise features, in turn, on some `_MEASURED` events."""
         norms = [layer for layer in network.modules() if isinstance(layer, FeatureNorm)]
         if not norms:
             return
-        rows = rows[:: math.ceil(len(rows) / _MEASURED)]
+        rows = _some_rows(rows, math.ceil(len(rows) / _MEASURED))
         weight = None if sample_weight is None else sample_weight[rows].astype(np.float64)
         network.eval()
         for norm in norms:
-            features = []
+            seen = []
             handle = norm.register_forward_pre_hook(
-                lambda _, inputs, features=features: features.append(
-                    inputs[0].double().cpu().numpy()
-                )
+                lambda _, inputs, seen=seen: seen.append(*inputs)
             )
             with torch.no_grad():
                 for start in range(0, len(rows), self.batch_size):
                     network(source.take(rows[start : start + self.batch_size]))
             handle.remove()
-            features = np.concatenate(features)
-            mean, scale = _mean_and_scale(features, np.zeros_like(features), weight, source.dtype)
+            features = torch.cat(seen).double().cpu().numpy()
+            mean = np.average(features, axis=0, weights=weight)
+            scale = np.sqrt(np.average((features - mean) ** 2, axis=0, weights=weight))
+            # What hardly varies at the start may do so after a few steps: it is not blown up.
+            floor = np.maximum(1e-2 * np.median(scale), 1e-3 * np.abs(mean))
+            scale = np.maximum(scale, floor)
+            scale[scale == 0] = 1.0
             norm.set(torch.from_numpy(mean), torch.from_numpy(scale))
         network.train()
 
@@ -522,16 +531,9 @@ def _moments(events, real):
     return mean, variance, count
 
 
-def _mean_and_scale(means, variances, weight, dtype):
-    """Mean and standard deviation of all samples, from those of events, of shape (n, channels)."""
-    # The spread of all samples is the spread within events plus the spread of their means.
-    mean = np.average(means, axis=0, weights=weight)
-    variance = np.average(variances + (means - mean) ** 2, axis=0, weights=weight)
-    scale = np.sqrt(variance)
-    # A constant channel has a spread of rounding errors only: it is shifted, not blown up.
-    tiny = 10 * np.finfo(_engine.numpy_dtype(dtype)).eps
-    scale[scale <= tiny * np.abs(mean)] = 1.0
-    return mean, scale
+def _some_rows(rows, step):
+    """Every step-th group of 64 neighbours, which lie together on disk."""
+    return rows[np.arange(len(rows)) // 64 % step == 0]
 
 
 def float_type(dtype):

@@ -695,6 +695,42 @@ def test_kamnet_does_not_see_rotations_by_whole_columns(max_order):
     assert relative_change(zeros(x.roll(3, -1)), zeros(x)).max() > 1e-3
 
 
+def test_kamnet_takes_widths_from_arrays():
+    shape = (4, 6, 8)
+    listed = network(KamNet(hidden_channels=[3, 4], channels=[5] * 4), shape)
+    arrays = KamNet(hidden_channels=np.array([3, 4]), channels=np.full(4, 5))
+    x = torch.rand(2, *shape, dtype=torch.float64)
+    assert torch.equal(network(arrays, shape)(x), listed(x))
+
+
+def test_kamnet_finds_no_structure_in_uniform_light():
+    shape = (4, 12, 24)
+    cells = equiangular_sphere(*shape[1:])[1].reshape(shape[1:])
+    light = np.broadcast_to(cells / cells.mean(), shape)
+    rng = np.random.default_rng(0)
+    X = rng.poisson(0.5 * light, size=(200, *shape)).astype(float)
+    pattern = {}
+    for signal in ("counts", "intensity"):
+        encoder = KamNet(signal=signal, hidden_channels=(6, 8), channels=(4,), bandwidths=(5, 3))
+        film, unflatten, sphere, _ = network(encoder, shape)
+        uniform = encoder.uniform_event(shape)
+        expected = np.ones(shape) if uniform is None else np.broadcast_to(uniform, shape)
+        with torch.no_grad():
+            # Of the mean light itself nothing is left.
+            mean = torch.from_numpy(light - expected)[None]
+            at_mean = sphere.analysis(unflatten(film(mean)))[0, :, 0]
+            f = sphere.analysis(unflatten(film(torch.from_numpy(X - 0.5 * expected))))[:, :, 0]
+        quiet = at_mean[:, 1:].abs().max() < 1e-12
+        assert quiet if signal == "counts" else not quiet
+        # Of its fluctuations, which grow with the cells, less than one event differs by from the
+        # next: here the mean of the two zonal coefficients that are even in z.
+        even = f[:, :, [6, 20]]
+        pattern[signal] = (even.mean(0).square().mean() / even.var(0).mean()).sqrt()
+    assert pattern["counts"] < 1
+    assert pattern["counts"] < 0.3 * pattern["intensity"]
+    assert KamNet().uniform_event((7,)) is None
+
+
 @pytest.mark.parametrize(
     ("parameters", "shape", "words"),
     [
@@ -707,8 +743,24 @@ def test_kamnet_does_not_see_rotations_by_whole_columns(max_order):
         ({"bandwidths": (9, 4, 3, 2, 2)}, (3, 8, 8), "64 pixels do not determine"),
         ({"padding": "sphere"}, (3, 8, 7), "even width"),
         ({"padding": "wrap"}, (3, 8, 8), "'padding' parameter"),
+        ({"signal": "charge"}, (3, 8, 8), "'signal' parameter"),
     ],
 )
 def test_errors_of_kamnet_name_parameter_and_value(parameters, shape, words):
     with pytest.raises(ValueError, match=words):
         KamNet(**parameters).build(shape)
+
+
+def test_features_of_a_trained_network_do_not_change_under_rotations():
+    pixels = fibonacci_sphere(300)
+    coefficients = random_coefficients(200, 3, 36)
+    y = np.arange(200) % 2
+    coefficients[y == 1, :, 1:4] *= 1.5
+    X = np.asarray(values(coefficients, pixels))
+    model = NeuralClassifier(encoder=SphericalCNN(), max_epochs=20, random_state=0).fit(X, y)
+    scaling, (encoder, _) = model.module_
+    with torch.no_grad():
+        before = encoder(scaling(torch.as_tensor(X)))
+        for R in rotations(3):
+            after = encoder(scaling(torch.as_tensor(values(rotate(coefficients, R), pixels))))
+            assert relative_change(after, before).max() <= 1e-3

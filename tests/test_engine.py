@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from sknuc import _engine
 from sknuc._engine import Player, TrainingData, _events
-from sknuc.encoders import MLP, Encoder, ModuleEncoder
+from sknuc.encoders import MLP, Encoder, ModuleEncoder, SphericalCNN
 from sknuc.exceptions import TrainingDivergedError
 from sknuc.networks import NeuralClassifier, NeuralRegressor
 from sknuc.nn import (
@@ -435,6 +435,50 @@ class TestWork:
         before = modules[0][1].shift.clone()
         model.set_params(warm_start=True).fit(X[:20] + 5, y[:20])
         assert torch.equal(model.module_[1][0][1].shift, before)
+
+    def test_the_order_of_the_events_does_not_matter_for_features(self):
+        # More events than are measured, the classes by turns.
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(20_000, 2)).astype(np.float32)
+        X[::2] *= 4
+        y = np.arange(20_000) % 2
+
+        def network(shape):
+            return nn.Sequential(nn.Linear(*shape, 5), FeatureNorm(5))
+
+        model = NeuralClassifier(
+            encoder=ModuleEncoder(network), max_epochs=1, learning_rate=1e-30, random_state=0
+        ).fit(X, y)
+        scaling, modules = model.module_
+        with torch.no_grad():
+            features = modules[0](scaling(torch.from_numpy(X))).numpy()
+        # 8192 events determine a standard deviation to 1 % and a mean to 0.011 of it.
+        np.testing.assert_allclose(features.std(0), 1, atol=0.06)
+        np.testing.assert_allclose(features.mean(0), 0, atol=0.06)
+
+    def test_features_that_hardly_vary_are_not_blown_up(self):
+        # The same light in every event: the mean of the sphere is constant but for rounding.
+        rng = np.random.default_rng(0)
+        X = rng.poisson(1.0, (300, 1, 12, 24)).astype(np.float32)
+        X /= X.sum((1, 2, 3), keepdims=True)
+        model = NeuralClassifier(
+            encoder=SphericalCNN(signal="counts"), max_epochs=5, batch_size=64, random_state=0
+        ).fit(X, np.arange(300) % 2)
+        norm = next(m for m in model.module_.modules() if isinstance(m, FeatureNorm))
+        spread = 1 / norm.scale.numpy()
+        assert spread.min() >= 0.009 * np.median(spread)
+        one_by_one = np.concatenate([model.decision_function(event[None]) for event in X[:20]])
+        np.testing.assert_allclose(model.decision_function(X)[:20], one_by_one, atol=1e-4)
+
+    def test_no_standardisation_leaves_features_alone(self, problem):
+        X, y, _ = problem
+
+        def network(shape):
+            return nn.Sequential(nn.Linear(*shape, 2), FeatureNorm(2))
+
+        encoder = ModuleEncoder(network)
+        model = NeuralRegressor(encoder=encoder, standardize=False, max_epochs=1).fit(X, y)
+        assert torch.equal(model.module_[1][0][1].scale, torch.ones(2, dtype=torch.float64))
 
     def test_errors_of_the_network_are_its_own(self):
         with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):

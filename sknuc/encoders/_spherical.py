@@ -68,7 +68,7 @@ class SphericalCNN(Encoder):
         one size read intensities.
     activation : {"relu", "leaky_relu", "elu", "gelu", "silu", "tanh"}, default="silu"
         The non-linearity. The smoother, the better the symmetry: see Notes.
-    oversampling : int, default=6
+    oversampling : int, default=8
         The non-linearity acts on a grid that resolves products of this many signals.
     dropout : float in [0, 1), default=0.0
         Probability to drop a feature at the end, during training.
@@ -77,10 +77,10 @@ class SphericalCNN(Encoder):
     -----
     Signals of the input's bandwidth are transformed exactly (least squares, float64 matrices), and
     every linear layer is equivariant to rounding. A non-linearity makes degrees beyond every grid;
-    they change the features of white signals by some 5e-5 ("silu") to 2e-3 ("relu") under
-    rotations. An estimator standardises the features before the training; by the spread between
-    such events, they change by some 1e-3 ("silu") to 3e-2 ("relu"). Light of higher degrees than
-    the pixels resolve is folded into lower ones, as everywhere.
+    under rotations of white signals they change the features of a trained network, standardised by
+    their spread between events, by at most some 5e-4 ("silu"), 2e-3 ("gelu", "elu") or 1e-1
+    ("relu") of their norm. Light of higher degrees than the pixels resolve is folded into lower
+    ones, as everywhere.
 
     References
     ----------
@@ -121,7 +121,7 @@ class SphericalCNN(Encoder):
         max_order=0,
         signal="intensity",
         activation="silu",
-        oversampling=6,
+        oversampling=8,
         dropout=0.0,
     ):
         self.positions = positions
@@ -141,8 +141,7 @@ class SphericalCNN(Encoder):
         """The areas of the cells of an equiangular grid, if they hold counts."""
         if self.signal == "intensity" or len(input_shape) != 3:
             return None
-        _, areas = equiangular_sphere(*input_shape[1:])
-        return areas.reshape(input_shape[1:]) / areas.mean()
+        return uniform_counts(*input_shape[1:])
 
     def build(self, input_shape):
         """Build the network for events of `input_shape`.
@@ -312,6 +311,12 @@ def sphere_pixels(positions, input_shape, name):
             f"Got {bad.sum()} others, the first for pixel {first}: {pixels[first]}."
         )
     return n_channels, pixels
+
+
+def uniform_counts(height, width):
+    """What uniform light leaves in the cells of an equiangular grid: their areas, of mean 1."""
+    _, areas = equiangular_sphere(height, width)
+    return areas.reshape(height, width) / areas.mean()
 
 
 def analysis_matrix(pixels, l_max, signal):

@@ -97,7 +97,8 @@ class FeatureNorm(nn.Module):
 
     What batch normalisation does at its first step, measured on all events instead of a batch and
     fixed from then on: a feature never depends on the other events of its batch. Until it is
-    measured it is the identity; estimators measure it when they build a network.
+    measured it is the identity; estimators measure it before they train, unless
+    ``standardize=False``. Members of a :class:`StackedModule` are measured before they are stacked.
 
     Parameters
     ----------

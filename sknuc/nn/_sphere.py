@@ -162,11 +162,11 @@ class SphericalActivation(_Exact):
         Degree of the signal that comes, and the degree that is kept.
     max_order : int, default=0
         Highest order of both.
-    oversampling : int, default=6
+    oversampling : int, default=8
         Products of this many signals are resolved exactly.
     """
 
-    def __init__(self, activation, l_in, l_out, max_order=0, *, oversampling=6):
+    def __init__(self, activation, l_in, l_out, max_order=0, *, oversampling=8):
         harmonics, weights = rotation_harmonics(
             max(l_in, l_out),
             max_order,
