@@ -63,6 +63,26 @@ def test_a_table_without_a_shape_is_one_point_per_event():
     assert present.all()
 
 
+@pytest.mark.parametrize("empty", [[], (), np.empty(0), np.zeros((0, 4))])
+def test_events_without_points_may_come_first(empty):
+    clouds = [empty, empty, *ragged_clouds((3, 0, 5)), empty]
+    for form in (clouds, as_objects(clouds)):
+        read, present = validate_clouds(Reader(), form, reset=True)
+        assert read.shape == (6, 5, 4)
+        np.testing.assert_array_equal(present.sum(axis=1), [0, 0, 3, 0, 5, 0])
+        np.testing.assert_array_equal(read[4], clouds[4])
+    as_float32 = [np.zeros((0, 4), np.float32), *clouds[2:5]]
+    assert validate_clouds(Reader(), as_float32, reset=True)[0].dtype == np.float32
+
+
+@pytest.mark.parametrize("form", [list, pad_clouds, as_objects])
+def test_complex_clouds_are_refused(form):
+    clouds = form(ragged_clouds((4, 2)))
+    change = clouds + 1j if form is pad_clouds else form([cloud + 1j for cloud in clouds])
+    with pytest.raises(ValueError, match="Complex data not supported"):
+        validate_clouds(Reader(), change, reset=True)
+
+
 def test_only_the_columns_are_compared_with_the_fit():
     reader = Reader()
     validate_clouds(reader, ragged_clouds(), reset=True)
@@ -266,10 +286,19 @@ def test_learnt_ranges_hold_every_point_of_the_fit():
     np.testing.assert_array_equal(images.sum(axis=(2, 3)), np.outer([40, 7, 0, 300, 12], [1] * 3))
 
 
-def test_images_do_not_depend_on_form_order_padding_or_company():
-    clouds = ragged_clouds()
-    projector = TPCProjector(statistic="max").fit(clouds)
+@pytest.mark.parametrize("statistic", ["sum", "count", "max"])
+def test_images_do_not_depend_on_form_order_padding_or_company(statistic):
+    # Some hundred points of very different charges in each of few pixels.
+    clouds = ragged_clouds((2000, 7, 0, 3000, 12))
+    for cloud in clouds:
+        cloud[:, 3] **= 1.5
+    projector = TPCProjector(bins=(3, 3), statistic=statistic).fit(clouds)
     images = projector.transform(clouds)
+    assert images.dtype == np.float32
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        mixed = [rng.permutation(cloud) for cloud in clouds]
+        np.testing.assert_array_equal(projector.transform(mixed), images)
     np.testing.assert_array_equal(projector.transform(pad_clouds(clouds, 333)), images)
     np.testing.assert_array_equal(projector.transform([c[::-1] for c in clouds]), images)
     np.testing.assert_array_equal(projector.transform(clouds[3:4]), images[3:4])
@@ -312,6 +341,10 @@ def test_points_outside_can_be_an_error():
     [
         ({"bins": (8,)}, "'bins' parameter of TPCProjector must be two positive integers"),
         ({"bins": (8, 0)}, "'bins' parameter of TPCProjector must be two positive integers"),
+        ({"bins": (8, True)}, "'bins' parameter of TPCProjector must be two positive integers"),
+        ({"bins": ("8", 8)}, "'bins' parameter of TPCProjector must be two positive integers"),
+        ({"charge": True}, "must be a column of points with 4 columns"),
+        ({"planes": [(False, True)]}, "each from 0 to 2"),
         ({"bins": (2, 2, 2, 2)}, "'bins' parameter of TPCProjector must be two positive integers"),
         ({"planes": [(0, 3)]}, "each from 0 to 2"),
         ({"planes": [(0, 0)]}, "2 different coordinates"),

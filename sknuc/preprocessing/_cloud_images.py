@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sknuc.preprocessing._cloud_kernels import project_rows
 from sknuc.preprocessing._kernels import run_rows
-from sknuc.preprocessing._ragged import charge_column, validate_clouds
+from sknuc.preprocessing._ragged import charge_column, is_count, validate_clouds
 
 __all__ = ["TPCProjector"]
 
@@ -26,8 +26,9 @@ class TPCProjector(TransformerMixin, BaseEstimator):
         Rows and columns of the images; three numbers make voxels of three coordinates.
     ranges : array-like of shape (n_coordinates, 2), default=None
         Lowest and highest value of each coordinate, both inside, in the units of X (mm). None
-        learns them in `fit`: the extent of the points. Give the extent of the chamber where events
-        with outlying points are to be kept whole.
+        learns them in `fit`: the extent of the points, outside of which later events may have some.
+        Give the outer edges of the detector's pads and time buckets, such as the ``ranges`` of
+        :func:`sknuc.datasets.make_tpc_events`, and every event is kept whole.
     planes : sequence of tuple of int, default=None
         A channel each: the coordinates, counted without the charge, along its axes. None takes
         (x, y), (z, x) and (z, y) of three or more coordinates (x, y, z), and (x, y) of two; for
@@ -227,7 +228,7 @@ class TPCProjector(TransformerMixin, BaseEstimator):
 
     def _check_bins(self):
         bins = tuple(self.bins)
-        if len(bins) not in (2, 3) or not all(isinstance(b, Integral) and b > 0 for b in bins):
+        if len(bins) not in (2, 3) or not all(map(is_count, bins)):
             raise ValueError(
                 "The 'bins' parameter of TPCProjector must be two positive integers for images or "
                 f"three for voxels. Got {self.bins!r} instead."
@@ -248,7 +249,7 @@ class TPCProjector(TransformerMixin, BaseEstimator):
         planes = [tuple(np.atleast_1d(plane).tolist()) for plane in self.planes]
         if not planes or not all(
             len(set(plane)) == len(plane) == n_axes
-            and all(isinstance(k, int) and 0 <= k < n for k in plane)
+            and all(type(k) is int and 0 <= k < n for k in plane)
             for plane in planes
         ):
             raise ValueError(

@@ -75,9 +75,8 @@ def project_rows(clouds, images, planes, limits, charge, statistic):
     clouds : ndarray of shape (n, P, F)
     images : ndarray of shape (n, n_planes, n_cells)
         Set to the histograms; cells of the last axis in C order.
-    planes : ndarray of shape (n_planes, n_axes + 1, 3)
-        For each axis of a plane its column, its number of bins and the stride of its cells; the
-        last entry is not used.
+    planes : ndarray of shape (n_planes, n_axes, 3)
+        For each axis of a plane its column, its number of bins and the stride of its cells.
     limits : ndarray of shape (F, 2)
         Lowest and highest value inside; infinite for columns that do not matter.
     charge : int
@@ -86,8 +85,10 @@ def project_rows(clouds, images, planes, limits, charge, statistic):
         0 for sums, 1 for counts, 2 for maxima.
     """
     n_axes = planes.shape[1]
+    # Sums of 32-bit charges are exact in 64 bits, but for the rarest: they know no order.
+    cells = np.empty(images.shape[1:])
     for i in range(len(clouds)):
-        images[i] = -np.inf if statistic == 2 else 0.0
+        cells[:] = -np.inf if statistic == 2 else 0.0
         for point in clouds[i]:
             if _is_padding(point):
                 continue
@@ -106,11 +107,9 @@ def project_rows(clouds, images, planes, limits, charge, statistic):
                     bin_ = min(int((point[column] - low) / (high - low) * n_bins), n_bins - 1)
                     cell += bin_ * int(planes[c, a, 2])
                 if statistic == 2:
-                    images[i, c, cell] = max(images[i, c, cell], value)
+                    cells[c, cell] = max(cells[c, cell], value)
                 else:
-                    images[i, c, cell] += value
-        if statistic == 2:
-            for c in range(len(planes)):
-                for cell in range(images.shape[2]):
-                    if images[i, c, cell] == -np.inf:
-                        images[i, c, cell] = 0.0
+                    cells[c, cell] += value
+        for c in range(len(planes)):
+            for cell in range(images.shape[2]):
+                images[i, c, cell] = cells[c, cell] if cells[c, cell] > -np.inf else 0.0

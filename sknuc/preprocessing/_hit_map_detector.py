@@ -1,12 +1,11 @@
 """What `PMTHitMap` is told about the detector: its hits, its clock, its tubes and its pixels."""
 
-from numbers import Integral
-
 import numpy as np
 from scipy.spatial import KDTree
 from sklearn.utils import check_array
 
 from sknuc.geometry import directions, equiangular_sphere, polar_angles
+from sknuc.preprocessing._ragged import is_count
 
 __all__ = [
     "Pixels",
@@ -55,7 +54,7 @@ def check_bins(bins):
     # Three numbers have one meaning, whatever their types: edges of two bins look the same.
     if isinstance(bins, tuple | list) and len(bins) == 3:
         start, stop, n_bins = bins
-        if _is_count(n_bins) and edges.ndim == 1 and -np.inf < start < stop < np.inf:
+        if is_count(n_bins) and edges.ndim == 1 and -np.inf < start < stop < np.inf:
             return np.linspace(start, stop, n_bins + 1)
     else:
         rising = edges.ndim == 1 and len(edges) > 1 and (np.diff(edges) > 0).all()
@@ -81,10 +80,6 @@ def _as_floats(name, values):
         f"The '{name}' parameter of PMTHitMap must be an array of real numbers. Got {values!r} "
         "instead."
     )
-
-
-def _is_count(number):
-    return isinstance(number, Integral) and not isinstance(number, bool) and number > 0
 
 
 def check_dtype(dtype, weight, fields):
@@ -186,7 +181,7 @@ class Pixels:
             self._tree = KDTree(self.directions)
             return
         self.shape = tuple(grid)
-        if len(self.shape) != 2 or not all(_is_count(n) for n in self.shape):
+        if len(self.shape) != 2 or not all(is_count(n) for n in self.shape):
             raise ValueError(
                 "The 'grid' parameter of PMTHitMap must be a tuple (H, W) of positive integers, an "
                 f"array of directions of shape (n_pixels, 3), or None. Got {grid!r} instead."

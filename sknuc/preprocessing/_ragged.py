@@ -5,12 +5,14 @@ Everywhere in sknuc a row of zeros is padding, so that clouds fit into one array
 finite and passes validation; a real point has a charge.
 """
 
+from numbers import Integral
+
 import numpy as np
 from sklearn.utils import check_array
 
 from sknuc.base import validate_events
 
-__all__ = ["charge_column", "pad_clouds", "validate_clouds"]
+__all__ = ["charge_column", "is_count", "pad_clouds", "validate_clouds"]
 
 
 def pad_clouds(clouds, n_points=0):
@@ -19,7 +21,7 @@ def pad_clouds(clouds, n_points=0):
     Parameters
     ----------
     clouds : sequence of array-like of shape (P_i, F)
-        The events; an event may have no point.
+        The events; an event may have no point, and be of shape (0,) then.
     n_points : int, default=0
         Least number of rows of an event in the result.
 
@@ -31,17 +33,22 @@ def pad_clouds(clouds, n_points=0):
     Raises
     ------
     ValueError
-        If an event is no array of shape (P, F), or F differs between events.
+        If an event is no array of shape (P, F), F differs between events, or they are complex.
     """
     clouds = [np.asarray(cloud) for cloud in clouds]
+    first = next(i for i, cloud in enumerate(clouds) if cloud.ndim == 2)
+    empty = clouds[first][:0]
+    clouds = [empty if cloud.shape == (0,) else cloud for cloud in clouds]
     for i, cloud in enumerate(clouds):
-        if cloud.ndim != 2 or cloud.shape[1:] != clouds[0].shape[1:]:
+        if cloud.ndim != 2 or cloud.shape[1:] != empty.shape[1:]:
             raise ValueError(
                 "Events of a ragged X must be arrays of shape (n_points, n_columns) with the same "
-                f"n_columns. Got shape {clouds[0].shape} for event 0 and {cloud.shape} for event "
-                f"{i} instead."
+                f"n_columns. Got shape {clouds[first].shape} for event {first} and {cloud.shape} "
+                f"for event {i} instead."
             )
     points = np.concatenate(clouds)
+    if points.dtype.kind == "c":
+        raise ValueError("Complex data not supported: events of a ragged X must be real numbers.")
     lengths = np.array([len(cloud) for cloud in clouds])
     shape = (len(clouds), max(lengths.max(), n_points), points.shape[1])
     padded = np.zeros(shape, np.float32 if points.dtype == np.float32 else np.float64)
@@ -136,7 +143,7 @@ def charge_column(estimator, n_columns):
     if charge == "auto":
         charge = n_columns - 1 if n_columns >= 4 else None
     elif charge is not None:
-        if not -n_columns <= charge < n_columns:
+        if isinstance(charge, bool) or not -n_columns <= charge < n_columns:
             raise ValueError(
                 f"The 'charge' parameter of {type(estimator).__name__} must be a column of points "
                 f"with {n_columns} columns, 'auto' or None. Got {charge!r} instead."
@@ -145,7 +152,21 @@ def charge_column(estimator, n_columns):
     return charge, [column for column in range(n_columns) if column != charge]
 
 
+def is_count(number):
+    """Whether a number of bins or cells is one: a positive integer, and no boolean."""
+    return isinstance(number, Integral) and not isinstance(number, bool) and number > 0
+
+
 def _is_ragged(X):
     if isinstance(X, np.ndarray):
-        return X.dtype == object and X.ndim == 1 and len(X) > 0 and np.ndim(X[0]) == 2
-    return isinstance(X, list | tuple) and len(X) > 0 and np.ndim(X[0]) == 2
+        if X.dtype != object or X.ndim != 1:
+            return False
+    elif not isinstance(X, list | tuple):
+        return False
+    # The first event that has points tells; those before it may be empty lists.
+    for event in X:
+        if np.ndim(event) == 2:
+            return True
+        if np.size(event):
+            return False
+    return False
