@@ -35,7 +35,7 @@ from sknuc.encoders import CNN, PointNet
 from sknuc.preprocessing import PointCloudSampler, TPCProjector
 
 BATCH, RATE = 64, 3e-3
-CHAMBER = ((-275.0, 275.0), (-275.0, 275.0), (0.0, 1250.0))  # mm
+CHAMBER = make_tpc_events(1, random_state=0).ranges  # mm
 DOMAINS = ("simulation", "real")
 ENCODERS = {"CNN": CNN(), "PointNet": PointNet()}
 FLOOR = "trees on summaries"

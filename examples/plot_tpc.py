@@ -46,8 +46,7 @@ names = train.target_names
 # %%
 # Each network reads the events in its own way. PointNet gets 128 points of each event, whose order
 # does not matter; the CNN gets the pad plane and two side views, 32 x 32 pixels each, on a
-# logarithmic scale of charge, as the chamber's walls bound them.
-chamber = [(-275.0, 275.0), (-275.0, 275.0), (0.0, 1250.0)]  # x, y, z in mm
+# logarithmic scale of charge, from the first to the last pad and time bucket.
 models = {
     "PointNet": make_pipeline(
         PointCloudSampler(n_points=128, random_state=0),
@@ -56,7 +55,7 @@ models = {
         ),
     ),
     "CNN": make_pipeline(
-        TPCProjector(bins=(32, 32), ranges=chamber, log=True),
+        TPCProjector(bins=(32, 32), ranges=train.ranges, log=True),
         NeuralClassifier(
             encoder=CNN(channels=(8, 16, 32)), max_epochs=6, batch_size=64, random_state=0
         ),

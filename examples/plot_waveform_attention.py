@@ -148,7 +148,7 @@ if arguments.output:
 
 # %%
 # Light in a scintillator is a film on the sphere of phototubes: the positron and the gamma rays of
-# :sup:`10`\\ C, the background, make theirs decimetres apart and partly late, a double beta decay
+# :sup:`10`\ C, the background, make theirs decimetres apart and partly late, a double beta decay
 # all of it at once. A convolutional LSTM reads the film, 20 frames of 1.5 ns with 6 x 12 cells.
 events = make_scintillator_events(arguments.n_events * 2 // 3, random_state=0)
 frames = np.linspace(-12.0, 18.0, 21)

@@ -518,15 +518,20 @@ def test_ragged_events_are_the_padded_ones(options):
     padded = make_scintillator_events(40, random_state=21, **options)
     ragged = make_scintillator_events(40, format="ragged", random_state=21, **options)
     assert padded.data.dtype == np.float32
-    assert padded.offsets is None
+    assert ragged.data.dtype == object
+    assert ragged.data.shape == (40,)
     flat = ragged.data[0].base
+    end = 0
     for i, (hits, n) in enumerate(zip(ragged.data, padded.truth.n_hits, strict=True)):
         assert hits.shape == (n, 3)
         assert hits.base is flat
         np.testing.assert_array_equal(hits, padded.data[i, :n])
-        np.testing.assert_array_equal(hits, flat[ragged.offsets[i] : ragged.offsets[i + 1]])
+        np.testing.assert_array_equal(hits, flat[end : end + n])
+        end += n
         assert np.all(padded.data[i, n:] == 0)
-    assert ragged.offsets[-1] == len(flat)
+    assert end == len(flat)
+    signal = ragged.data[ragged.target == 1]
+    np.testing.assert_array_equal(signal[-1], ragged.data[np.flatnonzero(ragged.target)[-1]])
 
 
 def test_threads_change_no_bit_and_the_seed_does():

@@ -18,6 +18,7 @@ from sknuc.datasets._tpc_gas import (
     stopping_power,
 )
 from sknuc.datasets._tpc_truth import recoil
+from sknuc.preprocessing import TPCProjector
 
 SILENT = {"noise_pads": (0, 0), "threshold": 0.0, "saturation": np.inf, "beam_hole": 0.0}
 SHARP = {"transverse_diffusion": 0.0, "longitudinal_diffusion": 0.0}
@@ -335,6 +336,28 @@ def test_the_pads_fill_the_disc(n_pads):
     assert distance[is_pad].max() <= distance[~is_pad].min() + 1e-9
 
 
+@pytest.mark.parametrize("parameters", [{}, {"domain": "real"}, {"n_pads": 777, "length": 999.0}])
+def test_no_point_lies_outside_the_ranges_and_the_rim_has_some(parameters):
+    events = make_tpc_events(600, random_state=15, **parameters)
+    (x0, x1), (y0, y1), (z0, z1) = events.ranges
+    pitch, bucket = events.detector.pad_pitch, events.detector.bucket_length
+    cloud = events.data[events.data[..., 3] > 0][:, :3].astype(np.float64)
+    low, high = cloud.min(axis=0), cloud.max(axis=0)
+    # Noise reaches all pads and buckets: points are their centres.
+    half = [pitch / 2, pitch / 2, bucket / 2]
+    np.testing.assert_allclose(low - half, [x0, y0, z0], atol=1e-3)
+    np.testing.assert_allclose(high + half, [x1, y1, z1], atol=1e-3)
+    projector = TPCProjector(bins=(16, 16), ranges=events.ranges, statistic="count")
+    images = projector.fit_transform(events.data)
+    assert not projector.count_outside(events.data).any()
+    np.testing.assert_array_equal(
+        images.sum(axis=(2, 3)), np.repeat(events.truth.n_points[:, None], 3, axis=1)
+    )
+    length = parameters.get("length", 1250.0)
+    chamber = [(-275.0, 275.0), (-275.0, 275.0), (0.0, length)]
+    assert TPCProjector(ranges=chamber).fit(events.data).count_outside(events.data).any()
+
+
 def test_pads_die_by_number_and_gains_scatter_alike_in_every_call():
     is_pad, pitch = pad_lattice(10_240, 275.0)
     gains = draw_pad_gains(is_pad, pitch, 0.0, 0.05, 0.15)
@@ -438,6 +461,16 @@ def test_domains_are_their_settings():
     assert real.data.shape != simulation.data.shape
     assert {name: real.detector[name] for name in TPC_DETECTORS["real"]} == TPC_DETECTORS["real"]
     assert set(TPC_DETECTORS["real"]) == set(TPC_DETECTORS["simulation"])
+
+
+def test_the_same_seed_gives_the_same_reactions_in_both_domains():
+    simulation, real = (
+        make_tpc_events(100, domain=domain, random_state=16) for domain in ("simulation", "real")
+    )
+    np.testing.assert_array_equal(simulation.target, real.target)
+    reaction = ("kind", "energy", "polar_angle", "azimuth", "vertex", "charge", "mass", "range")
+    for name in reaction:
+        np.testing.assert_array_equal(simulation.truth[name], real.truth[name])
 
 
 def test_classes_and_truth_agree():

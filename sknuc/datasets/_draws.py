@@ -5,7 +5,7 @@ import math
 import numpy as np
 from sklearn.utils import check_random_state
 
-__all__ = ["as_floats", "check_range", "draw_classes", "spawn_streams"]
+__all__ = ["as_floats", "check_range", "draw_classes", "spawn_streams", "split_events"]
 
 
 def as_floats(function, name, values):
@@ -124,3 +124,22 @@ def spawn_streams(random_state, n_samples, block):
     seeds = np.random.SeedSequence(entropy.tolist()).spawn(1 + math.ceil(n_samples / block))
     streams = [np.random.Generator(np.random.SFC64(seed)) for seed in seeds[1:]]
     return np.random.Generator(np.random.PCG64DXSM(seeds[0])), streams
+
+
+def split_events(rows, counts):
+    """Ragged events: an array of arrays, which masks and indices select from.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (sum(counts), n_columns)
+        Of all events in order.
+    counts : int ndarray of shape (n_samples,)
+        Rows of each event.
+
+    Returns
+    -------
+    events : object ndarray of shape (n_samples,)
+        Views of shape (counts[i], n_columns) into `rows`, their ``base``.
+    """
+    events = np.split(rows, np.cumsum(counts)[:-1])
+    return np.fromiter(events, dtype=object, count=len(events))

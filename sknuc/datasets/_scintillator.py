@@ -18,7 +18,7 @@ from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.parallel import Parallel, delayed
 
-from sknuc.datasets._draws import check_range, draw_classes, spawn_streams
+from sknuc.datasets._draws import check_range, draw_classes, spawn_streams, split_events
 from sknuc.datasets._scintillator_checks import (
     CLASSES,
     FUNCTION,
@@ -200,7 +200,7 @@ def make_scintillator_events(
         One hit per phototube, with the earliest time and the sum of the charges, as electronics
         with one hit per channel give it; otherwise one per photo-electron.
     format : {"padded", "ragged"}, default="padded"
-        One array in which zero rows fill up events, or a list of arrays.
+        One array in which zero rows fill up events, or an array of arrays.
     return_X_y : bool, default=False
         Return ``(data, target)`` only.
     n_jobs : int, default=None
@@ -211,10 +211,11 @@ def make_scintillator_events(
     Returns
     -------
     data : :class:`~sklearn.utils.Bunch`
-        data : float32 ndarray of shape (n_samples, n_rows, 3) or list of (n_hits, 3)
+        data : float32 ndarray of shape (n_samples, n_rows, 3), or array of n_samples arrays
             Hits: index of the phototube, time in ns and charge in photo-electrons (above zero, so
-            that a row of zeros is padding), in random order. The arrays of a list are views into
-            one array of all hits, their ``base``.
+            that a row of zeros is padding), in random order; an object array of arrays (n_hits, 3)
+            with ``format="ragged"``. :class:`~sknuc.preprocessing.PMTHitMap` makes films on grids
+            or phototubes of them.
         target : int ndarray of shape (n_samples,)
             Index of the class in ``target_names``.
         target_names : ndarray of shape (2,)
@@ -234,8 +235,6 @@ def make_scintillator_events(
             there is none), ``deposit_time`` (ns after the decay) and ``deposit_origin``, an index
             in ``origin_names`` or -1 where there is none. Deposits of a gamma ray are in the order
             in which it made them.
-        offsets : int64 ndarray of shape (n_samples + 1,) or None
-            Rows of each event in the array of all hits, if ``format="ragged"``.
         DESCR : str
             Description.
     (data, target) : tuple if ``return_X_y=True``
@@ -258,6 +257,11 @@ def make_scintillator_events(
     Not simulated: the range of electrons, quenching, scattering and re-emission of light, the
     lifetime of the 718 keV level, the decay branch to the 1740 keV level, three-photon
     annihilation. Gamma rays that would reach the phototubes are drawn anew: events are contained.
+
+    See Also
+    --------
+    sknuc.preprocessing.PMTHitMap : Makes grids of the hits: films (time, polar angle, azimuth), or
+        of the phototubes, corrected for the time of flight.
 
     References
     ----------
@@ -389,7 +393,7 @@ def make_scintillator_events(
         )
 
     run(detect)
-    data, offsets = _shape_hits(hits, starts, n_hits, format)
+    data = _shape_hits(hits, starts, n_hits, format)
     if return_X_y:
         return data, target
 
@@ -418,24 +422,23 @@ def make_scintillator_events(
         positions=pmts,
         vertex=centroid + smearing / np.sqrt(energies)[:, None],
         truth=truth,
-        offsets=offsets,
         DESCR=_DESCR,
     )
 
 
 def _shape_hits(hits, starts, n_hits, format):
-    """Return the hits as an array or as a list of views, without rows that nobody needs."""
+    """Return the hits, padded or ragged, without rows that nobody needs."""
     n_samples = len(n_hits)
     if format == "padded":
         hits = hits.reshape(n_samples, -1, 3)
         longest = max(n_hits.max(), 1)
-        return (hits if longest == hits.shape[1] else hits[:, :longest].copy()), None
+        return hits if longest == hits.shape[1] else hits[:, :longest].copy()
     offsets = np.r_[0, np.cumsum(n_hits)]
     if offsets[-1] < len(hits):
         row = np.arange(offsets[-1])
         event = np.repeat(np.arange(n_samples), n_hits)
         hits = hits[starts[event] + row - offsets[event]]
-    return np.split(hits, offsets[1:-1]), offsets
+    return split_events(hits, n_hits)
 
 
 def _pad_deposits(deposits, counts):

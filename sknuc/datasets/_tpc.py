@@ -18,8 +18,13 @@ from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.parallel import Parallel, delayed
 
-from sknuc.datasets._draws import check_range, draw_classes, spawn_streams
-from sknuc.datasets._tpc_detector import TPC_DETECTORS, draw_pad_gains, pad_lattice
+from sknuc.datasets._draws import check_range, draw_classes, spawn_streams, split_events
+from sknuc.datasets._tpc_detector import (
+    TPC_DETECTORS,
+    draw_pad_gains,
+    outer_edges,
+    pad_lattice,
+)
 from sknuc.datasets._tpc_gas import IONS, RangeTable, gas_density
 from sknuc.datasets._tpc_noise import draw_noise
 from sknuc.datasets._tpc_tracks import Detector, simulate, to_points
@@ -35,10 +40,11 @@ _DESCR = """\
 Simulated tracks in an active-target time projection chamber
 ------------------------------------------------------------
 A 46Ar beam in isobutane, in a magnetic field along the beam. Points (x, y, z, charge) are the
-samples of 10,240 pads in time buckets above a threshold, in mm and ADC counts. Classes: proton and
-carbon recoils of elastic and inelastic scattering, and other (pile-up of two or three recoils, beam
-particles, stray ions, noise alone). Left out: multiple scattering, straggling, charge states of
-slow ions in the field, and the shape of the electronics' pulses in time.
+samples of pads in time buckets above a threshold, in mm and ADC counts. Classes: proton and carbon
+recoils of elastic and inelastic scattering, and other (pile-up of two or three recoils, beam
+particles, stray ions, no reaction). Left out: the scattered beam particle, multiple scattering,
+straggling, charge states of slow ions in the field, and the shape of the electronics' pulses in
+time.
 """
 
 _NON_NEGATIVE = Interval(Real, 0, None, closed="left")
@@ -134,8 +140,13 @@ def make_tpc_events(
     Events of the class "other" are, in equal parts: the pile-up of two or three recoils; beam
     particles that react with nothing, at small angles to the axis (Rayleigh-distributed, 20 mrad);
     single d, :math:`\alpha`, :sup:`7`\ Li or :sup:`16`\ O of 0.2 to 2 MeV per nucleon
-    (log-uniform) from anywhere within three quarters of the radius, in any direction; and noise
-    alone.
+    (log-uniform) from anywhere within three quarters of the radius, in any direction; and events
+    without any of them: noise, in the domain "real" with the beam particles that cross every event
+    by chance.
+
+    Left out are the scattered beam particle (a proton turns it by up to 1.3°, which mostly stays
+    where the pads are off; carbon by up to 15°, a second, bright track), multiple scattering and
+    straggling, the charge states of slow ions, and the electronics' pulse shape.
 
     Parameters that are None take the value of `domain` in ``TPC_DETECTORS``.
 
@@ -149,7 +160,8 @@ def make_tpc_events(
     domain : {"simulation", "real"}, default="simulation"
         Which detector: "real" has other gain, diffusion, threshold and noise, dead pads, pads of
         uneven gain, and chips that fire as a whole, sparks and beam particles in the events, none
-        of which the "simulation" knows.
+        of which the "simulation" knows. The same seed gives the same reactions in both; train and
+        test them on different ones, or compare them event by event.
     beam_energy : float, default=4.6
         Where the beam enters, in MeV per nucleon.
     pressure : float, default=25.0
@@ -204,7 +216,8 @@ def make_tpc_events(
     n_jobs : int, default=None
         Number of threads; None for one, -1 for all cores. The result does not depend on it.
     random_state : int, RandomState instance or None, default=None
-        Seed of the events.
+        Seed of the events: of the reactions whatever the `domain`, and of what the detector makes
+        of them.
 
     Returns
     -------
@@ -216,6 +229,10 @@ def make_tpc_events(
             Index of the class in ``target_names``.
         target_names : ndarray of shape (3,)
             "proton", "carbon", "other".
+        ranges : tuple of (float, float)
+            Outer edges of the pads in x and y and of the time buckets in z, in mm: a little more
+            than the chamber. No point is outside, as :class:`~sknuc.preprocessing.TPCProjector`
+            wants it.
         truth : Bunch
             Of the recoil, or of the first particle of other events (NaN, or charge 0, where there
             is none): ``energy`` (MeV), ``polar_angle`` and ``azimuth`` (rad), ``vertex`` (mm, shape
@@ -236,6 +253,11 @@ def make_tpc_events(
     ------
     ValueError
         If a parameter is out of range.
+
+    See Also
+    --------
+    sknuc.preprocessing.TPCProjector : Makes images or voxels of the points.
+    sknuc.preprocessing.PointCloudSampler : Makes clouds of one size.
 
     References
     ----------
@@ -350,6 +372,7 @@ def make_tpc_events(
         data=data,
         target=target,
         target_names=np.array(CLASSES),
+        ranges=(*outer_edges(is_pad, pitch), (float(length - det.n_buckets * bucket), det.length)),
         truth=truth,
         detector=Bunch(**settings, pad_pitch=pitch, bucket_length=bucket),
         DESCR=_DESCR,
@@ -358,8 +381,7 @@ def make_tpc_events(
 
 def _join(points, n_points, format):
     if format == "ragged":
-        clouds = np.split(points, np.cumsum(n_points)[:-1])
-        return np.fromiter(clouds, dtype=object, count=len(clouds))
+        return split_events(points, n_points)
     room = max(n_points.max(), 1)
     data = np.zeros((len(n_points), room, 4), dtype=np.float32)
     data[np.arange(room) < n_points[:, None]] = points

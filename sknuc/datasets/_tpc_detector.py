@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-__all__ = ["TPC_DETECTORS", "draw_pad_gains", "pad_lattice"]
+__all__ = ["TPC_DETECTORS", "draw_pad_gains", "outer_edges", "pad_lattice"]
 
 TPC_DETECTORS = {
     "simulation": {
@@ -64,6 +64,24 @@ def pad_lattice(n_pads, radius):
     is_pad = np.zeros(distance.size, dtype=bool)
     is_pad[np.argsort(distance, kind="stable")[:n_pads]] = True
     return is_pad.reshape(2 * half, 2 * half), pitch
+
+
+def outer_edges(is_pad, pitch):
+    """Where the pads of a lattice begin and end.
+
+    Parameters
+    ----------
+    is_pad : bool ndarray of shape (n_side, n_side)
+    pitch : float
+        In mm.
+
+    Returns
+    -------
+    x, y : (float, float)
+        In mm.
+    """
+    taken = (np.flatnonzero(is_pad.any(axis=axis)) - len(is_pad) // 2 for axis in (1, 0))
+    return tuple((float(cells[0] * pitch), float((cells[-1] + 1) * pitch)) for cells in taken)
 
 
 def draw_pad_gains(is_pad, pitch, hole, dead_pads, gain_spread):
