@@ -198,6 +198,25 @@ def test_features_do_not_see_rotations_about_the_axis():
     torch.testing.assert_close(module(x.roll(3, -1)), module(x), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(4, 6, 8), (4, 2, 6, 8)])
+def test_uniform_light_on_the_sphere_has_the_states_of_no_light(shape):
+    # What falls into a cell is its area times the brightness, which is what is subtracted.
+    encoder = ConvLSTM(hidden_channels=(3,), kernel_size=3, padding="sphere", pooling="last")
+    encoder.set_params(spatial_pooling="flatten")
+    areas = equiangular_sphere(6, 8)[1].reshape(6, 8)
+    X = np.arange(1.0, 21).reshape(20, *[1] * len(shape)) * np.broadcast_to(areas, shape)
+    X = np.concatenate([X, X.mean(0, keepdims=True)])
+    model = NeuralClassifier(encoder=encoder, max_epochs=1, random_state=0)
+    scaling, network = model.fit(X, np.arange(21) % 2).module_
+    scaled = scaling(torch.from_numpy(X[-1:]))
+    np.testing.assert_allclose(scaled, 0, atol=1e-12)
+    states = network[0].double()(scaled).detach().unflatten(1, (3, -1))
+    np.testing.assert_allclose(states, states[..., :1].expand_as(states), atol=1e-12)
+    flat = ConvLSTM(padding="zeros")
+    assert flat.uniform_event(shape) is None
+    assert encoder.uniform_event((4, 2)) is None
+
+
 def test_gradients_are_those_of_finite_differences():
     torch.manual_seed(0)
     encoder = ConvLSTM(hidden_channels=(2,), kernel_size=3, peephole=True, padding="sphere")

@@ -19,6 +19,7 @@ from torch import nn
 from sknuc.encoders._base import Encoder
 from sknuc.encoders._cnn import Pool
 from sknuc.encoders._mlp import check_widths
+from sknuc.encoders._spherical import uniform_counts
 from sknuc.nn import ConvLSTMLayers, FeatureNorm, TemporalAttention
 
 __all__ = ["ConvLSTM"]
@@ -49,7 +50,8 @@ class ConvLSTM(Encoder):
         What lies beyond the edges of the images. "sphere" is for maps with the polar angle along H
         and the azimuth along W, as :class:`~sknuc.preprocessing.PMTHitMap` makes them: W wraps
         around, and beyond a pole the rows go on at the other side, half a turn away. W must be
-        even.
+        even. The cells hold counts of hits, which shrink with their areas towards the poles:
+        `standardize` subtracts uniform light instead of the same count everywhere.
     peephole : bool, default=False
         Let the gates see the memory, by one weight per channel and gate.
     dropout : float in [0, 1), default=0.0
@@ -114,6 +116,12 @@ class ConvLSTM(Encoder):
     def channel_axis(self, input_shape):
         """1 for (T, C, H, W) and (T, C), 0 for (C,), None for (T, H, W), which has one channel."""
         return {1: 0, 3: None}.get(len(input_shape), 1)
+
+    def uniform_event(self, input_shape):
+        """The areas of the cells of an equiangular grid with padding="sphere"."""
+        if self.padding != "sphere" or len(input_shape) not in (3, 4):
+            return None
+        return uniform_counts(*input_shape[-2:])
 
     def build(self, input_shape):
         """Build the network for events of `input_shape`.
