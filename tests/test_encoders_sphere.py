@@ -582,6 +582,44 @@ def test_matrices_are_exact_in_float64_wherever_the_network_has_been():
     assert set(built.state_dict()) - weights == {"1.norm.scale", "1.norm.shift"}
 
 
+def test_a_matrix_is_pickled_once():
+    built = SphericalCNN(bandwidths=(6, 5, 4), max_order=1).build((1, 60))
+    for module in (built, copy.deepcopy(built).double()):
+        numbers = sum(m.numel() for m in matrices(module).values())
+        learned = sum(p.numel() * p.element_size() for p in module.parameters())
+        size = len(pickle.dumps(module))
+        assert size < 8 * numbers + learned + 30_000
+        # The bound tells 8 bytes for a number from 12.
+        assert 12 * numbers + learned > 8 * numbers + learned + 30_000
+
+
+@pytest.mark.parametrize("max_order", [0, 1, "full"])
+def test_the_memory_that_is_checked_is_that_of_the_matrices(max_order, monkeypatch):
+    encoder = SphericalCNN(max_order=max_order, bandwidths=(5, 4, 2), oversampling=3)
+    held = sum(
+        m.numel()
+        for name, m in matrices(encoder.build((1, 60))).items()
+        if name.endswith(("analysis", "synthesis", "matrix"))
+    )
+    monkeypatch.setattr("sknuc.encoders._spherical._MOST_MEMORY", 12 * held / 2**30)
+    encoder.build((1, 60))
+    monkeypatch.setattr("sknuc.encoders._spherical._MOST_MEMORY", 12 * (held - 1) / 2**30)
+    with pytest.raises(ValueError, match="matrices"):
+        encoder.build((1, 60))
+
+
+def test_full_filters_have_all_orders_of_their_input():
+    module = SphericalCNN(max_order="full", bandwidths=(5, 3, 2), channels=(2, 2)).build((1, 60))
+    assert [layer["linear"].order_out for layer in module[1].layers] == [4, 2]
+    # The next higher order adds filters of no degree, and changes nothing.
+    higher = SphericalCNN(max_order=7, bandwidths=(5, 3, 2), channels=(2, 2))
+    x = torch.rand(3, 1, 60)
+    torch.manual_seed(0)
+    full = SphericalCNN(max_order="full", bandwidths=(5, 3, 2), channels=(2, 2)).build((1, 60))
+    torch.manual_seed(0)
+    assert torch.equal(higher.build((1, 60))(x), full(x))
+
+
 def test_members_of_a_stack_are_the_members():
     encoder = SphericalCNN(channels=(3, 2), bandwidths=(4, 3, 2), max_order=1)
     members = [network(encoder, (2, 40), seed) for seed in range(3)]
@@ -631,6 +669,16 @@ DOUBLED = np.concatenate([fibonacci_sphere(49), fibonacci_sphere(49)[:1]])
         ({"max_order": -1}, (2, 50), "'max_order' parameter"),
         ({"oversampling": 0}, (2, 50), "'oversampling' parameter"),
         ({}, (2, 3, 4, 5), r"SphericalCNN reads.*\(2, 3, 4, 5\)"),
+        (
+            {"max_order": "full", "bandwidths": (20, 20, 20)},
+            (1, 40, 80),
+            r"'max_order' parameter of SphericalCNN.*1 GiB.*max_order='full'.*\(20, 20, 20\)",
+        ),
+        (
+            {"bandwidths": (200, 4, 3)},
+            (1, 200, 400),
+            "'bandwidths' parameter of SphericalCNN.*1 GiB",
+        ),
     ],
 )
 def test_errors_name_parameter_and_value(parameters, shape, words):
@@ -743,6 +791,8 @@ def test_kamnet_finds_no_structure_in_uniform_light():
         ({"bandwidths": (9, 4, 3, 2, 2)}, (3, 8, 8), "64 pixels do not determine"),
         ({"padding": "sphere"}, (3, 8, 7), "even width"),
         ({"padding": "wrap"}, (3, 8, 8), "'padding' parameter"),
+        ({"max_order": "full"}, (28, 38, 38), "'max_order' parameter of KamNet.*1 GiB"),
+        ({}, (2, 200, 400), "'bandwidths' parameter of KamNet.*1 GiB"),
         ({"signal": "charge"}, (3, 8, 8), "'signal' parameter"),
     ],
 )

@@ -19,13 +19,21 @@ from torch import nn
 from sknuc.encoders._base import Encoder
 from sknuc.encoders._convlstm import ConvLSTM
 from sknuc.encoders._mlp import MLP, check_widths
-from sknuc.encoders._spherical import SphericalNetwork, check_bandwidths, uniform_counts
+from sknuc.encoders._spherical import (
+    SphericalNetwork,
+    check_bandwidths,
+    check_memory,
+    uniform_counts,
+)
 from sknuc.geometry import equiangular_sphere, harmonic_analysis, highest_degree
 
 __all__ = ["KamNet"]
 
 # Of the dense layers, per row of the frames: 1080, 864, 432, 216 and 54 for 38 rows.
 _WIDTHS_PER_ROW = np.array([1080, 864, 432, 216, 54]) / 38
+
+# As of SphericalCNN, whose 6 is for a symmetry that the LSTM does not leave.
+_OVERSAMPLING = 2
 
 
 class KamNet(Encoder):
@@ -63,8 +71,9 @@ class KamNet(Encoder):
         Widths of the dense layers; the last one is the number of features. None is
         (1080, 864, 432, 216, 54) for 38 rows, and in proportion for other grids, but not below 16.
     max_order : int or "full", default=0
-        As in :class:`SphericalCNN`. The paper's layers are "full" correlations, which costs more
-        than it gains where light comes from points: zonal filters see those as well.
+        As in :class:`SphericalCNN`. The paper's layers are "full" correlations, which cost more
+        than they gain where light comes from points, since zonal filters see those as well. They
+        fit into memory with smaller bandwidths only, such as (9, 7, 5, 3, 2).
     padding : {"sphere", "zeros"} or None, default=None
         What lies beyond the edges of the frames for the LSTM, as in :class:`ConvLSTM`. None is
         "sphere" for an even number of columns.
@@ -160,8 +169,8 @@ class KamNet(Encoder):
         Raises
         ------
         ValueError
-            If the event has more than four axes, the frames do not resolve the bandwidths, or a
-            parameter is out of range.
+            If the event has more than four axes, the frames do not resolve the bandwidths, the
+            matrices would take more than 1 GiB, or a parameter is out of range.
         """
         self._validate_params()
         if len(input_shape) not in (1, 3, 4):
@@ -181,9 +190,12 @@ class KamNet(Encoder):
         pixels, _ = equiangular_sphere(height, width)
         bandwidths = self.bandwidths
         if bandwidths is None:
-            first = 1 + highest_degree(pixels, at_most=max(height // 2, 1) - 1)
+            first = max(height // 2, 1)
+            check_memory("KamNet", len(pixels), [first], 0, _OVERSAMPLING)
+            first = 1 + highest_degree(pixels, at_most=first - 1)
             bandwidths = np.linspace(first, min(first, 2), len(channels) + 1).astype(int)
         bandwidths = check_bandwidths(bandwidths, channels)
+        check_memory("KamNet", len(pixels), bandwidths, self.max_order, _OVERSAMPLING)
         n_hidden = check_widths("hidden_channels", self.hidden_channels)[-1]
         sphere = SphericalNetwork(
             harmonic_analysis(pixels, bandwidths[0] - 1),
@@ -192,7 +204,7 @@ class KamNet(Encoder):
             bandwidths,
             max_order=self.max_order,
             activation=self.activation,
-            oversampling=2,
+            oversampling=_OVERSAMPLING,
         )
         sizes = self.hidden_layer_sizes
         if sizes is None:

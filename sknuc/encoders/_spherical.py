@@ -29,6 +29,9 @@ from sknuc.nn import activation as activation_layer
 
 __all__ = ["SphericalCNN"]
 
+# In GiB, of the matrices of one network.
+_MOST_MEMORY = 1
+
 
 class SphericalCNN(Encoder):
     r"""Convolutional network on the sphere, whose features do not change under rotations.
@@ -60,7 +63,8 @@ class SphericalCNN(Encoder):
     max_order : int, default=0
         0 for zonal filters, symmetric about their axis, which see how bright a place is; N for
         filters with orders up to N, which see directions too (N = 2: streaks, rings); "full" for
-        the full correlation on the rotation group. The cost grows with (2 N + 1)².
+        the full correlation on the rotation group: all orders that the degrees of the input have,
+        N = b - 1. The cost grows with (2 N + 1)².
     signal : {"intensity", "counts"}, default="intensity"
         What a pixel holds: an intensity at its centre, or what fell into its area. The cells of an
         equiangular grid shrink towards the poles, so counts of hits need "counts" there, and
@@ -149,8 +153,8 @@ class SphericalCNN(Encoder):
         Raises
         ------
         ValueError
-            If the pixels do not fit the events, do not resolve the bandwidth, or a parameter is
-            out of range.
+            If the pixels do not fit the events, do not resolve the bandwidth, the matrices would
+            take more than 1 GiB, or a parameter is out of range.
         """
         self._validate_params()
         n_channels, pixels = sphere_pixels(self.positions, input_shape, "SphericalCNN")
@@ -160,6 +164,7 @@ class SphericalCNN(Encoder):
             first = 1 + highest_degree(pixels, at_most=5)
             bandwidths = np.linspace(first, min(first, 3), len(channels) + 1).round().astype(int)
         bandwidths = check_bandwidths(bandwidths, channels)
+        check_memory("SphericalCNN", len(pixels), bandwidths, self.max_order, self.oversampling)
         network = SphericalNetwork(
             analysis_matrix(pixels, bandwidths[0] - 1, self.signal),
             n_channels,
@@ -190,7 +195,7 @@ class SphericalNetwork(nn.Module):
     def __init__(self, matrix, n_in, channels, bandwidths, *, max_order, activation, oversampling):
         super().__init__()
         degrees = [bandwidth - 1 for bandwidth in bandwidths]
-        order = max(degrees[1:]) if max_order == "full" else max_order
+        order = highest_order(max_order, bandwidths)
         self.analysis = SphericalAnalysis(matrix)
         self.bandwidths = tuple(bandwidths)
         self.layers = nn.ModuleList()
@@ -234,6 +239,32 @@ class SphericalNetwork(nn.Module):
         invariants.append(f[:, :, centre, 0] * self.bandwidths[-1])
         invariants.append(self.last_norms(f)[..., 1:].flatten(1))
         return self.norm(torch.cat(invariants, 1))
+
+
+def highest_order(max_order, bandwidths):
+    """The highest order N of filters: of the full correlation, that of the input's degrees."""
+    return bandwidths[0] - 1 if max_order == "full" else max_order
+
+
+def check_memory(name, n_pixels, bandwidths, max_order, oversampling):
+    """Check that the matrices of the network fit, before they are computed."""
+    highest = highest_order(max_order, bandwidths)
+    sizes = [n_pixels * bandwidths[0] ** 2]
+    for b_in, b_out in pairwise(bandwidths):
+        order = min(highest, b_in - 1)
+        # The grid of the non-linearity, of rotation_harmonics, for either side.
+        degree = oversampling * (b_in - 1) + b_out - 1
+        n_grid = (degree // 2 + 1) * (degree + 1) * (min(degree, (oversampling + 1) * order) + 1)
+        sizes.append(n_grid * (2 * order + 1) * (b_in**2 + b_out**2))
+    # In 64 and in 32 bits.
+    gibibytes = 12 * sum(sizes) / 2**30
+    if gibibytes > _MOST_MEMORY:
+        parameter = "max_order" if highest and sizes[0] < max(sizes) else "bandwidths"
+        raise ValueError(
+            f"The {parameter!r} parameter of {name} must be so low that the matrices take at most "
+            f"{_MOST_MEMORY} GiB; they would take {gibibytes:.2f}. Got max_order={max_order!r} "
+            f"with the bandwidths {tuple(bandwidths)} on {n_pixels} pixels instead."
+        )
 
 
 def check_bandwidths(bandwidths, channels):
