@@ -16,8 +16,9 @@ Varelas and Biersack that joins slow and fast protons in each kind of atom,
     \ln\Big(1 + \frac{a_4}{T} + a_5 T\Big)\right]^{-1},
 
 with S in proportion to the speed at the lowest energies (in carbon below 40 keV, where that is up
-to 10 % less than tables have). The atoms of a molecule add up (Bragg); Bethe's formula is scaled to meet the fits, by a factor (0.96) that tends to one as 1/T. Other ions
-of the same speed lose more in proportion to the square of the charge that they keep,
+to 10 % less than tables have). The atoms of a molecule add up (Bragg); Bethe's formula is scaled to
+meet the fits, by a factor (0.96) that tends to one as 1/T. Other ions of the same speed lose more
+in proportion to the square of the charge that they keep,
 :math:`z(\beta) = Z [1 - \exp(-125 \beta Z^{-2/3})]` (Barkas). Nuclear stopping, straggling and
 multiple scattering are left out.
 
