@@ -16,6 +16,7 @@ azimuth :math:`\varphi` from +x towards +y. Float64.
 """
 
 import math
+from numbers import Integral
 
 import numpy as np
 from scipy.spatial import KDTree, SphericalVoronoi
@@ -43,6 +44,46 @@ _LEAST_RESPONSE = 0.1
 
 # Distance of unit vectors, in rad, below which Voronoi cells are not computed reliably.
 _SAME_DIRECTION = 1e-7
+
+
+def check_points(points, name, owner, *, table=True):
+    """Check that positions have directions.
+
+    Parameters
+    ----------
+    points : array-like of shape (..., 3)
+    name, owner : str
+        The parameter and whose it is, for the errors.
+    table : bool, default=True
+        Whether only (n_points, 3) will do.
+
+    Returns
+    -------
+    points : ndarray of shape (..., 3)
+    """
+    points = np.asarray(points, dtype=np.float64)
+    if points.shape[-1:] != (3,) or (table and points.ndim != 2):
+        raise ValueError(
+            f"The {name!r} parameter of {owner} must have the shape "
+            f"{'(n_points, 3)' if table else '(..., 3)'}. Got an array of shape {points.shape} "
+            "instead."
+        )
+    bad = ~(np.isfinite(points).all(-1) & points.any(-1))
+    if bad.any():
+        first = int(np.flatnonzero(bad)[0])
+        raise ValueError(
+            f"The {name!r} parameter of {owner} must hold finite positions away from the centre. "
+            f"Got {bad.sum()} others, the first for pixel {first}: {points.reshape(-1, 3)[first]}."
+        )
+    return points
+
+
+def _check_integer(value, name, owner, least):
+    if not isinstance(value, Integral) or value < least:
+        raise ValueError(
+            f"The {name!r} parameter of {owner} must be an integer of at least {least}. Got "
+            f"{value!r} instead."
+        )
 
 
 def directions(theta, phi):
@@ -74,7 +115,8 @@ def polar_angles(positions):
     theta, phi : ndarray of shape (...,)
         In rad, θ in [0, π] and φ in [0, 2π).
     """
-    x, y, z = np.moveaxis(np.asarray(positions, dtype=np.float64), -1, 0)
+    positions = check_points(positions, "positions", "polar_angles", table=False)
+    x, y, z = np.moveaxis(positions, -1, 0)
     phi = np.arctan2(y, x)
     return np.arctan2(np.hypot(x, y), z), np.where(phi < 0, phi + 2 * np.pi, phi) % (2 * np.pi)
 
@@ -104,6 +146,7 @@ def fibonacci_sphere(n_pixels):
     >>> fibonacci_sphere(1879).shape
     (1879, 3)
     """
+    _check_integer(n_pixels, "n_pixels", "fibonacci_sphere", 1)
     i = np.arange(n_pixels)
     golden = (1 + math.sqrt(5)) / 2
     return directions(np.arccos(1 - (2 * i + 1) / n_pixels), 2 * np.pi * ((i / golden) % 1))
@@ -124,6 +167,8 @@ def equiangular_sphere(n_theta, n_phi):
     areas : ndarray of shape (n_theta * n_phi,)
         Solid angles of the cells in sr; they sum to 4π.
     """
+    _check_integer(n_theta, "n_theta", "equiangular_sphere", 1)
+    _check_integer(n_phi, "n_phi", "equiangular_sphere", 1)
     theta = np.pi * (np.arange(n_theta) + 0.5) / n_theta
     phi = 2 * np.pi * (np.arange(n_phi) + 0.5) / n_phi
     edges = np.cos(np.linspace(0, np.pi, n_theta + 1))
@@ -147,6 +192,7 @@ def healpix_sphere(n_side):
     K. M. Górski et al., "HEALPix: A Framework for High-Resolution Discretization and Fast Analysis
     of Data Distributed on the Sphere", ApJ 622 (2005) 759, arXiv:astro-ph/0409513, section 5.
     """
+    _check_integer(n_side, "n_side", "healpix_sphere", 1)
     rings = np.arange(1, 4 * n_side)
     z, phi = [], []
     for ring in rings:
@@ -178,6 +224,7 @@ def gauss_legendre_sphere(degree):
     weights : ndarray of shape (n_pixels,)
         In sr; they sum to 4π.
     """
+    _check_integer(degree, "degree", "gauss_legendre_sphere", 0)
     heights, weights = np.polynomial.legendre.leggauss(degree // 2 + 1)
     phi = 2 * np.pi * np.arange(degree + 1) / (degree + 1)
     points = directions(np.arccos(heights)[:, None], phi).reshape(-1, 3)
@@ -209,7 +256,8 @@ def spherical_harmonics(l_max, points):
     >>> spherical_harmonics(1, [[0, 0, 1.0]]).round(3) + 0.0
     array([[0.282, 0.   , 0.489, 0.   ]])
     """
-    theta, phi = polar_angles(points)
+    _check_integer(l_max, "l_max", "spherical_harmonics", 0)
+    theta, phi = polar_angles(check_points(points, "points", "spherical_harmonics"))
     # scipy's assoc_legendre_p_all forgets the normalisation at the poles.
     legendre = sph_legendre_p_all(l_max, l_max, theta)[0]
     harmonics = np.empty((len(theta), (l_max + 1) ** 2))
@@ -262,7 +310,8 @@ def harmonic_analysis(points, l_max):
     >>> bool(np.allclose(identity, np.eye(25)))
     True
     """
-    points = _unit(points)
+    _check_integer(l_max, "l_max", "harmonic_analysis", 0)
+    points = _unit(check_points(points, "points", "harmonic_analysis"))
     harmonics = spherical_harmonics(l_max, points)
     root = np.sqrt(cell_areas(points))
     if len(points) >= harmonics.shape[1]:
@@ -289,7 +338,9 @@ def highest_degree(points, *, at_most=None):
     -------
     l_max : int
     """
-    points = _unit(points)
+    if at_most is not None:
+        _check_integer(at_most, "at_most", "highest_degree", 0)
+    points = _unit(check_points(points, "points", "highest_degree"))
     root = np.sqrt(cell_areas(points))[:, None]
     l_max = math.isqrt(len(points)) - 1
     if at_most is not None:
@@ -320,7 +371,7 @@ def cell_areas(points):
     ValueError
         If two pixels lie in the same direction.
     """
-    points = _unit(points)
+    points = _unit(check_points(points, "points", "cell_areas"))
     n_points = len(points)
     if KDTree(points).query_pairs(_SAME_DIRECTION):
         raise ValueError(
@@ -345,6 +396,7 @@ def random_rotations(n_rotations, rng):
     -------
     rotations : ndarray of shape (n_rotations, 3, 3)
     """
+    _check_integer(n_rotations, "n_rotations", "random_rotations", 0)
     w, x, y, z = _unit(rng.standard_normal((n_rotations, 4))).T
     return np.stack(
         [
@@ -357,7 +409,6 @@ def random_rotations(n_rotations, rng):
 
 
 def _unit(vectors):
-    vectors = np.asarray(vectors, dtype=np.float64)
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
@@ -384,6 +435,8 @@ def rotation_harmonics(l_max, max_order, degree, order):
     weights : ndarray of shape (n_rotations,)
         They sum to 1.
     """
+    for name, value in (("l_max", l_max), ("max_order", max_order), ("order", order)):
+        _check_integer(value, name, "rotation_harmonics", 0)
     points, weights = gauss_legendre_sphere(degree)
     theta, alpha = polar_angles(points)
     n_gamma = min(degree, order) + 1
@@ -436,6 +489,7 @@ def wigner_d(degree, rotations):
     matrices : ndarray of shape (n_rotations, 2 l + 1, 2 l + 1)
         In the basis of :func:`spherical_harmonics`.
     """
+    _check_integer(degree, "degree", "wigner_d", 0)
     # D_mn = <Y_m(x), Y_n(R^-1 x)>, by a quadrature that is exact for the product.
     points, weights = gauss_legendre_sphere(2 * degree)
     rotated = points @ rotations  # rows x^T R = (R^-1 x)^T

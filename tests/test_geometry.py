@@ -326,6 +326,48 @@ def test_healpix_pixels_are_those_of_the_reference():
     np.testing.assert_allclose(phi, [0, 0.78539816, 1.61988371, 0.78539816, 0.78539816], atol=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: fibonacci_sphere(-3), "'n_pixels' parameter of fibonacci_sphere.*least 1.*Got -3"),
+        (lambda: fibonacci_sphere(0), "'n_pixels' parameter of fibonacci_sphere.*Got 0"),
+        (lambda: healpix_sphere(1.5), "'n_side' parameter of healpix_sphere.*Got 1.5"),
+        (lambda: equiangular_sphere(4, 0), "'n_phi' parameter of equiangular_sphere.*Got 0"),
+        (lambda: equiangular_sphere(4.0, 8), "'n_theta' parameter of equiangular_sphere.*Got 4.0"),
+        (lambda: gauss_legendre_sphere(-1), "'degree' parameter of gauss_legendre_sphere.*Got -1"),
+        (lambda: spherical_harmonics(-1, np.eye(3)), "'l_max' parameter of spherical_harmonics"),
+        (lambda: harmonic_analysis(np.eye(3), 0.5), "'l_max' parameter of harmonic_analysis"),
+        (lambda: highest_degree(np.eye(3), at_most=-1), "'at_most' parameter of.*Got -1"),
+        (lambda: random_rotations(-1, None), "'n_rotations' parameter of random_rotations"),
+        (lambda: wigner_d(-1, np.eye(3)[None]), "'degree' parameter of wigner_d.*Got -1"),
+        (lambda: rotation_harmonics(1, -1, 2, 0), "'max_order' parameter of rotation_harmonics"),
+        (lambda: polar_angles(np.ones((2, 5, 2))), r"'positions' parameter.*\(2, 5, 2\)"),
+        (lambda: cell_areas([0.0, 0.0, 1.0]), r"'points' parameter of cell_areas.*\(3,\)"),
+    ],
+)
+def test_errors_name_parameter_and_value(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+@pytest.mark.parametrize("bad", [(0.0, 0.0, 0.0), (1.0, math.nan, 0.0), (1.0, 0.0, -math.inf)])
+def test_positions_have_directions(bad):
+    points = fibonacci_sphere(20)
+    points[[7, 9]] = bad
+    functions = {
+        "cell_areas": cell_areas,
+        "highest_degree": highest_degree,
+        "polar_angles": lambda p: polar_angles(p.reshape(4, 5, 3)),
+        "harmonic_analysis": lambda p: harmonic_analysis(p, 1),
+        "spherical_harmonics": lambda p: spherical_harmonics(1, p),
+    }
+    for name, function in functions.items():
+        words = f"of {name} must hold finite positions away.*Got 2 others, the first for pixel 7"
+        with pytest.raises(ValueError, match=words):
+            function(points)
+        function(fibonacci_sphere(20))
+
+
 def test_random_rotations_are_uniform():
     n = 4000
     R = rotations(n)

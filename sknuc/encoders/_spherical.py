@@ -11,6 +11,7 @@ from torch import nn
 from sknuc.encoders._base import Encoder
 from sknuc.encoders._mlp import check_widths
 from sknuc.geometry import (
+    check_points,
     equiangular_sphere,
     fibonacci_sphere,
     harmonic_analysis,
@@ -333,15 +334,7 @@ def sphere_pixels(positions, input_shape, name):
             f"n_pixels={n_pixels} for events of shape {tuple(input_shape)} (input_shape=(C, "
             f"n_pixels) says how a table is read). Got an array of shape {pixels.shape} instead."
         )
-    lengths = np.linalg.norm(pixels, axis=1)
-    bad = ~(np.isfinite(lengths) & (lengths > 0))
-    if bad.any():
-        first = int(np.flatnonzero(bad)[0])
-        raise ValueError(
-            f"The 'positions' parameter of {name} must hold finite positions away from the centre. "
-            f"Got {bad.sum()} others, the first for pixel {first}: {pixels[first]}."
-        )
-    return n_channels, pixels
+    return n_channels, check_points(pixels, "positions", name)
 
 
 def uniform_counts(height, width):
