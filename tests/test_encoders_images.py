@@ -292,6 +292,8 @@ def test_a_cnn_has_a_kernel_and_a_stride_for_each_axis():
         ({"kernel_size": (3, 4)}, "must be odd"),
         ({"stride": (1, 0)}, "'stride' parameter of CNN must be a positive integer"),
         ({"kernel_size": 9, "wrap": True}, "at most once around.*is 3 long"),
+        ({"kernel_size": 15, "wrap": True, "n_blocks": 0}, "at most once around.*is 6 long"),
+        ({"kernel_size": 27, "wrap": True, "n_blocks": 0}, "at most once around.*is 12 long"),
     ],
 )
 def test_errors_of_the_cnn_name_parameter_and_value(parameters, words):

@@ -134,10 +134,12 @@ class CNN(Encoder):
         width, around = shape[0], shape[-1]
         for size in check_widths("channels", self.channels):
             before, around = around, -(-around // stride[-1])
-            if self.wrap and kernel_size[-1] // 2 > (around if self.n_blocks else before):
+            # The strided convolution sees the axis before, the blocks what it leaves of it.
+            available = around if self.n_blocks else before
+            if self.wrap and kernel_size[-1] // 2 > available:
                 raise ValueError(
                     "The 'kernel_size' parameter of CNN must reach at most once around with "
-                    f"wrap=True. Got {kernel_size[-1]} where the last axis is {around} long."
+                    f"wrap=True. Got {kernel_size[-1]} where the last axis is {available} long."
                 )
             layers += self._convolution(width, size, kernel_size, stride)
             layers += [
