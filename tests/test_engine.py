@@ -25,6 +25,7 @@ from sknuc.nn import (
     FeatureNorm,
     GradientReversal,
     SelfAttention,
+    SphericalActivation,
     SphericalAnalysis,
     SphericalLinear,
     StackedModule,
@@ -407,11 +408,38 @@ class TestWork:
     def test_the_largest_product_is_found(self):
         layers = nn.Sequential(nn.Linear(3, 50), nn.Tanh(), nn.Linear(50, 7))
         assert _engine.multiply_adds(layers, torch.zeros(4, 3))[1:] == (500, 350)
-        # A recurrent layer does its products one step after another.
-        lstm = nn.LSTM(3, 5, batch_first=True)
-        _, work, largest = _engine.multiply_adds(lstm, torch.zeros(4, 11, 3))
-        assert work == 11 * 20 * (3 + 5)
-        assert largest <= work / 4
+
+    @pytest.mark.parametrize(
+        ("module", "shape", "dtype", "expected"),
+        [
+            # A fused layer does both products step by step; without one, all steps of the input
+            # are a single product.
+            pytest.param(
+                nn.LSTM(3, 5, batch_first=True),
+                (11, 3),
+                torch.float32,
+                20 * (3 + 5),
+                marks=pytest.mark.skipif(
+                    not torch.backends.mkldnn.is_available(), reason="torch has no fused layer"
+                ),
+            ),
+            (nn.LSTM(3, 5, batch_first=True), (11, 3), torch.float64, 11 * 20 * 3),
+            # 6 images of 2 channels, for 4 gates of 3; a step of the state has 3 channels.
+            (ConvLSTMLayers(2, (3,), (3,)), (6, 2, 4, 5), torch.float32, 6 * 20 * 12 * 9 * 2),
+            (ConvLSTMLayers(1, (9,), (3,)), (6, 1, 4, 5), torch.float32, 20 * 36 * 9 * 9),
+            # On to 45 points with 4 directions at each from 3 orders of 16 coefficients.
+            (
+                SphericalActivation(nn.SiLU(), 3, 2, 1, oversampling=2),
+                (5, 3, 16),
+                torch.float32,
+                5 * (45 * 4) * (3 * 16),
+            ),
+        ],
+    )
+    def test_the_largest_product_of_layers_with_many(self, module, shape, dtype, expected):
+        module = copy.deepcopy(module).to(dtype)
+        probe = torch.zeros(4, *shape, dtype=dtype)
+        assert _engine.multiply_adds(module, probe)[2] == expected
 
     def test_features_are_standardised_before_the_training(self, problem):
         X, y, _ = problem
