@@ -230,9 +230,9 @@ def make_tpc_events(
         target_names : ndarray of shape (3,)
             "proton", "carbon", "other".
         ranges : tuple of (float, float)
-            Outer edges of the pads in x and y and of the time buckets in z, in mm: a little more
-            than the chamber. No point is outside, as :class:`~sknuc.preprocessing.TPCProjector`
-            wants it.
+            Outer edges of the pads in x and y and of the time buckets in z, in mm; the last bucket
+            reaches beyond the chamber. No point is outside: the ranges for
+            :class:`~sknuc.preprocessing.TPCProjector`.
         truth : Bunch
             Of the recoil, or of the first particle of other events (NaN, or charge 0, where there
             is none): ``energy`` (MeV), ``polar_angle`` and ``azimuth`` (rad), ``vertex`` (mm, shape
