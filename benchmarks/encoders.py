@@ -160,7 +160,8 @@ def layers_on_a_grid(grid, channels, batch_size, repeat):
         f"spherical, bandwidth {bandwidth}, oversampling {oversampling}": spherical_layer(
             grid, bandwidth, channels, oversampling
         )
-        for bandwidth, oversampling in ((half, 4), (half, 2), (min(9, half), 4))
+        # The defaults of SphericalCNN, and of the first layer of KamNet.
+        for bandwidth, oversampling in ((6, 6), (half, 2))
     }
     layers = {"dense 3 × 3": dense_layer(channels, 3), "dense 7 × 7": dense_layer(channels, 7)}
     inputs = dict.fromkeys((*layers, *first), images)
