@@ -161,7 +161,7 @@ def layers_on_a_grid(grid, channels, batch_size, repeat):
             grid, bandwidth, channels, oversampling
         )
         # The defaults of SphericalCNN, and of the first layer of KamNet.
-        for bandwidth, oversampling in ((6, 6), (half, 2))
+        for bandwidth, oversampling in ((6, 8), (half, 2))
     }
     layers = {"dense 3 × 3": dense_layer(channels, 3), "dense 7 × 7": dense_layer(channels, 7)}
     inputs = dict.fromkeys((*layers, *first), images)

@@ -32,7 +32,7 @@ __all__ = ["KamNet"]
 # Of the dense layers, per row of the frames: 1080, 864, 432, 216 and 54 for 38 rows.
 _WIDTHS_PER_ROW = np.array([1080, 864, 432, 216, 54]) / 38
 
-# As of SphericalCNN, whose 6 is for a symmetry that the LSTM does not leave.
+# Of the non-linearities. SphericalCNN takes more, for a symmetry that the LSTM does not leave.
 _OVERSAMPLING = 2
 
 
