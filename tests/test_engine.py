@@ -496,7 +496,10 @@ class TestWork:
         spread = 1 / norm.scale.numpy()
         assert spread.min() >= 0.009 * np.median(spread)
         one_by_one = np.concatenate([model.decision_function(event[None]) for event in X[:20]])
-        np.testing.assert_allclose(model.decision_function(X)[:20], one_by_one, atol=1e-4)
+        together = model.decision_function(X)
+        # 32 bits, 1e-7 of the features' size, times the hundred that a feature may be blown up by.
+        precision = 1e-3 * together.std()
+        np.testing.assert_allclose(together[:20], one_by_one, rtol=0, atol=precision)
 
     def test_no_standardisation_leaves_features_alone(self, problem):
         X, y, _ = problem
