@@ -83,7 +83,7 @@ class SphericalCNN(Encoder):
     Signals of the input's bandwidth are transformed exactly (least squares, float64 matrices), and
     every linear layer is equivariant to rounding. A non-linearity makes degrees beyond every grid;
     under rotations of white signals they change the features of a trained network, standardised by
-    their spread between events, by at most some 5e-4 ("silu"), 2e-3 ("gelu", "elu") or 1e-1
+    their spread between events, by at most some 5e-4 ("silu"), 2e-3 ("gelu", "elu") or 5e-2
     ("relu") of their norm. Light of higher degrees than the pixels resolve is folded into lower
     ones, as everywhere.
 
