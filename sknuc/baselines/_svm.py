@@ -330,6 +330,7 @@ class SVMClassifier(ClassifierMixin, _BaseSVM):
                 tol=self.tol,
                 cache_size=CACHE_MB,
                 decision_function_shape="ovo",
+                random_state=seed,
                 **kernel,
             ).fit(X, codes, sample_weight=weight)
         else:
@@ -571,11 +572,17 @@ class SVMRegressor(RegressorMixin, _BaseSVM):
         y = (y - self.target_center_) / self.target_scale_
         self.scaler_, X, kernel = self._scale(X, weight)
         if self._exact(len(X)):
-            svr = partial(
-                SVR, C=self.C, epsilon=self.epsilon, tol=self.tol, cache_size=CACHE_MB, **kernel
-            )
+            machines = [
+                SVR(C=self.C, epsilon=self.epsilon, tol=self.tol, cache_size=CACHE_MB, **kernel)
+                for _ in y.T
+            ]
+            for machine in machines:
+                # Without a seed, libsvm's wrapper draws one from NumPy's global generator. An SVR
+                # has no parameter for it, since nothing in it is random.
+                machine.random_state = 0
             self.svm_ = Parallel(n_jobs=self.n_jobs, prefer="threads")(
-                delayed(svr().fit)(X, target, sample_weight=weight) for target in y.T
+                delayed(machine.fit)(X, target, sample_weight=weight)
+                for machine, target in zip(machines, y.T, strict=True)
             )
         else:
             seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
