@@ -8,16 +8,31 @@ same bits.
 """
 
 import math
-from numbers import Integral
+from numbers import Integral, Real
+from typing import NamedTuple
 
 import numpy as np
-from sklearn.utils import assert_all_finite, check_array
+from scipy.special import entr
+from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.utils import assert_all_finite, check_array, check_random_state
 from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
 
 __all__ = [
+    "EnsembleClassifierMixin",
+    "PredictiveRegressorMixin",
+    "Uncertainty",
     "center_and_scale",
+    "check_coverage",
+    "check_quantiles",
     "class_weights",
     "encode_labels",
     "validate_events",
@@ -26,6 +41,9 @@ __all__ = [
     "validate_targets",
     "validate_weights",
 ]
+
+# Of predictive distributions in memory at a time: 32 MiB, of which a few copies are made.
+_BLOCK_NUMBERS = 2**22
 
 
 def validate_input_shape(input_shape, n_features):
@@ -216,3 +234,390 @@ def center_and_scale(y, sample_weight):
     mean = np.average(y, axis=0, weights=sample_weight)
     scale = np.sqrt(np.average((y - mean) ** 2, axis=0, weights=sample_weight))
     return mean, np.where(scale > 10 * np.finfo(np.float64).eps * np.abs(mean), scale, 1.0)
+
+
+class Uncertainty(NamedTuple):
+    """How unsure a model is, and why.
+
+    Of a regressor, standard deviations in the units of y; of a classifier, entropies in nats.
+    """
+
+    total: np.ndarray
+    #: What the events themselves leave open: noise, overlap of classes.
+    aleatoric: np.ndarray
+    #: What the model does not know, and more data would tell it.
+    epistemic: np.ndarray
+
+
+class PredictiveRegressorMixin(RegressorMixin):
+    """One vocabulary for what a regressor says about its uncertainty.
+
+    A subclass defines ``_predictive(X)``, which makes a :class:`sknuc.predictive.Predictive` of a
+    block of validated events, and ``_validate_events(X, reset=...)``; in ``fit`` it calls
+    ``_scale_targets``.
+    """
+
+    def _predictive(self, X):
+        """Return the distribution of the targets, in their units, of a block of events."""
+        raise NotImplementedError
+
+    def _numbers_per_event(self):
+        """How many numbers the distribution of one event holds, which sets the size of blocks."""
+        return 100
+
+    def _scale_targets(self, X, y, sample_weight):
+        """Validate targets and scale them to mean 0 and standard deviation 1.
+
+        Sets ``target_mean_``, ``target_scale_`` and what the shape and type of results depends on.
+
+        Returns
+        -------
+        targets : ndarray of shape (n, n_targets)
+        """
+        if y is None:
+            raise ValueError(
+                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
+                "is None."
+            )
+        float32 = getattr(y, "dtype", None) == np.float32 and X.dtype == np.float32
+        y = validate_targets(y)
+        check_consistent_length(X, y)
+        self._y_ndim = y.ndim
+        self._output_dtype = np.float32 if float32 else np.float64
+        targets = y.reshape(len(y), -1)
+        self.target_mean_, self.target_scale_ = center_and_scale(targets, sample_weight)
+        return (targets - self.target_mean_) / self.target_scale_
+
+    def _each_block(self, X, function, *, extra=0):
+        """Apply a function to the distributions of all events, block by block.
+
+        Parameters
+        ----------
+        X : validated events
+        function : callable
+            ``function(predictive, rows) -> tuple of arrays`` of shape (n, ..., n_targets) each, or
+            (n,); `rows` is the slice of the block.
+        extra : int
+            Numbers per event that the function makes.
+
+        Returns
+        -------
+        results : list of ndarray
+        """
+        step = max(1, _BLOCK_NUMBERS // (self._numbers_per_event() + extra))
+        results = None
+        for start in range(0, X.shape[0], step):
+            rows = slice(start, min(start + step, X.shape[0]))
+            parts = function(self._predictive(X[rows]), rows)
+            if results is None:
+                results = [
+                    np.empty((X.shape[0], *part.shape[1:]), self._output_dtype) for part in parts
+                ]
+            for result, part in zip(results, parts, strict=True):
+                result[rows] = part
+        return results
+
+    def _without_targets_axis(self, result, axis=-1):
+        return result.squeeze(axis) if self._y_ndim == 1 else result
+
+    def predict(self, X, return_std=False):
+        """Predict the mean of the targets.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+        return_std : bool, default=False
+            Return the standard deviation of the targets as well, of a new measurement: all that
+            the method knows of noise and of its own ignorance.
+
+        Returns
+        -------
+        y : ndarray of shape (n_events,) or (n_events, n_targets)
+            In the units of the targets in ``fit``.
+        std : ndarray of the same shape
+            If `return_std`.
+        """
+        check_is_fitted(self)
+        X = self._validate_events(X, reset=False)
+
+        def moments(predictive, _):
+            return (predictive.mean(), predictive.std()) if return_std else (predictive.mean(),)
+
+        results = [self._without_targets_axis(part) for part in self._each_block(X, moments)]
+        return tuple(results) if return_std else results[0]
+
+    def predict_quantiles(self, X, quantiles=(0.025, 0.16, 0.5, 0.84, 0.975)):
+        """Predict quantiles of every target.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+        quantiles : float or array-like of shape (n_quantiles,)
+            Levels in (0, 1), in any order.
+
+        Returns
+        -------
+        y : ndarray of shape (n_events, n_quantiles) or (n_events, n_quantiles, n_targets)
+            In the units of the targets.
+
+        Raises
+        ------
+        ValueError
+            If a level is not in (0, 1).
+        """
+        check_is_fitted(self)
+        levels = check_quantiles(quantiles)
+        X = self._validate_events(X, reset=False)
+        extra = len(levels) * len(self.target_mean_)
+        (result,) = self._each_block(X, lambda p, _: (p.quantiles(levels),), extra=extra)
+        return self._without_targets_axis(result)
+
+    def predict_interval(self, X, coverage=0.68):
+        """Predict the central interval that holds a share `coverage` of each target.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+        coverage : float in (0, 1), default=0.68
+            The probability; (1 - coverage)/2 is left on either side.
+
+        Returns
+        -------
+        interval : ndarray of shape (n_events, 2) or (n_events, 2, n_targets)
+            Lower and upper ends, in the units of the targets.
+
+        Raises
+        ------
+        ValueError
+            If the coverage is not in (0, 1).
+        """
+        coverage = check_coverage(coverage)
+        return self.predict_quantiles(X, [(1 - coverage) / 2, (1 + coverage) / 2])
+
+    def sample_y(self, X, n_samples=1, random_state=0):
+        """Draw targets from the predicted distribution.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+        n_samples : int, default=1
+            Draws per event.
+        random_state : int, RandomState instance or None, default=0
+            Seed of the draws.
+
+        Returns
+        -------
+        y : ndarray of shape (n_events, n_samples) or (n_events, n_targets, n_samples)
+            In the units of the targets; a draw holds all targets together.
+        """
+        check_is_fitted(self)
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(
+                f"The 'n_samples' parameter of sample_y must be a positive int. Got {n_samples!r} "
+                "instead."
+            )
+        X = self._validate_events(X, reset=False)
+        rng = check_random_state(random_state)
+        extra = n_samples * len(self.target_mean_)
+        (result,) = self._each_block(X, lambda p, _: (p.sample(n_samples, rng),), extra=3 * extra)
+        return self._without_targets_axis(result, axis=1)
+
+    @available_if(lambda self: self._has_density())
+    def log_prob(self, X, y):
+        """Log of the predicted density at measured targets.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+        y : array-like of shape (n_events,) or (n_events, n_targets)
+            The targets.
+
+        Returns
+        -------
+        log_prob : ndarray of shape (n_events,)
+            Of all targets together, per unit of each.
+
+        Raises
+        ------
+        ValueError
+            If `y` has another number of targets than in ``fit``.
+        """
+        check_is_fitted(self)
+        X = self._validate_events(X, reset=False)
+        y = validate_targets(y)
+        check_consistent_length(X, y)
+        targets = y.reshape(len(y), -1)
+        if targets.shape[1] != len(self.target_mean_):
+            raise ValueError(
+                f"y has the shape {y.shape}, but {type(self).__name__} was fitted on "
+                f"{len(self.target_mean_)} targets."
+            )
+        (result,) = self._each_block(X, lambda p, rows: (p.log_prob(targets[rows]),))
+        return result
+
+    def _has_density(self):
+        return True
+
+    @available_if(lambda self: self._splits_uncertainty())
+    def predict_uncertainty(self, X):
+        """Standard deviation of the targets, and what it is made of.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+
+        Returns
+        -------
+        uncertainty : named tuple (total, aleatoric, epistemic)
+            Standard deviations of shape (n_events,) or (n_events, n_targets) in the units of the
+            targets, with total² = aleatoric² + epistemic².
+        """
+        check_is_fitted(self)
+        X = self._validate_events(X, reset=False)
+        total, epistemic = (
+            self._without_targets_axis(part)
+            for part in self._each_block(X, lambda p, _: (p.std(), p.epistemic()))
+        )
+        aleatoric = np.sqrt(np.maximum(total**2 - epistemic**2, 0))
+        return Uncertainty(total, aleatoric, epistemic)
+
+    def _splits_uncertainty(self):
+        return False
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
+class EnsembleClassifierMixin(ClassifierMixin):
+    r"""One vocabulary for classifiers that are many: members of an ensemble, draws of a posterior.
+
+    A subclass defines ``_member_probabilities(X)``, of shape (n_events, n_members, n_classes), for
+    a block of validated events, ``_validate_events(X, reset=...)`` and ``classes_``.
+
+    The entropy of the mean is the entropy within the members on average (aleatoric) plus what the
+    members tell about the label (epistemic, the mutual information),
+
+    .. math:: H[\bar p] = \frac{1}{K}\sum_k H[p_k] + I .
+    """
+
+    def _member_probabilities(self, X):
+        """Return the members' probabilities, (n, n_members, n_classes), of a block of events."""
+        raise NotImplementedError
+
+    def _member_weights(self):
+        """Return the weights of the members, (n_members,) with the sum 1; None if all are alike."""
+        return None
+
+    def _numbers_per_event(self):
+        """How many numbers the members' probabilities of one event are."""
+        return 100
+
+    def _each_block(self, X, function, shape):
+        step = max(1, _BLOCK_NUMBERS // self._numbers_per_event())
+        weights = self._member_weights()
+        result = None
+        for start in range(0, X.shape[0], step):
+            rows = slice(start, min(start + step, X.shape[0]))
+            members = self._member_probabilities(X[rows])
+            if result is None:
+                result = np.empty((X.shape[0], *shape), members.dtype)
+            mean = np.average(members, axis=1, weights=weights)
+            result[rows] = function(mean, members)
+        return result
+
+    def predict_proba(self, X):
+        """Probability of every class, the mean over the members.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_events, n_classes)
+            In the order of `classes_`.
+        """
+        check_is_fitted(self)
+        X = self._validate_events(X, reset=False)
+        return self._each_block(X, lambda mean, _: mean, (len(self.classes_),))
+
+    def predict(self, X):
+        """Predict the most probable class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_events,)
+        """
+        return self.classes_[self.predict_proba(X).argmax(1)]
+
+    def predict_uncertainty(self, X):
+        """Entropy of the label, and what it is made of.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+
+        Returns
+        -------
+        uncertainty : named tuple (total, aleatoric, epistemic)
+            Entropies of shape (n_events,) in nats, total = aleatoric + epistemic.
+        """
+        check_is_fitted(self)
+        X = self._validate_events(X, reset=False)
+        weights = self._member_weights()
+
+        def split(mean, members):
+            within = np.average(entr(members).sum(2), axis=1, weights=weights)
+            return np.column_stack([entr(mean).sum(1), within])
+
+        total, aleatoric = self._each_block(X, split, (2,)).T
+        # By rounding, the difference of two equal entropies may be below zero.
+        return Uncertainty(total, aleatoric, np.maximum(total - aleatoric, 0))
+
+
+def check_coverage(coverage):
+    """Return a coverage in (0, 1).
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+    """
+    if not isinstance(coverage, Real) or not 0 < coverage < 1:
+        raise ValueError(
+            "The 'coverage' parameter of predict_interval must be a float in (0, 1). Got "
+            f"{coverage!r} instead."
+        )
+    return float(coverage)
+
+
+def check_quantiles(quantiles):
+    """Return levels in (0, 1) as a 1-D array.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or one lies outside.
+    """
+    levels = np.atleast_1d(np.asarray(quantiles, dtype=np.float64))
+    if levels.ndim != 1 or levels.size == 0 or not np.all((levels > 0) & (levels < 1)):
+        raise ValueError(
+            "The 'quantiles' parameter must be one level or a list of levels in (0, 1), such as "
+            f"[0.16, 0.5, 0.84]. Got {quantiles!r} instead."
+        )
+    return levels

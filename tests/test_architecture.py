@@ -9,7 +9,7 @@ import sknuc
 
 ROOT = Path(sknuc.__file__).parent
 # What each room may import of sknuc, and of the packages that are not for everybody.
-CONTRACT = {"base", "exceptions", "geometry", "_version"}
+CONTRACT = {"base", "exceptions", "geometry", "predictive", "_version"}
 METHOD = {"torch_estimator", "nn", "losses"}
 NETWORK = {"torch", "xgboost", "gpytorch"}
 ROOMS = {
@@ -18,12 +18,15 @@ ROOMS = {
     "base": (set(), set()),
     "exceptions": (set(), set()),
     "geometry": (set(), set()),
+    "predictive": (set(), set()),
     "_engine": (set(), {"torch", "skorch"}),
     "nn": (set(), {"torch"}),
     "losses": (set(), {"torch"}),
     "encoders": ({"nn"}, {"torch"}),
     "torch_estimator": ({"_engine", "encoders", "nn"}, {"torch"}),
     "networks": (METHOD, NETWORK),
+    "distributions": (METHOD, NETWORK | {"zuko"}),
+    "uncertainty": (METHOD, NETWORK),
     "baselines": (set(), {"xgboost"}),
     "preprocessing": (set(), {"numba"}),
     "metrics": (set(), set()),
@@ -34,6 +37,7 @@ RESTRICTED = {
     "skorch",
     "gpytorch",
     "xgboost",
+    "zuko",
     "shap",
     "imblearn",
     "numba",

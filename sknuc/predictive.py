@@ -1,0 +1,364 @@
+r"""Predictive distributions: what a regressor says about the targets of n events.
+
+Every regressor with an uncertainty makes one of these for a block of events, and
+:class:`sknuc.base.PredictiveRegressorMixin` derives mean, standard deviation, quantiles, intervals,
+samples and densities from it, so that all of them speak of the same distribution.
+
+Shapes: n events, t targets, q quantile levels, k components or draws. Means, standard deviations
+and quantiles are those of each target alone; samples and densities are of all targets together.
+"""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+from scipy.special import logsumexp, ndtr, ndtri
+
+__all__ = ["Affine", "Draws", "Normal", "NormalMixture", "Predictive", "QuantileFunction"]
+
+_LOG_2PI = np.log(2 * np.pi)
+
+
+class Predictive(ABC):
+    """The distribution of t targets for each of n events."""
+
+    @abstractmethod
+    def mean(self):
+        """Return the means, of shape (n, t)."""
+
+    @abstractmethod
+    def std(self):
+        """Return the standard deviations, of shape (n, t)."""
+
+    @abstractmethod
+    def quantiles(self, levels):
+        """Return the quantiles at `levels` (q,), of shape (n, q, t)."""
+
+    @abstractmethod
+    def sample(self, n_samples, rng):
+        """Return draws of shape (n, t, n_samples), made with a numpy RandomState."""
+
+    def log_prob(self, y):
+        """Return the log density of targets (n, t), of shape (n,)."""
+        raise NotImplementedError(f"{type(self).__name__} has no density.")
+
+    def epistemic(self):
+        """Return the part of the standard deviation that more data would remove, (n, t)."""
+        raise NotImplementedError(f"{type(self).__name__} does not know why it is not sure.")
+
+
+class Normal(Predictive):
+    r"""Gaussians.
+
+    Parameters
+    ----------
+    means : ndarray of shape (n, t)
+    stds : ndarray of shape (n, t), optional
+    covariances : ndarray of shape (n, t, t), optional
+        Instead of `stds`, for targets that are correlated.
+    epistemic : ndarray of shape (n, t), optional
+        The part of the standard deviation that comes from not knowing the model.
+    """
+
+    def __init__(self, means, stds=None, *, covariances=None, epistemic=None):
+        self.means = means
+        self.covariances = covariances
+        if stds is None:
+            stds = np.sqrt(np.diagonal(covariances, axis1=-2, axis2=-1))
+        self.stds = stds
+        self._epistemic = epistemic
+
+    def mean(self):
+        """Return the means, of shape (n, t)."""
+        return self.means
+
+    def std(self):
+        """Return the standard deviations, of shape (n, t)."""
+        return self.stds
+
+    def quantiles(self, levels):
+        """Return the quantiles at `levels` (q,), of shape (n, q, t)."""
+        return self.means[:, None] + self.stds[:, None] * ndtri(levels)[:, None]
+
+    def sample(self, n_samples, rng):
+        """Return draws of shape (n, t, n_samples)."""
+        n, t = self.means.shape
+        # Events first, so that the draws of an event do not depend on the size of the block.
+        normal = rng.standard_normal((n, n_samples, t)).transpose(0, 2, 1)
+        if self.covariances is None:
+            return self.means[..., None] + self.stds[..., None] * normal
+        return self.means[..., None] + np.linalg.cholesky(self.covariances) @ normal
+
+    def log_prob(self, y):
+        """Return the log density of targets (n, t), of shape (n,)."""
+        return _normal_log_density(y, self.means, self.stds, self.covariances)
+
+    def epistemic(self):
+        """Return the part of the standard deviation that more data would remove, (n, t)."""
+        return super().epistemic() if self._epistemic is None else self._epistemic
+
+
+class NormalMixture(Predictive):
+    r"""Mixtures of Gaussians, :math:`p(y) = \sum_k w_k\, N(y; \mu_k, \Sigma_k)`.
+
+    The components of a mixture density network, or the members of an ensemble, whose spread is
+    then the epistemic part.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (n, k) or (k,)
+        They sum to 1.
+    means : ndarray of shape (n, k, t)
+    stds : ndarray of shape (n, k, t), optional
+        Positive.
+    covariances : ndarray of shape (n, k, t, t), optional
+        Instead of `stds`.
+    """
+
+    def __init__(self, weights, means, stds=None, *, covariances=None):
+        self.means = means
+        self.weights = np.broadcast_to(weights, means.shape[:2])
+        self.covariances = covariances
+        if stds is None:
+            stds = np.sqrt(np.diagonal(covariances, axis1=-2, axis2=-1))
+        self.stds = np.broadcast_to(stds, means.shape)
+
+    def mean(self):
+        """Return the means, of shape (n, t)."""
+        return np.einsum("nk,nkt->nt", self.weights, self.means)
+
+    def std(self):
+        """Return the standard deviations, of shape (n, t)."""
+        within = np.einsum("nk,nkt->nt", self.weights, self.stds**2)
+        return np.sqrt(within + self.epistemic() ** 2)
+
+    def epistemic(self):
+        """Return the standard deviation between the components' means, of shape (n, t)."""
+        away = self.means - self.mean()[:, None]
+        return np.sqrt(np.einsum("nk,nkt->nt", self.weights, away**2))
+
+    def quantiles(self, levels):
+        """Return the quantiles at `levels` (q,), of shape (n, q, t).
+
+        The root of the distribution function lies between the smallest and the largest quantile
+        of the components; Newton's method, kept inside this bracket, finds it to rounding.
+        """
+        levels = np.asarray(levels, dtype=np.float64)
+        result = np.empty((len(self.means), len(levels), self.means.shape[2]))
+        for q, level in enumerate(levels):
+            result[:, q] = self._quantile(level)
+        return result
+
+    def _quantile(self, level):
+        ends = self.means + self.stds * ndtri(level)
+        used = self.weights[..., None] > 0
+        low = np.where(used, ends, np.inf).min(1)
+        high = np.where(used, ends, -np.inf).max(1)
+        x = np.clip(self.mean(), low, high)
+        tolerance = 8 * np.finfo(np.float64).eps
+        for _ in range(200):
+            z = (x[:, None] - self.means) / self.stds
+            excess = np.einsum("nk,nkt->nt", self.weights, ndtr(z)) - level
+            low, high = np.where(excess < 0, x, low), np.where(excess < 0, high, x)
+            density = np.einsum(
+                "nk,nkt->nt", self.weights, np.exp(-(z**2) / 2) / self.stds
+            ) / np.sqrt(2 * np.pi)
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                new = x - excess / density
+            # Outside the bracket, or where the density vanishes between two components: bisect.
+            new = np.where((new > low) & (new < high), new, (low + high) / 2)
+            done = np.abs(new - x) <= tolerance * np.maximum(np.abs(x), high - low)
+            x = np.where(excess == 0, x, new)
+            if np.all(done | (excess == 0)):
+                break
+        return x
+
+    def sample(self, n_samples, rng):
+        """Return draws of shape (n, t, n_samples)."""
+        n, _, t = self.means.shape
+        # One kind of random number, events first: the draws of an event do not depend on blocks.
+        normal = rng.standard_normal((n, n_samples, 1 + t))
+        edges = np.cumsum(self.weights, axis=1)[:, None, :-1]
+        component = (ndtr(normal[..., :1]) > edges).sum(2)
+        normal = normal[..., 1:]
+        rows = np.arange(n)[:, None]
+        means = self.means[rows, component]
+        if self.covariances is None:
+            draws = means + self.stds[rows, component] * normal
+        else:
+            factors = np.linalg.cholesky(self.covariances)[rows, component]
+            draws = means + np.einsum("nsij,nsj->nsi", factors, normal)
+        return draws.transpose(0, 2, 1)
+
+    def log_prob(self, y):
+        """Return the log density of targets (n, t), of shape (n,)."""
+        log_density = _normal_log_density(y[:, None], self.means, self.stds, self.covariances)
+        return logsumexp(log_density, axis=1, b=self.weights)
+
+
+class QuantileFunction(Predictive):
+    r"""Distributions given by some quantiles: linear between, exponential beyond.
+
+    Between two levels the density is constant; beyond the outermost ones it falls exponentially
+    from there without a step, which fixes the scale: :math:`s = \tau_0 (q_1-q_0)/(\tau_1-\tau_0)`
+    on the left. Targets are independent of each other, given the event.
+
+    Parameters
+    ----------
+    levels : ndarray of shape (q,)
+        Two at least, strictly ascending, in (0, 1).
+    values : ndarray of shape (n, q, t)
+        Non-decreasing along the levels.
+    """
+
+    def __init__(self, levels, values):
+        self.levels = np.asarray(levels, dtype=np.float64)
+        self.values = values
+        widths = np.diff(values, axis=1)
+        steps = np.diff(self.levels)
+        self.left = self.levels[0] * widths[:, 0] / steps[0]
+        self.right = (1 - self.levels[-1]) * widths[:, -1] / steps[-1]
+
+    def mean(self):
+        """Return the means, of shape (n, t)."""
+        q, low, high = self.values, self.levels[0], 1 - self.levels[-1]
+        inside = np.einsum("s,nst->nt", np.diff(self.levels), (q[:, 1:] + q[:, :-1]) / 2)
+        return inside + low * (q[:, 0] - self.left) + high * (q[:, -1] + self.right)
+
+    def std(self):
+        """Return the standard deviations, of shape (n, t)."""
+        # About the mean: of squares alone, a distant mean would leave rounding errors.
+        q, low, high = self.values - self.mean()[:, None], self.levels[0], 1 - self.levels[-1]
+        a, b = q[:, :-1], q[:, 1:]
+        inside = np.einsum("s,nst->nt", np.diff(self.levels), (a * a + a * b + b * b) / 3)
+        left = low * ((q[:, 0] - self.left) ** 2 + self.left**2)
+        right = high * ((q[:, -1] + self.right) ** 2 + self.right**2)
+        return np.sqrt(inside + left + right)
+
+    def quantiles(self, levels):
+        """Return the quantiles at `levels` (q,), of shape (n, q, t)."""
+        levels = np.asarray(levels, dtype=np.float64)
+        return self._at(np.broadcast_to(levels[:, None], (len(self.values), len(levels), 1)))
+
+    def sample(self, n_samples, rng):
+        """Return draws of shape (n, t, n_samples)."""
+        n, _, t = self.values.shape
+        uniform = rng.uniform(size=(n, n_samples, t))
+        return self._at(uniform).transpose(0, 2, 1)
+
+    def _at(self, levels):
+        """The quantile function at levels (n, m, t) or (n, m, 1)."""
+        known = self.levels
+        i = np.clip(np.searchsorted(known, levels, side="right") - 1, 0, len(known) - 2)
+        i = np.broadcast_to(i, (*levels.shape[:2], self.values.shape[2]))
+        a = np.take_along_axis(self.values, i, 1)
+        b = np.take_along_axis(self.values, i + 1, 1)
+        result = a + (b - a) * (levels - known[i]) / (known[i + 1] - known[i])
+        first, last = self.values[:, :1], self.values[:, -1:]
+        with np.errstate(divide="ignore"):
+            below = first + self.left[:, None] * np.log(np.minimum(levels / known[0], 1))
+            above = last - self.right[:, None] * np.log(
+                np.minimum((1 - levels) / (1 - known[-1]), 1)
+            )
+        return np.where(levels < known[0], below, np.where(levels > known[-1], above, result))
+
+    def log_prob(self, y):
+        """Return the log density of targets (n, t), of shape (n,)."""
+        values, steps = self.values, np.diff(self.levels)
+        tiny = np.finfo(np.float64).tiny
+        density = steps[:, None] / np.maximum(np.diff(values, axis=1), tiny)
+        inside = np.clip((values[:, :-1] <= y[:, None]).sum(1) - 1, 0, len(steps) - 1)
+        log = np.log(np.take_along_axis(density, inside[:, None], 1)[:, 0])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            below = (y - values[:, 0]) / np.maximum(self.left, tiny)
+            above = (values[:, -1] - y) / np.maximum(self.right, tiny)
+        log += np.minimum(below, 0) + np.minimum(above, 0)
+        return log.sum(1)
+
+
+class Draws(Predictive):
+    """Equally likely values: the members of an ensemble without noise of their own.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n, t, k)
+        A draw holds all targets.
+    """
+
+    def __init__(self, values):
+        self.values = values
+
+    def mean(self):
+        """Return the means, of shape (n, t)."""
+        return self.values.mean(2)
+
+    def std(self):
+        """Return the standard deviations, of shape (n, t)."""
+        return self.values.std(2)
+
+    def epistemic(self):
+        """Return the standard deviations, all of which is epistemic."""
+        return self.std()
+
+    def quantiles(self, levels):
+        """Return the quantiles at `levels` (q,), of shape (n, q, t)."""
+        return np.quantile(self.values, levels, axis=2).transpose(1, 0, 2)
+
+    def sample(self, n_samples, rng):
+        """Return draws, with replacement, of shape (n, t, n_samples)."""
+        n, _, k = self.values.shape
+        chosen = rng.randint(k, size=(n, n_samples))
+        return np.take_along_axis(self.values, chosen[:, None], 2)
+
+
+class Affine(Predictive):
+    """A distribution in other units, y = shift + scale z.
+
+    Parameters
+    ----------
+    base : Predictive
+        Of z.
+    shift, scale : ndarray of shape (t,)
+        The scale is positive.
+    """
+
+    def __init__(self, base, shift, scale):
+        self.base = base
+        self.shift = shift
+        self.scale = scale
+
+    def mean(self):
+        """Return the means, of shape (n, t)."""
+        return self.shift + self.scale * self.base.mean()
+
+    def std(self):
+        """Return the standard deviations, of shape (n, t)."""
+        return self.scale * self.base.std()
+
+    def epistemic(self):
+        """Return the part of the standard deviation that more data would remove, (n, t)."""
+        return self.scale * self.base.epistemic()
+
+    def quantiles(self, levels):
+        """Return the quantiles at `levels` (q,), of shape (n, q, t)."""
+        return self.shift + self.scale * self.base.quantiles(levels)
+
+    def sample(self, n_samples, rng):
+        """Return draws of shape (n, t, n_samples)."""
+        draws = self.base.sample(n_samples, rng)
+        return self.shift[:, None] + self.scale[:, None] * draws
+
+    def log_prob(self, y):
+        """Return the log density of targets (n, t), of shape (n,)."""
+        return self.base.log_prob((y - self.shift) / self.scale) - np.log(self.scale).sum()
+
+
+def _normal_log_density(y, means, stds, covariances):
+    """Log density over the last axis, of shape (...)."""
+    away = y - means
+    t = means.shape[-1]
+    if covariances is None:
+        return -((away / stds) ** 2 / 2 + np.log(stds)).sum(-1) - t * _LOG_2PI / 2
+    factors = np.linalg.cholesky(covariances)
+    z = np.linalg.solve(factors, away[..., None])[..., 0]
+    log_det = np.log(np.diagonal(factors, axis1=-2, axis2=-1)).sum(-1)
+    return -(z**2).sum(-1) / 2 - log_det - t * _LOG_2PI / 2

@@ -1,0 +1,174 @@
+"""Predictive distributions: mean, spread, quantiles, draws and density are of one distribution."""
+
+import copy
+
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+from sknuc.predictive import Affine, Draws, Normal, NormalMixture, QuantileFunction
+
+N, T, K = 5, 2, 3
+LEVELS = np.array([0.01, 0.16, 0.5, 0.84, 0.99])
+
+
+def distributions():
+    rng = np.random.default_rng(0)
+    means, stds = rng.normal(size=(N, T)), rng.uniform(0.5, 2, (N, T))
+    factor = rng.normal(size=(N, T, T))
+    covariances = factor @ factor.transpose(0, 2, 1) + np.eye(T)
+    weights = rng.dirichlet(np.ones(K), N)
+    many = rng.normal(0, 3, (N, K, T))
+    factors = rng.normal(size=(N, K, T, T))
+    values = np.sort(rng.normal(size=(N, 4, T)), axis=1)
+    return {
+        "normal": Normal(means, stds),
+        "correlated normal": Normal(means, covariances=covariances),
+        "mixture": NormalMixture(weights, many, rng.uniform(0.1, 1, (N, K, T))),
+        "correlated mixture": NormalMixture(
+            weights, many, covariances=factors @ factors.swapaxes(-1, -2) + 0.1 * np.eye(T)
+        ),
+        "quantiles": QuantileFunction([0.1, 0.3, 0.5, 0.8], values),
+        "affine": Affine(Normal(means, stds), np.array([3.0, -1]), np.array([0.1, 20])),
+    }
+
+
+NAMES = list(distributions())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_draws_have_the_moments_and_the_quantiles(name):
+    p, n_draws = distributions()[name], 200_000
+    draws = p.sample(n_draws, np.random.RandomState(1))
+    assert draws.shape == (N, T, n_draws)
+    error = p.std() / np.sqrt(n_draws)
+    assert np.all(np.abs(draws.mean(2) - p.mean()) < 5 * error)
+    # The variance of a variance, from the fourth moment.
+    away = (draws - p.mean()[..., None]) ** 2
+    assert np.all(np.abs(away.mean(2) - p.std() ** 2) < 5 * away.std(2) / np.sqrt(n_draws))
+    below = (draws[:, None] < p.quantiles(LEVELS)[..., None]).mean(3)
+    expected = np.broadcast_to(LEVELS[:, None], below.shape)
+    assert np.all(np.abs(below - expected) < 5 * np.sqrt(expected * (1 - expected) / n_draws))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "correlated" not in name])
+def test_density_is_the_derivative_of_the_quantile_function(name):
+    # Of one target: probability between two quantiles is the difference of their levels.
+    p = distributions()[name]
+    one = {
+        "normal": lambda: Normal(p.means[:, :1], p.stds[:, :1]),
+        "mixture": lambda: NormalMixture(p.weights, p.means[..., :1], p.stds[..., :1]),
+        "quantiles": lambda: QuantileFunction(p.levels, p.values[..., :1]),
+        "affine": lambda: Affine(
+            Normal(p.base.means[:, :1], p.base.stds[:, :1]), p.shift[:1], p.scale[:1]
+        ),
+    }[name]()
+    ends = one.quantiles([0.05, 0.37, 0.95])[..., 0]
+    for event in range(N):
+        for i, share in ((0, 0.32), (1, 0.58)):
+            low, high = ends[event, i : i + 2]
+            inner = (
+                []
+                if name != "quantiles"
+                else [v for v in one.values[event, :, 0] if low < v < high]
+            )
+
+            def density(y, event=event):
+                return np.exp(one.log_prob(np.full((N, 1), y))[event])
+
+            total, _ = integrate.quad(density, low, high, points=inner or None, limit=200)
+            assert total == pytest.approx(share, abs=1e-7)
+
+
+def test_correlated_densities_are_scipys():
+    p = distributions()["correlated normal"]
+    y = np.random.default_rng(2).normal(size=(N, T))
+    expected = [
+        stats.multivariate_normal(m, c).logpdf(v)
+        for m, c, v in zip(p.means, p.covariances, y, strict=True)
+    ]
+    np.testing.assert_allclose(p.log_prob(y), expected, rtol=1e-10)
+    mixture = distributions()["correlated mixture"]
+    expected = [
+        np.log(
+            sum(w * stats.multivariate_normal(m, c).pdf(v) for w, m, c in zip(*parts, strict=True))
+        )
+        for *parts, v in zip(mixture.weights, mixture.means, mixture.covariances, y, strict=True)
+    ]
+    np.testing.assert_allclose(mixture.log_prob(y), expected, rtol=1e-9)
+
+
+def test_correlated_draws_have_the_covariance():
+    for name in ("correlated normal", "correlated mixture"):
+        p, n_draws = distributions()[name], 100_000
+        draws = p.sample(n_draws, np.random.RandomState(3))
+        if name == "correlated normal":
+            covariances = p.covariances
+        else:
+            away = p.means - p.mean()[:, None]
+            covariances = np.einsum(
+                "nk,nkij->nij", p.weights, p.covariances + away[..., :, None] * away[..., None, :]
+            )
+        products = (draws - p.mean()[..., None])[:, 0] * (draws - p.mean()[..., None])[:, 1]
+        error = products.std(1) / np.sqrt(n_draws)
+        assert np.all(np.abs(products.mean(1) - covariances[:, 0, 1]) < 5 * error)
+
+
+def test_quantiles_of_a_mixture_invert_its_distribution_function():
+    # Narrow components far apart: between them the density vanishes, and Newton's step explodes.
+    means = np.array([[[-50.0], [0.0], [1e3]]])
+    stds = np.array([[[1e-3], [1.0], [10.0]]])
+    p = NormalMixture([0.2, 0.5, 0.3], means, stds)
+    levels = np.array([1e-6, 0.1, 0.1999, 0.2001, 0.5, 0.6999, 0.7001, 0.9, 1 - 1e-9])
+    x = p.quantiles(levels)[0, :, 0]
+    cdf = (
+        np.array([0.2, 0.5, 0.3]) * stats.norm(means[0, :, 0], stds[0, :, 0]).cdf(x[:, None])
+    ).sum(1)
+    np.testing.assert_allclose(cdf, levels, rtol=1e-9)
+
+
+def test_quantile_function_is_exact_for_its_own_family():
+    # An exponential tail on both sides of a uniform density: quantiles at 0.25, 0.75 of ±1/2 with
+    # scales 1/2 make a distribution whose moments are integrals done by hand.
+    p = QuantileFunction([0.25, 0.75], np.array([[[-0.5], [0.5]]]))
+    assert p.mean()[0, 0] == pytest.approx(0)
+    # 2·(1/4)·((1/2+1/2)² + (1/2)²) from the tails and (1/2)·(1/12) from the middle.
+    assert p.std()[0, 0] ** 2 == pytest.approx(0.5 * 1.25 + 0.5 / 12)
+    np.testing.assert_allclose(np.exp(p.log_prob(np.array([[0.0]]))), 0.5)
+    np.testing.assert_allclose(np.exp(p.log_prob(np.array([[1.0]]))), 0.5 * np.exp(-1))
+
+
+def test_epistemic_is_the_spread_of_the_means():
+    p = NormalMixture([0.25, 0.75], np.array([[[0.0], [4.0]]]), np.array([[[1.0], [2.0]]]))
+    assert p.epistemic()[0, 0] == pytest.approx(np.sqrt(0.25 * 9 + 0.75 * 1))
+    assert p.std()[0, 0] ** 2 == pytest.approx(0.25 * 1 + 0.75 * 4 + 3)
+
+
+def test_draws_are_their_own_distribution():
+    values = np.random.default_rng(4).normal(size=(N, T, 1001))
+    p = Draws(values)
+    np.testing.assert_allclose(p.quantiles([0.5])[:, 0], np.median(values, axis=2))
+    sample = p.sample(50, np.random.RandomState(0))
+    for event in range(N):
+        pairs = {tuple(pair) for pair in values[event].T}
+        assert {tuple(pair) for pair in sample[event].T} <= pairs
+    with pytest.raises(NotImplementedError, match="no density"):
+        p.log_prob(np.zeros((N, T)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_draws_of_an_event_do_not_depend_on_blocks(name):
+    p = distributions()[name]
+    cut = slice(0, 2), slice(2, N)
+    rng, whole = np.random.RandomState(5), p.sample(7, np.random.RandomState(5))
+    parts = []
+    for rows in cut:
+        part = copy.copy(p)
+        inner = copy.copy(p.base) if name == "affine" else part
+        for key, value in vars(inner).items():
+            if isinstance(value, np.ndarray) and value.ndim > 1:
+                setattr(inner, key, value[rows])
+        if name == "affine":
+            part.base = inner
+        parts.append(part.sample(7, rng))
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
