@@ -15,6 +15,9 @@ from sknuc.metrics._rejection import (
     acceptance_threshold,
     rejection_at_acceptance,
 )
+from sknuc.metrics._score_intervals import interval_score, interval_width
+from sknuc.metrics._score_quantiles import crps_quantile, pinball_loss
+from sknuc.metrics._scores import crps_ensemble, crps_gaussian, gaussian_nll, sharpness
 from sknuc.metrics._survival import (
     SurvivalFraction,
     peak_region,
@@ -35,10 +38,18 @@ __all__ = [
     "acceptance_threshold",
     "binomial_interval",
     "calibrate_energy",
+    "crps_ensemble",
+    "crps_gaussian",
+    "crps_quantile",
     "fit_compton_bands",
     "fit_peak",
+    "gaussian_nll",
+    "interval_score",
+    "interval_width",
     "peak_region",
+    "pinball_loss",
     "rejection_at_acceptance",
+    "sharpness",
     "sideband_weights",
     "survival_fraction",
 ]
