@@ -10,7 +10,10 @@ from sknuc.datasets._legend import (
 )
 from sknuc.datasets._lh5 import list_lh5, read_lh5
 from sknuc.datasets._majorana import fetch_majorana
+from sknuc.datasets._masses import fetch_ame, fetch_ws4
+from sknuc.datasets._nuclei import liquid_drop_binding_energy, nuclear_features
 from sknuc.datasets._scintillator import make_scintillator_events
+from sknuc.datasets._supercdms import fetch_supercdms
 from sknuc.datasets._tpc import make_tpc_events
 from sknuc.datasets._tpc_detector import TPC_DETECTORS
 
@@ -18,14 +21,19 @@ __all__ = [
     "TPC_DETECTORS",
     "HDF5Rows",
     "clear_data_home",
+    "fetch_ame",
     "fetch_legend_th228",
     "fetch_legend_waveforms",
     "fetch_majorana",
+    "fetch_supercdms",
     "fetch_th228_waveforms",
+    "fetch_ws4",
     "get_data_home",
+    "liquid_drop_binding_energy",
     "list_lh5",
     "make_hpge_waveforms",
     "make_scintillator_events",
     "make_tpc_events",
+    "nuclear_features",
     "read_lh5",
 ]

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-__all__ = ["LEGEND", "MAJORANA", "RemoteFile"]
+__all__ = ["AME", "LEGEND", "MAJORANA", "SUPERCDMS", "WS4", "RemoteFile"]
 
 
 class RemoteFile(NamedTuple):
@@ -121,3 +121,56 @@ MAJORANA = {
     )
     for name, md5 in _MAJORANA_MD5.items()
 }
+
+_SUPERCDMS_DATA = (
+    "https://raw.githubusercontent.com/FAIR-UMN/FAIR-UMN-CDMS/"
+    "3502132236e70d2e73be17f6029e6645ef1793a1/data/dnn_dataset/"
+)
+
+SUPERCDMS = {
+    "training": RemoteFile(
+        "supercdms_training.csv",
+        _SUPERCDMS_DATA + "training.csv",
+        "sha256:d98b7a2abf664997152a43b278a9429d31af1ad88a98741983928151a6f3bdd0",
+        1_174_430,
+    ),
+    "validation": RemoteFile(
+        "supercdms_validation.csv",
+        _SUPERCDMS_DATA + "validation.csv",
+        "sha256:9e87427b41c0560c9c074ccc0dcc578242b90210f918be90856beba77bd30a3c",
+        293_554,
+    ),
+    "unseen": RemoteFile(
+        "supercdms_hos.csv",
+        _SUPERCDMS_DATA + "hos.csv",
+        "sha256:bb68e8ce778de6c3cb9c5b63c21d2abceb76644483ba8c6ab9323e2e2743a43a",
+        389_652,
+    ),
+}
+
+_MASS_TABLES = (
+    "https://raw.githubusercontent.com/davidmoraleees/Nuclear-mass-predictions-based-on-CNN/"
+    "913c683704129a2a5b7a76850e9deae738c3187f/data/raw/"
+)
+
+AME = {
+    2016: RemoteFile(
+        "mass2016.txt",
+        _MASS_TABLES + "mass2016.txt",
+        "sha256:2167f57a2a98331e4649b2dd2b658a9006ed4fba1975729ebfe52a42b4b9218a",
+        418_937,
+    ),
+    2020: RemoteFile(
+        "mass2020.txt",
+        _MASS_TABLES + "mass2020.txt",
+        "sha256:e8599c6d7f724fac91934e59f1b9de8fb8f63e820f4b39456b790665ed2a3307",
+        472_648,
+    ),
+}
+
+WS4 = RemoteFile(
+    "WS4.txt",
+    _MASS_TABLES + "WS4.txt",
+    "sha256:29a1ac9af34d938a5aa924a3958874a19c20136be95ddf096d3a6c528a4d57d9",
+    1_250_365,
+)
