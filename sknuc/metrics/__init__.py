@@ -7,6 +7,7 @@ from sknuc.metrics._calibration import (
     EnergyCalibration,
     calibrate_energy,
 )
+from sknuc.metrics._coverage import Coverage, coverage
 from sknuc.metrics._intervals import binomial_interval
 from sknuc.metrics._peaks import PeakFit, fit_peak
 from sknuc.metrics._plot import PeakDisplay, SurvivalDisplay
@@ -16,6 +17,7 @@ from sknuc.metrics._rejection import (
     rejection_at_acceptance,
 )
 from sknuc.metrics._score_intervals import interval_score, interval_width
+from sknuc.metrics._score_pit import PITTest, pit, pit_test
 from sknuc.metrics._score_quantiles import crps_quantile, pinball_loss
 from sknuc.metrics._scores import crps_ensemble, crps_gaussian, gaussian_nll, sharpness
 from sknuc.metrics._survival import (
@@ -29,7 +31,9 @@ __all__ = [
     "TH228_GAMMAS",
     "TH228_LINES",
     "ComptonBandCorrection",
+    "Coverage",
     "EnergyCalibration",
+    "PITTest",
     "PeakDisplay",
     "PeakFit",
     "RejectionAtAcceptance",
@@ -38,6 +42,7 @@ __all__ = [
     "acceptance_threshold",
     "binomial_interval",
     "calibrate_energy",
+    "coverage",
     "crps_ensemble",
     "crps_gaussian",
     "crps_quantile",
@@ -48,6 +53,8 @@ __all__ = [
     "interval_width",
     "peak_region",
     "pinball_loss",
+    "pit",
+    "pit_test",
     "rejection_at_acceptance",
     "sharpness",
     "sideband_weights",
