@@ -21,7 +21,7 @@ from sknuc import _engine
 from sknuc.base import validate_events
 from sknuc.encoders import MLP
 from sknuc.exceptions import TrainingDivergedError
-from sknuc.nn import FeatureNorm, Standardize, real_rows
+from sknuc.nn import FeatureNorm, Standardize, real_rows, stack
 
 __all__ = ["Player", "TorchEstimator"]
 
@@ -259,7 +259,17 @@ class TorchEstimator(BaseEstimator):
             options["fused"] = True
         return _OPTIMIZERS[self.optimizer](parameters, **options)
 
-    def _fit_events(self, X, columns, *, sample_weight=None, stratify=None, reset, max_epochs=None):
+    def _fit_events(
+        self,
+        X,
+        columns,
+        *,
+        sample_weight=None,
+        stratify=None,
+        reset,
+        max_epochs=None,
+        n_members=None,
+    ):
         """Train the module.
 
         Parameters
@@ -267,19 +277,26 @@ class TorchEstimator(BaseEstimator):
         X : as returned by `_validate_events`
         columns : dict of str to ndarray of shape (n, ...)
             Targets and what else belongs to each event, in the network's units.
-        sample_weight : ndarray of shape (n,) or None
+        sample_weight : ndarray of shape (n,), (n_members, n) or None
         stratify : ndarray of shape (n,) or None
             Classes whose shares the hold-out keeps.
         reset : bool
             Build a new module; False goes on with the present one.
         max_epochs : int or None
             Instead of the parameter, for `partial_fit`.
+        n_members : int or None
+            Train so many networks as one stack, each with its own initial weights and shuffling,
+            and, if `sample_weight` says so, its own weights of the events.
         """
         n = X.shape[0]
         rows = np.arange(n)
+        # What all members together give an event.
+        total_weight = sample_weight
         if sample_weight is not None:
+            if sample_weight.ndim == 2:
+                total_weight = sample_weight.sum(0)
             # Before anything is split or measured: a weight of zero means as if not there.
-            rows = rows[sample_weight != 0]
+            rows = rows[total_weight != 0]
         if reset:
             # Drawn on by later calls, which otherwise would shuffle as the first one did.
             self._random_state = np.random.RandomState(_engine.draw_seed(self.random_state))
@@ -292,19 +309,24 @@ class TorchEstimator(BaseEstimator):
         device = _engine.resolve_device(self.device, dtype)
         source = _engine.EventSource(X, self.input_shape_, dtype, device)
         if reset:
-            scaling = self._standardize(source, rows, sample_weight) if self.standardize else None
+            scaling = self._standardize(source, rows, total_weight) if self.standardize else None
+            scaling = (scaling or nn.Identity()).to(device=device, dtype=dtype)
             with _engine.seeded(build_seed):
-                module = nn.Sequential(scaling or nn.Identity(), self._build())
+                networks = [self._build() for _ in range(n_members or 1)]
+            source.transform = scaling
+            for network in networks:
+                network.to(device=device, dtype=dtype)
+                if self.standardize:
+                    self._measure_features(network, source, rows, total_weight)
+            network = networks[0] if n_members is None else self._stack(networks)
+            module = nn.Sequential(scaling, network)
             self._optimizer_states = None
         else:
-            module = self.module_
             if max_epochs is None:
-                self._check_same_architecture(build_seed)
-        module = module.to(device=device, dtype=dtype)
-        scaling, network = module
-        source.transform = scaling
-        if reset and self.standardize:
-            self._measure_features(network, source, rows, sample_weight)
+                self._check_same_architecture(build_seed, n_members)
+            module = self.module_.to(device=device, dtype=dtype)
+            scaling, network = module
+            source.transform = scaling
 
         floats = _engine.numpy_dtype(dtype)
         columns = {
@@ -315,12 +337,14 @@ class TorchEstimator(BaseEstimator):
         columns.setdefault("sample_weight", None)
 
         def serve(rows, seed, shuffle):
+            if n_members is not None:
+                seed = np.random.RandomState(seed).randint(2**31 - 1, size=n_members)
             return _engine.TrainingData(
                 source,
                 columns,
                 rows=rows,
                 batch_size=self.batch_size,
-                seeds=(seed,),
+                seeds=seed if n_members is not None else int(seed),
                 shuffle=shuffle,
             )
 
@@ -364,17 +388,23 @@ class TorchEstimator(BaseEstimator):
         for name in ("module_", "history_", "n_iter_"):
             self.__dict__.pop(name, None)
 
-    def _check_same_architecture(self, seed):
+    def _stack(self, networks):
+        return stack(networks, event_ndim=len(self.input_shape_))
+
+    def _check_same_architecture(self, seed, n_members):
         with _engine.seeded(seed):
-            fresh = self._build().state_dict()
+            fresh = self._build()
+            if n_members is not None:
+                fresh = self._stack([fresh] * n_members)
         shapes = [
-            {name: tuple(tensor.shape) for name, tensor in state.items()}
-            for state in (fresh, self.module_[1].state_dict())
+            {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}
+            for network in (fresh, self.module_[1])
         ]
         if shapes[0] != shapes[1]:
             raise ValueError(
                 "warm_start=True goes on with the network of the last fit, but the parameters "
-                "(encoder, targets or classes) now describe another one. Set warm_start=False."
+                "(encoder, targets, classes or members) now describe another one. Set "
+                "warm_start=False."
             )
 
     def _keep(self, module, result):
@@ -482,14 +512,26 @@ class TorchEstimator(BaseEstimator):
         network.train()
 
     def _forward(self, X, function=None):
-        """The module's output for validated events, as an array (n, ...)."""
+        """The module's output for validated events, as an array (n, ...).
+
+        Of a stack, the output has the shape (n, n_members, ...).
+        """
         parameter = next(self.module_.parameters())
         dtype = parameter.dtype
         device = _engine.prediction_device(self.device, dtype)
         if parameter.device != device:
             self.module_.to(device)
         source = _engine.EventSource(X, self.input_shape_, dtype, device)
-        return _engine.forward(self.module_, source, function=function, verbose=self.verbose)
+        n_members = getattr(self.module_[1], "n_members", None)
+
+        def output(block):
+            if n_members is not None:
+                block = block.movedim(0, 1)
+            return block if function is None else function(block)
+
+        return _engine.forward(
+            self.module_, source, function=output, n_members=n_members or 1, verbose=self.verbose
+        )
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "module_")

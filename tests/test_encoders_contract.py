@@ -30,6 +30,7 @@ from sknuc.encoders import (
 )
 from sknuc.geometry import fibonacci_sphere
 from sknuc.networks import NeuralClassifier, NeuralRegressor
+from sknuc.nn import stack
 
 
 class OwnNetwork(nn.Sequential):
@@ -315,3 +316,33 @@ def test_a_detector_is_a_parameter_like_any_other(E):
     np.testing.assert_array_equal(search.predict(X), expected)
     with pytest.raises(ValueError, match=r"n_pixels=23.*\(24, 3\)"):
         model.fit(X[:, :, :23], y)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_stack_computes_what_its_members_do(name):
+    case = CASES[name]
+    torch.manual_seed(0)
+    members = [case.encoder.build(case.shape).double().eval() for _ in range(3)]
+    together = stack(members, event_ndim=len(case.shape)).eval()
+    shared, own = torch.randn(5, *case.shape).double(), torch.randn(3, 5, *case.shape).double()
+    for x in (shared, own):
+        expected = torch.stack([m(x if x is shared else x[k]) for k, m in enumerate(members)])
+        torch.testing.assert_close(together(x), expected, rtol=1e-9, atol=1e-11)
+        restored = pickle.loads(pickle.dumps(together))
+        torch.testing.assert_close(restored(x), together(x), rtol=0, atol=0)
+    for k, member in enumerate(members):
+        torch.testing.assert_close(
+            together.member(k)(shared), member(shared), rtol=1e-9, atol=1e-12
+        )
+    # Each member gets the gradient that it would have alone.
+    for module in (together, *members):
+        module.train()
+    together(own).square().sum().backward()
+    for k, member in enumerate(members):
+        member(own[k]).square().sum().backward()
+    gradients = {n: p.grad for n, p in together.named_parameters()}
+    total = sum(g.square().sum() for g in gradients.values())
+    alone = sum(
+        p.grad.square().sum() for m in members for p in m.parameters() if p.grad is not None
+    )
+    torch.testing.assert_close(total, alone, rtol=1e-9, atol=0)

@@ -4,6 +4,7 @@ import copy
 import os
 import signal
 import threading
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -28,13 +29,15 @@ from sknuc.nn import (
     SphericalActivation,
     SphericalAnalysis,
     SphericalLinear,
+    StackedDense,
     StackedModule,
+    stack,
 )
 
 CPU = torch.device("cpu")
 
 
-def data_of(X, batch_size, *, seeds=(0,), rows=None, **columns):
+def data_of(X, batch_size, *, seeds=0, rows=None, **columns):
     source = _engine.EventSource(X, X.shape[1:], torch.float64, CPU)
     columns.setdefault("sample_weight", None)
     return TrainingData(source, columns, rows=rows, batch_size=batch_size, seeds=seeds)
@@ -735,7 +738,7 @@ class TestManyPlayers:
                 net.generator_optimizer_.param_groups[0]["lr"] = 1e-3 * left
 
         source = _engine.EventSource(X, (2,), torch.float32, CPU)
-        data = TrainingData(source, {"sample_weight": None}, batch_size=256, seeds=(seed,))
+        data = TrainingData(source, {"sample_weight": None}, batch_size=256, seeds=seed)
         players = [
             Player(critic_loss, "critic", lambda m: m.critic.parameters(), adam(4e-3)),
             Player(generator_loss, "generator", lambda m: m.generator.parameters(), adam(1e-3)),
@@ -814,10 +817,12 @@ class TestManyPlayers:
         assert share[0.0] > 0.2
         assert share[1.0] < 0.1 * share[0.0]
 
-    def test_stacked_members_equal_separate_runs(self, problem):
+    @pytest.mark.parametrize("kind", [StackedDense, StackedModule])
+    @pytest.mark.parametrize("norm", [None, "layer"])
+    def test_stacked_members_equal_separate_runs(self, problem, kind, norm):
         X, y, _ = problem
         seeds = (3, 1, 4)
-        encoder = MLP(hidden_layer_sizes=(8,))
+        encoder = MLP(hidden_layer_sizes=(8,), norm=norm)
 
         def member(seed):
             with _engine.seeded(seed):
@@ -828,22 +833,67 @@ class TestManyPlayers:
 
         rng = np.random.default_rng(0)
         bootstrap = rng.poisson(1.0, (3, len(X))).astype(float)
-        stack = StackedModule([member(seed) for seed in seeds], event_ndim=1)
+        together = kind([member(seed) for seed in seeds], event_ndim=1)
         play(
-            stack,
+            together,
             [Player(squared, optimizer=adam)],
             data_of(X, 20, seeds=seeds, y=y, sample_weight=bootstrap),
             4,
         )
-        together = stack(torch.from_numpy(X)).detach().numpy()
+        X_all = torch.from_numpy(X)
         for k, seed in enumerate(seeds):
             alone = member(seed)
             play(
                 alone,
                 [Player(squared, optimizer=adam)],
-                data_of(X, 20, seeds=(seed,), y=y, sample_weight=bootstrap[k]),
+                data_of(X, 20, seeds=seed, y=y, sample_weight=bootstrap[k]),
                 4,
             )
-            np.testing.assert_allclose(
-                together[k], alone(torch.from_numpy(X)).detach().numpy(), rtol=1e-9, atol=1e-9
+            torch.testing.assert_close(together(X_all)[k], alone(X_all), rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(
+                together.member(k)(X_all), alone(X_all), rtol=1e-9, atol=1e-9
             )
+
+    def test_each_member_stops_at_its_own_best_epoch(self, problem):
+        X, y, _ = problem
+        seeds, learn, judge = (3, 1, 4, 5), np.arange(30), np.arange(30, len(X))
+
+        def member(seed):
+            with _engine.seeded(seed):
+                encoder = MLP(hidden_layer_sizes=(64,)).build((3,))
+                return nn.Sequential(encoder, nn.Linear(64, 1)).double()
+
+        def adam(parameters):
+            return torch.optim.Adam(parameters, lr=0.02)
+
+        def fit(module, seeds):
+            stacked = isinstance(seeds, tuple)
+            result = play(
+                module,
+                [Player(squared, optimizer=adam)],
+                data_of(X, 10, seeds=seeds, y=y, rows=learn),
+                200,
+                valid=data_of(X, 10, seeds=(0,) * 4 if stacked else 0, y=y, rows=judge),
+                n_iter_no_change=4,
+            )
+            return module, len(result.history)
+
+        together, n_together = fit(stack([member(seed) for seed in seeds], event_ndim=1), seeds)
+        lengths = []
+        for k, seed in enumerate(seeds):
+            alone, n_epochs = fit(member(seed), seed)
+            lengths.append(n_epochs)
+            x = torch.from_numpy(X)
+            torch.testing.assert_close(together(x)[k], alone(x), rtol=1e-9, atol=1e-9)
+        assert n_together == max(lengths) > min(lengths)
+
+    def test_history_of_a_stack_is_the_mean_over_its_members(self, problem):
+        X, y, _ = problem
+        members = [linear(seed) for seed in range(3)]
+        losses = [
+            squared(m, SimpleNamespace(X=torch.from_numpy(X), y=torch.from_numpy(y))).mean().item()
+            for m in members
+        ]
+        data = data_of(X, 200, seeds=(0, 1, 2), y=y)
+        result = play(stack(members, event_ndim=1), [Player(squared, optimizer=sgd)], data, 1)
+        assert result.history[0, "train_loss"] == pytest.approx(np.mean(losses), rel=1e-12)

@@ -16,6 +16,9 @@ class StopTraining(Exception):
 class KeepBest(Callback):
     """Watch the loss on held-out events, stop when it no longer falls, go back to the best.
 
+    Members of a stack are watched one by one: each goes back to its own best epoch, as if it had
+    been trained alone.
+
     Parameters
     ----------
     n_iter_no_change : int or None
@@ -31,25 +34,35 @@ class KeepBest(Callback):
         self.best_epoch_ = None
 
     def on_train_begin(self, net, **_):
-        self.best_loss_ = math.inf
         self.best_epoch_ = None
-        self._to_beat = math.inf
-        self._n_without = 0
-        self._best = [t.clone() for t in net._tensors]
+        self._best_loss = self._to_beat = torch.tensor(math.inf)
+        self._n_without = torch.tensor(0)
+        self._best = [t.clone() for t in self._watched(net)]
 
     def on_epoch_end(self, net, **_):
-        loss = net.history[-1, "valid_loss"]
-        if loss < self.best_loss_:
-            torch._foreach_copy_(self._best, net._tensors)
-            self.best_loss_ = loss
+        # Of one network a number; stacked members have one each, and stop one by one.
+        loss = net.member_losses.cpu()
+        waiting = self._n_without < (self.n_iter_no_change or math.inf)
+        better = (loss < self._best_loss) & waiting
+        if better.any():
+            tensors = self._watched(net)
+            if better.ndim:
+                for best, tensor in zip(self._best, tensors, strict=True):
+                    best[better] = tensor[better]
+            else:
+                torch._foreach_copy_(self._best, tensors)
+            self._best_loss = torch.where(better, loss, self._best_loss)
             self.best_epoch_ = len(net.history)
-        if loss < self._to_beat - self.tol:
-            self._to_beat = loss
-            self._n_without = 0
-            return
-        self._n_without += 1
-        if self._n_without == self.n_iter_no_change:
+        enough = (loss < self._to_beat - self.tol) & waiting
+        self._to_beat = torch.where(enough, loss, self._to_beat)
+        self._n_without = torch.where(enough, 0, self._n_without + waiting)
+        if not (self._n_without < (self.n_iter_no_change or math.inf)).any():
             raise StopTraining
+
+    @staticmethod
+    def _watched(net):
+        stacked = getattr(net.module_, "member_tensors", None)
+        return net._tensors if stacked is None else stacked()
 
     def on_train_end(self, net, **_):
         if self.best_epoch_ is not None:
@@ -58,7 +71,7 @@ class KeepBest(Callback):
     def restore(self, net):
         """Put the network back to its best epoch."""
         with torch.no_grad():
-            torch._foreach_copy_(net._tensors, self._best)
+            torch._foreach_copy_(self._watched(net), self._best)
 
 
 class ProgressBar(Callback):

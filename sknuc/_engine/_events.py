@@ -14,6 +14,7 @@ import itertools
 import math
 import mmap
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral
 from types import SimpleNamespace
 
 import numpy as np
@@ -161,18 +162,18 @@ class TrainingData:
     source : EventSource
         The events.
     columns : dict of str to ndarray of shape (n, ...) or None
-        What belongs to each event: `y`, `sample_weight`, ... None stays None. With several
-        seeds, `sample_weight` has the shape (n_members, n), each member's own.
+        What belongs to each event: `y`, `sample_weight`, ... None stays None. Stacked members may
+        have a `sample_weight` of shape (n_members, n), each its own.
     rows : ndarray of int or None
         The rows that take part, ascending; None for all.
     batch_size : int
         The most events per batch (and member). The batches of an epoch are made alike, so that
         none is left with a few events whose step would weigh as much as the others'.
-    seeds : sequence of int
-        The seed of the shuffling; several for stacked members, each with its own.
+    seeds : int or sequence of int
+        The seed of the shuffling; a sequence for stacked members, each with its own.
     """
 
-    def __init__(self, source, columns, *, rows=None, batch_size, seeds=(0,), shuffle=True):
+    def __init__(self, source, columns, *, rows=None, batch_size, seeds=0, shuffle=True):
         self.source = source
         self.rows = np.arange(source.n_rows) if rows is None else np.asarray(rows)
         self.n = len(self.rows)
@@ -182,7 +183,8 @@ class TrainingData:
             name: None if column is None else as_tensor(np.asarray(column)).to(source.device)
             for name, column in columns.items()
         }
-        self.seeds = tuple(seeds)
+        self.stacked = not isinstance(seeds, Integral)
+        self.seeds = tuple(seeds) if self.stacked else (seeds,)
         self.shuffle = shuffle and self.n_batches > 1
         self.mean_weight = None
         if self.columns.get("sample_weight") is not None:
@@ -196,7 +198,8 @@ class TrainingData:
 
     def __iter__(self):
         """Yield the batches of one epoch, in a new order each time."""
-        if not self.shuffle and self.n * self.source.row_bytes <= CHUNK_BYTES:
+        event_bytes = self.source.row_bytes * len(self.seeds)
+        if not self.shuffle and self.n * event_bytes <= CHUNK_BYTES:
             # One chunk holds everything in its one order: gather it once for all epochs.
             if self._chunk is None:
                 self._chunk = self._gather(self._order())
@@ -204,8 +207,7 @@ class TrainingData:
             yield from self._batches({**self._chunk, "X": self._chunk["X"].clone()})
             return
         order = self._order()
-        batch_bytes = self.source.row_bytes * self.batch_size * len(self.seeds)
-        per_chunk = max(1, CHUNK_BYTES // batch_bytes)
+        per_chunk = max(1, CHUNK_BYTES // (event_bytes * self.batch_size))
         per_chunk *= self.batch_size
         chunks = [order[..., start : start + per_chunk] for start in range(0, self.n, per_chunk)]
         gathered = read_ahead if self.source.on_disk else map
@@ -220,7 +222,7 @@ class TrainingData:
             orders = [self.rows[rng.permutation(self.n)] for rng in self._rngs]
         else:
             orders = [self.rows[self._block_permutation(rng)] for rng in self._rngs]
-        return orders[0] if len(orders) == 1 else np.stack(orders)
+        return np.stack(orders) if self.stacked else orders[0]
 
     def _block_permutation(self, rng):
         block = max(1, BLOCK_BYTES // self.source.row_bytes)
@@ -239,22 +241,21 @@ class TrainingData:
         for name, column in self.columns.items():
             if column is None:
                 chunk[name] = None
-            elif name == "sample_weight" and index.ndim == 2:
+            elif name == "sample_weight" and column.ndim == 2:
                 chunk[name] = column.gather(1, index)
             else:
                 chunk[name] = column[index]
         return chunk
 
     def _batches(self, chunk):
-        stacked = len(self.seeds) > 1
-        axis = 1 if stacked else 0
+        axis = 1 if self.stacked else 0
         n = chunk["X"].shape[axis]
         if n <= self.batch_size:
             yield Batch(**chunk, n_events=n, mean_weight=self.mean_weight)
             return
         for start in range(0, n, self.batch_size):
             stop = min(start + self.batch_size, n)
-            cut = (slice(None), slice(start, stop)) if stacked else slice(start, stop)
+            cut = (slice(None), slice(start, stop)) if self.stacked else slice(start, stop)
             yield Batch(
                 **{name: None if t is None else t[cut] for name, t in chunk.items()},
                 n_events=stop - start,

@@ -12,7 +12,7 @@ BLOCK_BYTES = 2**20  # of input per block on the CPU, measured best for dense an
 MAX_BLOCK_ROWS = 8192
 
 
-def forward(module, source, *, function=None, verbose=0):
+def forward(module, source, *, function=None, n_members=1, verbose=0):
     """Apply a module to all events, block by block.
 
     Parameters
@@ -22,14 +22,17 @@ def forward(module, source, *, function=None, verbose=0):
     source : EventSource
         The events.
     function : callable or None
-        Applied to the output of each block.
+        Applied to the output of each block; its result has the events first.
+    n_members : int
+        Networks that the module evaluates at the same time, which share the memory.
 
     Returns
     -------
     output : ndarray of shape (n, ...)
     """
     scale = 1 if source.device.type == "cpu" else 64
-    rows = int(np.clip(scale * BLOCK_BYTES // source.row_bytes, 1, scale * MAX_BLOCK_ROWS))
+    rows = np.clip(scale * BLOCK_BYTES // source.row_bytes, 1, scale * MAX_BLOCK_ROWS)
+    rows = max(1, int(rows) // n_members)
     output = None
     starts = range(0, source.n_rows, rows)
     if verbose:

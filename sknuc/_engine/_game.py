@@ -38,7 +38,8 @@ class Player:
     loss : callable
         ``loss(module, batch) -> tensor`` of shape (n,), one value per event, which the engine
         averages with the events' weights, or (n_members, n) for stacked members, whose averages
-        are added. A 0-d tensor is taken as it is (penalties, statistics of whole batches). On
+        are added, so that each gets its own gradient. A 0-d tensor is taken as it is (penalties,
+        statistics of whole batches). On
         held-out events it is evaluated with the same random numbers each time.
     name : str
         Names the player in the history (``train_loss`` for the first, ``train_<name>_loss`` for
@@ -278,6 +279,7 @@ class _Game(skorch.NeuralNet):
             moves, step = self._moves[:1], self._evaluate
             training_state, self._generators.state = self._generators.state, self._valid_state
         sums, counts = [0.0] * len(moves), [0] * len(moves)
+        self.member_losses = 0.0
         n_batches, first_loss = 0, math.nan
         for batch in iterator:
             if self._watch_batches:
@@ -288,6 +290,9 @@ class _Game(skorch.NeuralNet):
                 if training and self._batch % move.player.every:
                     continue
                 loss = step(move, batch)
+                if not training and i == 0:
+                    self.member_losses = self.member_losses + loss * (len(batch) / len(iterator))
+                    loss = loss.mean().item()
                 sums[i] += loss * len(batch)
                 counts[i] += len(batch)
                 first_loss = loss if i == 0 else first_loss
@@ -343,16 +348,18 @@ class _Game(skorch.NeuralNet):
         return value
 
     def _evaluate(self, move, batch):
+        """The loss of each member, or of the one network there is."""
         # Losses may differentiate by their input, so gradients stay on.
         with self._precision():
             loss = move.player.loss(self.module_, batch).detach()
-        return _total(loss, self._share(loss, batch)).item()
+        share = self._share(loss, batch)
+        return loss if share is None else (loss * share).sum(-1)
 
     def _check_last_step(self):
         """No loss has been seen after the last step: look at one."""
         if self.watch is None and len(self.history) and "train_loss" in self.history[-1]:
             self.module_.eval()
-            value = self._evaluate(self._moves[0], self._last_batch)
+            value = self._evaluate(self._moves[0], self._last_batch).mean().item()
             if not math.isfinite(value):
                 raise self._diverged(self.players[0], value, epoch_began_well=False)
 
@@ -452,5 +459,8 @@ def _overrides(callbacks, *hooks):
 
 
 def _total(loss, share):
-    """Σwl/Σw over events; the members' means are added, so that each gets its own gradient."""
-    return loss if share is None else torch.dot(loss.flatten(), share.flatten())
+    """Σwl/Σw over events, and the mean over members."""
+    if share is None:
+        return loss
+    total = torch.dot(loss.flatten(), share.flatten())
+    return total if loss.ndim == 1 else total / len(loss)

@@ -23,7 +23,7 @@ from sknuc.nn._sphere import (
     SphericalAnalysis,
     SphericalLinear,
 )
-from sknuc.nn._stacked import StackedModule
+from sknuc.nn._stacked import StackedDense, StackedModule, stack
 
 __all__ = [
     "AttentionPooling",
@@ -36,6 +36,7 @@ __all__ = [
     "SphericalActivation",
     "SphericalAnalysis",
     "SphericalLinear",
+    "StackedDense",
     "StackedModule",
     "Standardize",
     "TemporalAttention",
@@ -46,4 +47,5 @@ __all__ = [
     "real_rows",
     "sequence_pooling",
     "sinusoidal_positions",
+    "stack",
 ]
