@@ -16,9 +16,15 @@ from sknuc.metrics._rejection import (
     acceptance_threshold,
     rejection_at_acceptance,
 )
+from sknuc.metrics._score_calibration import (
+    CalibrationError,
+    ReliabilityCurve,
+    expected_calibration_error,
+    reliability_curve,
+)
 from sknuc.metrics._score_intervals import interval_score, interval_width
 from sknuc.metrics._score_pit import PITTest, pit, pit_test
-from sknuc.metrics._score_quantiles import crps_quantile, pinball_loss
+from sknuc.metrics._score_quantiles import crps_quantile, pinball_loss, quantile_calibration_error
 from sknuc.metrics._scores import crps_ensemble, crps_gaussian, gaussian_nll, sharpness
 from sknuc.metrics._survival import (
     SurvivalFraction,
@@ -30,6 +36,7 @@ from sknuc.metrics._survival import (
 __all__ = [
     "TH228_GAMMAS",
     "TH228_LINES",
+    "CalibrationError",
     "ComptonBandCorrection",
     "Coverage",
     "EnergyCalibration",
@@ -37,6 +44,7 @@ __all__ = [
     "PeakDisplay",
     "PeakFit",
     "RejectionAtAcceptance",
+    "ReliabilityCurve",
     "SurvivalDisplay",
     "SurvivalFraction",
     "acceptance_threshold",
@@ -46,6 +54,7 @@ __all__ = [
     "crps_ensemble",
     "crps_gaussian",
     "crps_quantile",
+    "expected_calibration_error",
     "fit_compton_bands",
     "fit_peak",
     "gaussian_nll",
@@ -55,7 +64,9 @@ __all__ = [
     "pinball_loss",
     "pit",
     "pit_test",
+    "quantile_calibration_error",
     "rejection_at_acceptance",
+    "reliability_curve",
     "sharpness",
     "sideband_weights",
     "survival_fraction",

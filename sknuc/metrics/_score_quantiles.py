@@ -7,7 +7,7 @@ it is half the continuous ranked probability score.
 """
 
 import numpy as np
-from sklearn.utils._param_validation import validate_params
+from sklearn.utils._param_validation import StrOptions, validate_params
 
 from sknuc.metrics._score_validation import (
     AVERAGED,
@@ -16,7 +16,7 @@ from sknuc.metrics._score_validation import (
     check_truth,
 )
 
-__all__ = ["crps_quantile", "pinball_loss"]
+__all__ = ["crps_quantile", "pinball_loss", "quantile_calibration_error"]
 
 
 def _pinball(y, quantiles, levels):
@@ -172,3 +172,68 @@ def crps_quantile(
     ends = np.concatenate([[0.0], levels, [1.0]])
     scores = np.einsum("j,njt->nt", ends[2:] - ends[:-2], _pinball(y, quantiles, levels))
     return average_scores(scores, weight, multioutput, return_std)
+
+
+@validate_params(
+    {
+        **{name: AVERAGED[name] for name in ("y_true", "sample_weight", "multioutput")},
+        "quantiles": ["array-like"],
+        "levels": ["array-like"],
+        "norm": [StrOptions({"l1", "l2"})],
+    },
+    prefer_skip_nested_validation=True,
+)
+def quantile_calibration_error(
+    y_true, quantiles, levels, *, norm="l1", sample_weight=None, multioutput="uniform_average"
+):
+    r"""Compute how far the levels of quantiles are from the frequencies of truths below them.
+
+    .. math:: \frac1q \sum_j \left|\hat P(y \le q_j) - \tau_j\right|, \qquad
+        \hat P(y \le q_j) = \frac{\sum_i w_i 1\{y_i \le q_{ij}\}}{\sum_i w_i},
+
+    or the root of the mean square. Calibrated quantiles of n events show about
+    :math:`\sqrt{2\tau(1-\tau) / \pi n}` at each level; see :func:`pit_test` for a test.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_events,) or (n_events, n_targets)
+        The truth.
+    quantiles : array-like of shape (n_events, n_levels) or (n_events, n_levels, n_targets)
+        Predicted quantiles, such as ``predict_quantiles`` returns.
+    levels : array-like of shape (n_levels,)
+        Their levels in (0, 1), rising.
+    norm : {"l1", "l2"}, default="l1"
+        The mean over the levels, or the root mean square.
+    sample_weight : array-like of shape (n_events,), default=None
+        Weights. Negative ones count with their sign; their sum must be positive.
+    multioutput : {"uniform_average", "raw_values"} or array-like of shape (n_targets,), \
+            default="uniform_average"
+        The average over targets, the error of each, or weights for the average.
+
+    Returns
+    -------
+    error : float or ndarray of shape (n_targets,)
+        In [0, 1] for weights that are not negative; lower is better.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, a value is not finite, or the levels are not rising in (0, 1).
+
+    References
+    ----------
+    .. [1] V. Kuleshov, N. Fenner and S. Ermon, "Accurate uncertainties for deep learning using
+       calibrated regression", ICML (2018).
+
+    Examples
+    --------
+    >>> from sknuc.metrics import quantile_calibration_error
+    >>> quantile_calibration_error([1, 2, 3, 4], [[2.5, 3.5]] * 4, [0.5, 0.9])
+    0.07500000000000001
+    """
+    y, shape, weight = check_truth(y_true, sample_weight)
+    quantiles, levels = check_quantiles(quantiles, levels, shape)
+    below = np.einsum("n,njt->jt", weight, y[:, None, :] <= quantiles) / weight.sum()
+    gaps = np.abs(below - levels[:, None])
+    errors = gaps.mean(axis=0) if norm == "l1" else np.sqrt((gaps**2).mean(axis=0))
+    return average_scores(errors[None], np.ones(1), multioutput, False)

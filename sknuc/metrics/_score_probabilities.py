@@ -1,0 +1,90 @@
+"""What scores of classifiers' probabilities accept."""
+
+from numbers import Real
+
+import numpy as np
+from sklearn.utils import check_consistent_length
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.validation import _check_pos_label_consistency
+
+from sknuc.base import validate_labels, validate_weights
+
+__all__ = ["PROBABILITIES", "check_probabilities", "reduce_classes"]
+
+PROBABILITIES = {
+    "y_true": ["array-like"],
+    "y_prob": ["array-like"],
+    "sample_weight": ["array-like", None],
+    "multiclass": [StrOptions({"top-label", "classwise"})],
+    "labels": ["array-like", None],
+    "pos_label": [Real, str, "boolean", None],
+}
+
+
+def check_probabilities(function, y_true, y_prob, sample_weight, labels, pos_label):
+    """Validate classes and their probabilities.
+
+    Parameters
+    ----------
+    function : str
+        Who asks, for the errors.
+    y_true : array-like of shape (n_events,)
+    y_prob : array-like of shape (n_events,) or (n_events, n_classes)
+    sample_weight : array-like of shape (n_events,) or None
+    labels : array-like of shape (n_classes,) or None
+    pos_label : int, float, bool, str or None
+
+    Returns
+    -------
+    codes : ndarray of int of shape (n_events,)
+        The column of the true class; for a 1-D `y_prob` 1 for the positive class, 0 for the other.
+    prob : ndarray of shape (n_events,) or (n_events, n_classes)
+    weight : ndarray of shape (n_events,)
+    classes : ndarray of shape (n_classes,)
+    """
+    y = validate_labels(y_true)
+    prob = np.asarray(y_prob, dtype=np.float64)
+    check_consistent_length(y, prob)
+    if prob.ndim not in (1, 2) or not np.all((prob >= 0) & (prob <= 1)):
+        raise ValueError(
+            f"The 'y_prob' parameter of {function} must hold probabilities in [0, 1], of shape "
+            f"(n_events,) or (n_events, n_classes). Got the shape {prob.shape} and "
+            f"{np.count_nonzero(~((prob >= 0) & (prob <= 1)))} values that are none."
+        )
+    weight = validate_weights(sample_weight, y, allow_negative=True)
+    weight = np.ones(len(y)) if weight is None else weight
+    if prob.ndim == 1:
+        positive = _check_pos_label_consistency(pos_label, y)
+        if len(np.unique(y)) > 2:
+            raise ValueError(
+                f"The 'y_true' parameter of {function} must hold two classes for a 1-D y_prob. "
+                f"Got {len(np.unique(y))}; give the probabilities of every class instead."
+            )
+        return (y == positive).astype(np.intp), prob, weight, np.array([positive])
+    off = np.abs(prob.sum(axis=1) - 1)
+    if off.max() > 1e-3:
+        raise ValueError(
+            f"The 'y_prob' parameter of {function} must hold probabilities that sum to 1 for each "
+            f"event. Got {np.count_nonzero(off > 1e-3)} of {len(prob)} rows that do not, one by "
+            f"{off.max():.2g}."
+        )
+    classes = np.unique(y) if labels is None else np.asarray(labels)
+    order = np.argsort(classes)
+    codes = order[np.searchsorted(classes, y, sorter=order).clip(max=len(classes) - 1)]
+    if len(classes) != prob.shape[1] or np.any(classes[codes] != y):
+        raise ValueError(
+            f"The 'labels' parameter of {function} must name the class of each of the "
+            f"{prob.shape[1]} columns of y_prob, as classes_ of the classifier does. Got "
+            f"{classes.tolist()!r:.200} for the classes {np.unique(y).tolist()!r:.200} in y_true."
+        )
+    return codes, prob, weight, classes
+
+
+def reduce_classes(codes, prob, multiclass):
+    """Binary questions that probabilities answer: pairs of probability and whether it was hit."""
+    if prob.ndim == 1:
+        return [(prob, codes == 1)]
+    if multiclass == "top-label":
+        top = prob.argmax(axis=1)
+        return [(prob[np.arange(len(prob)), top], codes == top)]
+    return [(prob[:, k], codes == k) for k in range(prob.shape[1])]
