@@ -311,13 +311,16 @@ class TorchEstimator(BaseEstimator):
         if reset:
             scaling = self._standardize(source, rows, total_weight) if self.standardize else None
             scaling = (scaling or nn.Identity()).to(device=device, dtype=dtype)
-            with _engine.seeded(build_seed):
-                networks = [self._build() for _ in range(n_members or 1)]
             source.transform = scaling
-            for network in networks:
-                network.to(device=device, dtype=dtype)
-                if self.standardize:
-                    self._measure_features(network, source, rows, total_weight)
+            with _engine.seeded(build_seed):
+                # The bits of orthogonal weights (a QR) depend on the number of threads.
+                with _engine.threads_for(0):
+                    networks = [self._build() for _ in range(n_members or 1)]
+                with self._threads(len(rows)):
+                    for network in networks:
+                        network.to(device=device, dtype=dtype)
+                        if self.standardize:
+                            self._measure_features(network, source, rows, total_weight)
             network = networks[0] if n_members is None else self._stack(networks)
             module = nn.Sequential(scaling, network)
             self._optimizer_states = None
@@ -358,7 +361,7 @@ class TorchEstimator(BaseEstimator):
         try:
             with (
                 _engine.seeded(train_seed, device),
-                _engine.threads_for(self._largest_product * self.batch_size),
+                self._threads(len(rows)),
             ):
                 result = _engine.train(
                     network,
@@ -387,6 +390,9 @@ class TorchEstimator(BaseEstimator):
         """Forget the last fit, so that a fit that fails leaves no half of each."""
         for name in ("module_", "history_", "n_iter_"):
             self.__dict__.pop(name, None)
+
+    def _threads(self, n_rows):
+        return _engine.threads_for(self._largest_product * min(self.batch_size, n_rows))
 
     def _stack(self, networks):
         return stack(networks, event_ndim=len(self.input_shape_))
@@ -467,6 +473,11 @@ class TorchEstimator(BaseEstimator):
         mean = np.average(means, axis=0, weights=weight)
         variance = np.average(variances + (means - mean) ** 2, axis=0, weights=weight)
         scale = np.sqrt(variance)
+        if not np.all(np.isfinite(scale)):
+            raise ValueError(
+                f"The squares of the values in X overflow {source.dtype}, and so the input cannot "
+                "be standardised. Give X in another unit, or as float64."
+            )
         # A constant channel has a spread of rounding errors only: it is shifted, not blown up.
         tiny = 10 * np.finfo(_engine.numpy_dtype(source.dtype)).eps
         scale[scale <= tiny * np.abs(mean)] = 1.0

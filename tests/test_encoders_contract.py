@@ -346,3 +346,26 @@ def test_a_stack_computes_what_its_members_do(name):
         p.grad.square().sum() for m in members for p in m.parameters() if p.grad is not None
     )
     torch.testing.assert_close(total, alone, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bits_do_not_depend_on_the_threads_of_a_small_network(name):
+    case = CASES[name]
+    # As wide as it comes, where that is narrow enough for one thread: some ways to draw the first
+    # weights (a QR) give other bits with more threads.
+    encoder = clone(case.encoder)
+    if "hidden_size" in encoder.get_params():
+        encoder.set_params(hidden_size=64)
+    X, y = problem(name)
+    states = []
+    for n_threads in (1, 2):
+        torch.set_num_threads(n_threads)
+        try:
+            model = NeuralClassifier(
+                encoder=encoder, max_epochs=1, batch_size=8, random_state=0
+            ).fit(X, y)
+        finally:
+            torch.set_num_threads(1)
+        states.append(model.module_.state_dict())
+    for key, value in states[0].items():
+        torch.testing.assert_close(value, states[1][key], rtol=0, atol=0)

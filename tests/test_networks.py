@@ -415,3 +415,12 @@ class TestHouse:
         )
         with pytest.raises(TypeError, match="nonsense"):
             Child(nonsense=1)
+
+
+def test_values_whose_squares_overflow_are_refused():
+    X = np.full((40, 32), 1e20, np.float32) * np.repeat([1, 3], 20)[:, None].astype(np.float32)
+    y = np.repeat([0, 1], 20)
+    with pytest.raises(ValueError, match="overflow"):
+        NeuralClassifier(encoder=CNN(), input_shape=(1, 32), max_epochs=2).fit(X, y)
+    model = NeuralClassifier(input_shape=(1, 32), max_epochs=20, random_state=0)
+    assert model.fit(X.astype(np.float64), y).score(X.astype(np.float64), y) == 1
