@@ -418,7 +418,8 @@ class TestHouse:
 
 
 def test_values_whose_squares_overflow_are_refused():
-    X = np.full((40, 32), 1e20, np.float32) * np.repeat([1, 3], 20)[:, None].astype(np.float32)
+    X = np.tile([1e20, -1e20], (40, 16)).astype(np.float32)
+    X[20:] *= 3
     y = np.repeat([0, 1], 20)
     with pytest.raises(ValueError, match="overflow"):
         NeuralClassifier(encoder=CNN(), input_shape=(1, 32), max_epochs=2).fit(X, y)
