@@ -423,5 +423,5 @@ def test_values_whose_squares_overflow_are_refused():
     y = np.repeat([0, 1], 20)
     with pytest.raises(ValueError, match="overflow"):
         NeuralClassifier(encoder=CNN(), input_shape=(1, 32), max_epochs=2).fit(X, y)
-    model = NeuralClassifier(input_shape=(1, 32), max_epochs=20, random_state=0)
+    model = NeuralClassifier(input_shape=(1, 32), random_state=0)
     assert model.fit(X.astype(np.float64), y).score(X.astype(np.float64), y) == 1
