@@ -3,6 +3,8 @@
 from sknuc.datasets._download import clear_data_home, get_data_home
 from sknuc.datasets._hdf5 import HDF5Rows
 from sknuc.datasets._hpge import make_hpge_waveforms
+from sknuc.datasets._inverse_problem import make_inverse_problem
+from sknuc.datasets._jets import make_jets
 from sknuc.datasets._legend import (
     fetch_legend_th228,
     fetch_legend_waveforms,
@@ -32,6 +34,8 @@ __all__ = [
     "liquid_drop_binding_energy",
     "list_lh5",
     "make_hpge_waveforms",
+    "make_inverse_problem",
+    "make_jets",
     "make_scintillator_events",
     "make_tpc_events",
     "nuclear_features",
