@@ -14,6 +14,9 @@ from sknuc.datasets._lh5 import list_lh5, read_lh5
 from sknuc.datasets._majorana import fetch_majorana
 from sknuc.datasets._masses import fetch_ame, fetch_ws4
 from sknuc.datasets._nuclei import liquid_drop_binding_energy, nuclear_features
+from sknuc.datasets._optical_model import make_optical_model
+from sknuc.datasets._optical_potential import koning_delaroche
+from sknuc.datasets._optical_scattering import elastic_scattering
 from sknuc.datasets._scintillator import make_scintillator_events
 from sknuc.datasets._supercdms import fetch_supercdms
 from sknuc.datasets._tpc import make_tpc_events
@@ -23,6 +26,7 @@ __all__ = [
     "TPC_DETECTORS",
     "HDF5Rows",
     "clear_data_home",
+    "elastic_scattering",
     "fetch_ame",
     "fetch_legend_th228",
     "fetch_legend_waveforms",
@@ -31,11 +35,13 @@ __all__ = [
     "fetch_th228_waveforms",
     "fetch_ws4",
     "get_data_home",
+    "koning_delaroche",
     "liquid_drop_binding_energy",
     "list_lh5",
     "make_hpge_waveforms",
     "make_inverse_problem",
     "make_jets",
+    "make_optical_model",
     "make_scintillator_events",
     "make_tpc_events",
     "nuclear_features",
