@@ -149,6 +149,8 @@ def test_parameters_are_checked():
     posterior = InversePosterior(0.1)
     with pytest.raises(ValueError, match=r"'levels' parameter.*\(0, 1\)\. Got \[0\.0\]"):
         posterior.quantiles([[0.5]], [0.0])
+    with pytest.raises(ValueError, match=r"'n_samples' parameter.*integer >= 1\. Got 1\.5"):
+        posterior.sample([[0.5]], 1.5)
     with pytest.raises(ValueError, match=r"InversePosterior\.std must have 1 columns"):
         posterior.std([[0.5, 0.5]])
     with pytest.raises(ValueError, match=r"'y' parameter of InversePosterior\.cdf"):

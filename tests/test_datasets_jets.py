@@ -259,5 +259,7 @@ def test_arguments_of_the_conditional_are_checked():
         conditional.quantiles(X, [0.5, 95])
     with pytest.raises(ValueError, match=r"JetResponse\.sample must have positive transverse"):
         conditional.sample(-X)
+    with pytest.raises(ValueError, match=r"'n_samples' parameter of JetResponse\.sample.*Got 0"):
+        conditional.sample(X, 0)
     with pytest.raises(ValueError, match=r"transverse momenta above 20 GeV.*Got 10 GeV"):
         conditional.std([[10.0, 0.0, 0.0, 1.0]])

@@ -1,9 +1,11 @@
 """What the exact conditional distributions of simulators share: the checks of their arguments."""
 
-import numpy as np
-from sklearn.utils import check_array, check_consistent_length
+from numbers import Integral
 
-__all__ = ["check_events", "check_levels"]
+import numpy as np
+from sklearn.utils import check_array, check_consistent_length, check_random_state
+
+__all__ = ["check_draws", "check_events", "check_levels"]
 
 
 def check_events(method, n_features, n_targets, X, y=None):
@@ -57,3 +59,13 @@ def check_levels(method, levels):
             f"(0, 1). Got {levels.tolist()} instead."
         )
     return levels
+
+
+def check_draws(method, n_samples, rng):
+    """Return the random state of `n_samples` draws per event, a positive integer."""
+    if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
+        raise ValueError(
+            f"The 'n_samples' parameter of {method} must be an integer >= 1. Got {n_samples!r} "
+            "instead."
+        )
+    return check_random_state(rng)

@@ -19,11 +19,11 @@ less, so that 64 nodes give all digits.
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, validate_params
 
 from sknuc.datasets._draws import spawn_streams
-from sknuc.datasets._exact import check_events, check_levels
+from sknuc.datasets._exact import check_draws, check_events, check_levels
 
 __all__ = ["InversePosterior", "make_inverse_problem"]
 
@@ -115,7 +115,8 @@ class InversePosterior:
         samples : ndarray of shape (n_events, n_samples)
         """
         X = check_events("InversePosterior.sample", 1, 1, X)
-        return self._quantiles(X, check_random_state(rng).uniform(size=(len(X), n_samples)))
+        rng = check_draws("InversePosterior.sample", n_samples, rng)
+        return self._quantiles(X, rng.uniform(size=(len(X), n_samples)))
 
     def mean(self, X):
         """Return the means of the target, of shape (n_events,): zero, by symmetry."""

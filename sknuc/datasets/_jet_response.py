@@ -20,9 +20,8 @@ correlation rho. So the margins stay what they are, and everything has a closed 
 
 import numpy as np
 from scipy.special import ndtr, ndtri
-from sklearn.utils import check_random_state
 
-from sknuc.datasets._exact import check_events, check_levels
+from sknuc.datasets._exact import check_draws, check_events, check_levels
 
 __all__ = ["JetResponse"]
 
@@ -158,7 +157,8 @@ class JetResponse:
         samples : ndarray of shape (n_jets, 4, n_samples)
         """
         X, sigma, angle = self._check("sample", X)
-        normal = check_random_state(rng).standard_normal((len(X), n_samples, 4))
+        rng = check_draws("JetResponse.sample", n_samples, rng)
+        normal = rng.standard_normal((len(X), n_samples, 4))
         return self._draw(X, sigma, angle, normal).transpose(0, 2, 1)
 
     def mean_pinball(self, X):
