@@ -4,6 +4,8 @@ Each takes the network's output and the target of a batch, and returns a tensor 
 (n_members, n) for stacked networks). Several targets are averaged within the event.
 """
 
+import math
+
 import torch
 from torch.nn import functional as F
 
@@ -12,6 +14,8 @@ __all__ = [
     "binary_cross_entropy",
     "cross_entropy",
     "huber",
+    "mixture_nll",
+    "pinball",
     "poisson",
     "squared_error",
 ]
@@ -71,6 +75,53 @@ def huber(output, y, *, delta=1.0):
     return F.huber_loss(output, y, reduction="none", delta=delta).mean(-1)
 
 
+def pinball(quantiles, y, levels):
+    r"""Pinball loss, :math:`\max(\tau r, (\tau - 1) r)` with :math:`r = y - q_\tau`.
+
+    Its expectation is least at the quantile of level τ. The mean over targets and levels is taken
+    within the event; over all levels it is half the continuous ranked probability score.
+
+    Parameters
+    ----------
+    quantiles : Tensor of shape (..., n, n_targets, q)
+    y : Tensor of shape (..., n, n_targets)
+    levels : Tensor of shape (q,) or (..., n, n_targets, q)
+        τ, in (0, 1).
+
+    References
+    ----------
+    R. Koenker, G. Bassett, "Regression Quantiles", Econometrica 46 (1978) 33.
+    """
+    residual = y.unsqueeze(-1) - quantiles
+    return torch.maximum(levels * residual, (levels - 1) * residual).mean((-2, -1))
+
+
 def poisson(output, y):
     r"""Half the Poisson deviance up to a constant, :math:`e^{z} - y z`, z the log of the rate."""
     return (torch.exp(output) - y * output).mean(-1)
+
+
+def mixture_nll(logits, means, scales, y):
+    r"""Negative log density of a mixture of Gaussians, :math:`-\log\sum_k w_k N(y;\mu_k,\Sigma_k)`.
+
+    The logarithm of the sum is taken around its largest term, so that targets far from all
+    components have finite gradients.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (..., n, k)
+        w = softmax(logits).
+    means : Tensor of shape (..., n, k, t)
+    scales : Tensor of shape (..., n, k, t) or (..., n, k, t, t)
+        Standard deviations, or lower triangular L of :math:`\Sigma = L L^T`; positive diagonals.
+    y : Tensor of shape (..., n, t)
+    """
+    away = y.unsqueeze(-2) - means
+    if scales.ndim > means.ndim:
+        z = torch.linalg.solve_triangular(scales, away.unsqueeze(-1), upper=False).squeeze(-1)
+        log_scales = scales.diagonal(dim1=-2, dim2=-1).log()
+    else:
+        z = away / scales
+        log_scales = scales.log()
+    log_densities = -(z.square() / 2 + log_scales + math.log(2 * math.pi) / 2).sum(-1)
+    return -torch.logsumexp(torch.log_softmax(logits, -1) + log_densities, -1)

@@ -1,0 +1,72 @@
+"""What regressors have in common that learn the density p(y | x) by maximum likelihood."""
+
+from sklearn.base import _fit_context
+from sklearn.utils.validation import check_consistent_length
+
+from sknuc.base import PredictiveRegressorMixin, validate_targets, validate_weights
+from sknuc.torch_estimator import Player, TorchEstimator
+
+__all__ = ["DensityRegressor"]
+
+
+class DensityRegressor(PredictiveRegressorMixin, TorchEstimator):
+    """Fit a network by its ``_negative_log_density(module, batch)`` of scaled targets."""
+
+    def _negative_log_density(self, module, batch):
+        """Return -log p of the scaled targets ``batch.y``, of shape (n,)."""
+        raise NotImplementedError
+
+    def _prepare(self, targets, sample_weight):
+        """Read off the scaled targets what the initial network needs."""
+
+    def _players(self):
+        return [Player(self._negative_log_density, optimizer=self._optimizer)]
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y, sample_weight=None):
+        """Train the network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events; a memory map or an HDF5 dataset above 256 MiB is streamed.
+        y : array-like of shape (n_events,) or (n_events, n_targets)
+            The targets.
+        sample_weight : array-like of shape (n_events,) or None, default=None
+            Non-negative weights.
+
+        Returns
+        -------
+        self : object
+            The fitted regressor.
+
+        Raises
+        ------
+        ValueError
+            If an input is not finite, or lengths disagree.
+        TrainingDivergedError
+            If the loss becomes NaN or infinite.
+        """
+        reset = not (self.warm_start and self.__sklearn_is_fitted__())
+        X = self._validate_events(X, reset=reset)
+        sample_weight = validate_weights(sample_weight, X)
+        if reset:
+            self._start_anew()
+            targets = self._scale_targets(X, y, sample_weight)
+        else:
+            targets = self._continue_with(X, y)
+        self._prepare(targets, sample_weight)
+        self._fit_events(X, {"y": targets}, sample_weight=sample_weight, reset=reset)
+        return self
+
+    def _continue_with(self, X, y):
+        """Validate targets of a fit that goes on, and scale them as those of the first one."""
+        y = validate_targets(y)
+        check_consistent_length(X, y)
+        targets = y.reshape(len(y), -1)
+        if (y.ndim, targets.shape[1]) != (self._y_ndim, len(self.target_mean_)):
+            raise ValueError(
+                f"y has the shape {y.shape}, but the network was built for "
+                f"{len(self.target_mean_)} targets. Set warm_start=False to start anew."
+            )
+        return (targets - self.target_mean_) / self.target_scale_
