@@ -49,6 +49,8 @@ _TAIL = 1e-8
 # Distance between the radii at which waves are matched, in units of 1/k and at most in fm: close
 # values differ by little but rounding, and half a wave later they are those of the same phase.
 _MATCHING_DISTANCE, _FARTHEST = 0.5, 2.0
+# Protons far below the Coulomb barrier turn around a long way outside.
+_MAX_POINTS = 250_000
 # Waves beyond the one that grazes the end of the potential. Of the last one |S - 1| is checked.
 _WAVES_BEYOND = 5
 _LAST_WAVE = 1e-6
@@ -90,7 +92,8 @@ def elastic_scattering(
 
     where :math:`\ell_j = l` for :math:`j = l + 1/2` and :math:`-(l + 1)` for :math:`j = l - 1/2`.
     Every partial wave is integrated by Numerov's method and matched to Riccati-Bessel or Coulomb
-    functions.
+    functions. Left out are compound-elastic scattering, which adds isotropically below some
+    10 MeV, and the force of the neutron's magnetic moment in the Coulomb field, below some degrees.
 
     Parameters
     ----------
@@ -112,7 +115,8 @@ def elastic_scattering(
         Koning-Delaroche potential was fitted; False for the non-relativistic reduced mass.
     step : float, default=None
         Step of the integration, in fm. Errors shrink with its fourth power. None for a tenth of
-        the inverse wave number inside the nucleus, and at most a fifth of a diffuseness.
+        the inverse wave number inside the nucleus, and at most a fifth of a diffuseness: S is then
+        right to 1e-5.
     n_jobs : int, default=None
         Number of threads; None for one, -1 for all cores. The result does not depend on it.
 
@@ -127,7 +131,8 @@ def elastic_scattering(
         total, elastic : ndarray of shape (n_samples,) or None
             Integrated cross-sections of neutrons, in mb; None for protons, where they diverge.
         reaction : ndarray of shape (n_samples,)
-            Cross-section of absorption, in mb.
+            Cross-section of absorption, in mb; zero within rounding for protons far below the
+            Coulomb barrier.
         s_matrix : complex ndarray of shape (n_samples, n_l, 2)
             :math:`S_l` for :math:`j = l + 1/2` and :math:`j = l - 1/2`, without the Coulomb phase;
             1 for waves that do not reach the nucleus or do not exist.
@@ -299,6 +304,12 @@ def _extents(function, terms, names, motion, steps):
     # of l = 0.
     charged = np.maximum(column["r_c"], (2 * eta + 2) / k) if eta.any() else 0.0
     n_points = np.ceil(np.maximum(reach, charged) / steps).astype(np.int64)
+    if n_points.max() > _MAX_POINTS:
+        raise ValueError(
+            f"The waves of {function} need {n_points.max()} steps of the integration; at most "
+            f"{_MAX_POINTS} are possible. Use a longer 'step' or, for protons, an 'energy' closer "
+            "to the Coulomb barrier."
+        )
     # Of protons too: under the Coulomb barrier waves die out slowly with l.
     n_l = np.floor(k * reach).astype(np.int64) + 1 + _WAVES_BEYOND
     if n_l.max() > MAX_L + 1:
