@@ -92,8 +92,9 @@ def elastic_scattering(
 
     where :math:`\ell_j = l` for :math:`j = l + 1/2` and :math:`-(l + 1)` for :math:`j = l - 1/2`.
     Every partial wave is integrated by Numerov's method and matched to Riccati-Bessel or Coulomb
-    functions. Left out are compound-elastic scattering, which adds isotropically below some
-    10 MeV, and the force of the neutron's magnetic moment in the Coulomb field, below some degrees.
+    functions. Left out are compound-elastic scattering, which adds symmetrically to 90
+    degrees below some 10 MeV, and the force on the neutron's magnetic moment in the Coulomb field,
+    within a few degrees of the beam.
 
     Parameters
     ----------
