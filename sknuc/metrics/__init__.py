@@ -11,6 +11,10 @@ from sknuc.metrics._coverage import Coverage, coverage
 from sknuc.metrics._intervals import binomial_interval
 from sknuc.metrics._peaks import PeakFit, fit_peak
 from sknuc.metrics._plot import PeakDisplay, SurvivalDisplay
+from sknuc.metrics._plot_calibration import CoverageDisplay
+from sknuc.metrics._plot_intervals import IntervalDisplay
+from sknuc.metrics._plot_pit import PITDisplay
+from sknuc.metrics._plot_reliability import ReliabilityDisplay
 from sknuc.metrics._rejection import (
     RejectionAtAcceptance,
     acceptance_threshold,
@@ -39,12 +43,16 @@ __all__ = [
     "CalibrationError",
     "ComptonBandCorrection",
     "Coverage",
+    "CoverageDisplay",
     "EnergyCalibration",
+    "IntervalDisplay",
+    "PITDisplay",
     "PITTest",
     "PeakDisplay",
     "PeakFit",
     "RejectionAtAcceptance",
     "ReliabilityCurve",
+    "ReliabilityDisplay",
     "SurvivalDisplay",
     "SurvivalFraction",
     "acceptance_threshold",

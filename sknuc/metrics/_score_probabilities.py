@@ -20,6 +20,8 @@ PROBABILITIES = {
     "pos_label": [Real, str, "boolean", None],
 }
 
+ROUNDING = 1e-6
+
 
 def check_probabilities(function, y_true, y_prob, sample_weight, labels, pos_label):
     """Validate classes and their probabilities.
@@ -45,12 +47,15 @@ def check_probabilities(function, y_true, y_prob, sample_weight, labels, pos_lab
     y = validate_labels(y_true)
     prob = np.asarray(y_prob, dtype=np.float64)
     check_consistent_length(y, prob)
-    if prob.ndim not in (1, 2) or not np.all((prob >= 0) & (prob <= 1)):
+    # Sums of 32-bit floats may exceed one by rounding.
+    bad = ~((prob >= -ROUNDING) & (prob <= 1 + ROUNDING))
+    if prob.ndim not in (1, 2) or np.any(bad):
         raise ValueError(
             f"The 'y_prob' parameter of {function} must hold probabilities in [0, 1], of shape "
             f"(n_events,) or (n_events, n_classes). Got the shape {prob.shape} and "
-            f"{np.count_nonzero(~((prob >= 0) & (prob <= 1)))} values that are none."
+            f"{np.count_nonzero(bad)} values that are none."
         )
+    prob = np.clip(prob, 0.0, 1.0)
     weight = validate_weights(sample_weight, y, allow_negative=True)
     weight = np.ones(len(y)) if weight is None else weight
     if prob.ndim == 1:

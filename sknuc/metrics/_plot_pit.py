@@ -1,0 +1,206 @@
+r"""Display of the probability integral transform.
+
+A bin of a flat histogram of k bins and n events holds the share
+:math:`1/k \pm \sqrt{(1 - 1/k)/(kn)}`: only beyond that is there something to see. Bands show where
+it lies with 68 and 95 %.
+"""
+
+import numpy as np
+from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state, gen_batches
+
+from sknuc.metrics._plot import COLORS, _axes
+from sknuc.metrics._plot_shared import BANDS, check_method, final_step, name_targets
+from sknuc.metrics._score_pit import pit, pit_test
+from sknuc.metrics._score_validation import check_truth, kish_number
+
+__all__ = ["PITDisplay"]
+
+#: Events whose quantiles are in memory at the same time.
+BLOCK = 2**16
+
+
+class PITDisplay:
+    """Histogram of the probability integral transform, flat for calibrated distributions.
+
+    Create it with :meth:`from_estimator` or :meth:`from_predictions`.
+
+    Parameters
+    ----------
+    u : dict of str to ndarray of shape (n_events,)
+        For each histogram the transforms.
+    weight : ndarray of shape (n_events,)
+        Weights of the events.
+    n_bins : int
+        Number of bins.
+
+    Attributes
+    ----------
+    tests_ : dict of str to PITTest
+        The test of flatness of each histogram.
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+    lines_ : list of matplotlib StepPatch
+        One per histogram.
+    bands_ : list of matplotlib Polygon
+        Where the bins of a flat histogram lie with 95 and 68 %; empty without `band`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy.stats import norm
+    >>> from sknuc.metrics import PITDisplay
+    >>> y = np.random.default_rng(0).normal(size=2000)
+    >>> display = PITDisplay.from_predictions(norm.cdf(y), n_bins=10)
+    >>> display.tests_["Predictions"].p_value > 0.05
+    True
+    """
+
+    def __init__(self, *, u, weight, n_bins=20):
+        self.u = u
+        self.weight = weight
+        self.n_bins = n_bins
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator,
+        X,
+        y,
+        *,
+        n_bins=20,
+        n_levels=99,
+        sample_weight=None,
+        name=None,
+        target_names=None,
+        band=True,
+        random_state=0,
+        ax=None,
+    ):
+        """Compute and draw the transforms of a regressor's quantiles.
+
+        Parameters
+        ----------
+        estimator : fitted regressor
+            With ``predict_quantiles``; also within a pipeline or a search.
+        X : array-like of shape (n_events, ...)
+            The events.
+        y : array-like of shape (n_events,) or (n_events, n_targets)
+            The truth.
+        n_levels : int, default=99
+            Quantiles between which the truth is found, see :func:`pit`.
+        random_state : int, RandomState instance or None, default=0
+            Determines where between two quantiles the transform is put.
+        n_bins, sample_weight, target_names, band, ax
+            As in :meth:`from_predictions`.
+        name : str, default=None
+            Name of the histogram; None for that of the estimator.
+
+        Returns
+        -------
+        display : PITDisplay
+        """
+        estimator, X = final_step(estimator, X)
+        check_method(cls.__name__, estimator, "predict_quantiles")
+        levels = np.arange(1, n_levels + 1) / (n_levels + 1)
+        y, rng = np.asarray(y), check_random_state(random_state)
+        check_consistent_length(X, y)
+        u = [
+            pit(
+                y[rows],
+                quantiles=estimator.predict_quantiles(_safe_indexing(X, rows), levels),
+                levels=levels,
+                random_state=rng,
+            )
+            for rows in gen_batches(len(y), BLOCK)
+        ]
+        return cls.from_predictions(
+            np.concatenate(u),
+            n_bins=n_bins,
+            sample_weight=sample_weight,
+            name=name or type(estimator).__name__,
+            target_names=target_names,
+            band=band,
+            ax=ax,
+        )
+
+    @classmethod
+    def from_predictions(
+        cls, u, *, n_bins=20, sample_weight=None, name=None, target_names=None, band=True, ax=None
+    ):
+        """Draw given transforms.
+
+        Parameters
+        ----------
+        u : array-like of shape (n_events,) or (n_events, n_targets)
+            Probability integral transforms, see :func:`pit`.
+        n_bins : int, default=20
+            Number of bins.
+        sample_weight : array-like of shape (n_events,), default=None
+            Weights of either sign, see :func:`pit_test`.
+        name : str, default=None
+            Name of the histogram.
+        target_names : list of str, default=None
+            Names of the targets; None for their numbers.
+        band : bool, default=True
+            Whether to draw the band of a flat histogram.
+        ax : matplotlib Axes, default=None
+            None for a new figure.
+
+        Returns
+        -------
+        display : PITDisplay
+        """
+        values, shape, weight = check_truth(u, sample_weight)
+        names = name_targets(name, shape, target_names, "Predictions")
+        columns = dict(zip(names, values.T, strict=True))
+        return cls(u=columns, weight=weight, n_bins=n_bins).plot(ax=ax, band=band)
+
+    def plot(self, ax=None, *, band=True):
+        """Draw the histograms.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            None for a new figure.
+        band : bool, default=True
+            Whether to draw the band of a flat histogram.
+
+        Returns
+        -------
+        display : PITDisplay
+        """
+        self.tests_ = {name: pit_test(u, sample_weight=self.weight) for name, u in self.u.items()}
+        ax = _axes(ax, (6.4, 4.2))
+        self.bands_, self.lines_ = [], []
+        if band:
+            std = np.sqrt((self.n_bins - 1) / kish_number(self.weight))
+            self.bands_ = [
+                ax.axhspan(1 - z * std, 1 + z * std, color=color, lw=0, label=label)
+                for label, z, color in BANDS
+            ]
+            ax.axhline(1, color="#666666", lw=1, ls="--")
+        edges = np.linspace(0, 1, self.n_bins + 1)
+        top = ax.get_ylim()[1] if len(ax.patches) else 0
+        for name, u in self.u.items():
+            i = sum(type(patch).__name__ == "StepPatch" for patch in ax.patches)
+            counts, _ = np.histogram(u, bins=edges, weights=self.weight)
+            density = counts * self.n_bins / self.weight.sum()
+            self.lines_.append(
+                ax.stairs(
+                    density,
+                    edges,
+                    color=COLORS[i % len(COLORS)],
+                    ls=("-", "--", "-.", ":")[i % 4],
+                    lw=1.8,
+                    baseline=None,
+                    label=f"{name} (p = {self.tests_[name].p_value:.2g})",
+                )
+            )
+            top = max(top, 1.3 * density.max())
+        ax.set_xlim(0, 1)
+        ax.set_ylim(0, max(top, 1.6))
+        ax.set_xlabel("Probability integral transform F(y)", fontsize=12)
+        ax.set_ylabel("Events / expected", fontsize=12)
+        ax.legend(loc="upper center", frameon=False, fontsize=10, ncols=2)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self

@@ -1,0 +1,326 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.stats import norm
+from sklearn.base import BaseEstimator
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sknuc.base import PredictiveRegressorMixin, validate_events
+from sknuc.metrics import (
+    CoverageDisplay,
+    IntervalDisplay,
+    PITDisplay,
+    ReliabilityDisplay,
+    coverage,
+    expected_calibration_error,
+    pit_test,
+)
+from sknuc.predictive import Normal
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+class NormalRegressor(PredictiveRegressorMixin, BaseEstimator):
+    """Least squares whose errors are normal, with a width that may be wrong by a factor."""
+
+    def __init__(self, factor=1.0):
+        self.factor = factor
+
+    def _validate_events(self, X, *, reset):
+        return validate_events(self, X, reset=reset)
+
+    def fit(self, X, y):
+        X = self._validate_events(X, reset=True)
+        targets = self._scale_targets(X, y, None)
+        self.model_ = LinearRegression().fit(X, targets)
+        self.std_ = (targets - self.model_.predict(X)).std(axis=0)
+        return self
+
+    def _predictive(self, X):
+        mean = self.model_.predict(X) * self.target_scale_ + self.target_mean_
+        std = self.factor * self.std_ * self.target_scale_
+        return Normal(mean, np.broadcast_to(std, mean.shape))
+
+
+class OwnIntervals(BaseEstimator):
+    """Intervals that are no quantiles, as conformal ones."""
+
+    def predict(self, X):
+        return X[:, 0]
+
+    def predict_interval(self, X, coverage=0.68):
+        return X[:, :1] + np.array([-2.0, 2.0]) * norm.ppf((1 + coverage) / 2)
+
+
+@pytest.fixture(scope="module")
+def events():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(3000, 3))
+    y = X @ [1.0, -2.0, 0.5] + 10 + rng.normal(0, 2.0, 3000)
+    return X, y
+
+
+def legend(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+@pytest.mark.parametrize("factor", [0.6, 1.0, 1.5])
+def test_coverage_of_normal_intervals_is_the_closed_form(events, factor):
+    X, y = events
+    model = NormalRegressor(factor).fit(X[:1500], y[:1500])
+    display = CoverageDisplay.from_estimator(model, X[1500:], y[1500:])
+    (results,) = display.coverages.values()
+    nominal = np.array([r.nominal for r in results])
+    expected = 2 * norm.cdf(factor * norm.ppf((1 + nominal) / 2)) - 1
+    fraction = np.array([r.fraction for r in results])
+    # Half of the events fitted the width: its own error adds to that of the test.
+    assert_allclose(fraction, expected, atol=4 * 0.5 / np.sqrt(1500))
+    low, high = np.moveaxis(model.predict_interval(X[1500:], 0.5), 1, 0)
+    assert results[4] == coverage(y[1500:], low, high, nominal=0.5)
+    points = display.errorbars_[0].lines[0].get_xydata()
+    assert_allclose(points, np.column_stack([nominal, fraction]))
+
+
+def test_band_of_coverage_is_binomial(events):
+    _, y = events
+    ends = np.column_stack([np.full(3000, -5.0), np.full(3000, 12.0)])
+    display = CoverageDisplay.from_predictions(y, [ends], nominal=[0.5])
+    path = display.bands_[1].get_paths()[0].vertices
+    at_half = np.sort(path[np.isclose(path[:, 0], 0.5), 1])
+    assert_allclose(at_half, 0.5 + np.array([-1, 1]) * norm.ppf(0.84) * 0.5 / np.sqrt(3000), 1e-3)
+    weight = np.repeat([0.0, 1.0], 1500)
+    half = CoverageDisplay.from_predictions(y, [ends], nominal=[0.5], sample_weight=weight)
+    assert half.n_effective == 1500
+
+
+def test_intervals_that_are_no_quantiles_are_asked_for_at_every_coverage(events):
+    X, _ = events
+    rng = np.random.default_rng(1)
+    display = CoverageDisplay.from_estimator(
+        OwnIntervals(), X, X[:, 0] + rng.normal(0, 2.0, len(X)), nominal=[0.3, 0.9], name="own"
+    )
+    for result in display.coverages["own"]:
+        assert result.p_value > 1e-4
+    assert legend(display.ax_) == ["95 % band", "68 % band", "own"]
+
+
+def test_curves_of_several_models_and_targets_share_axes(events):
+    X, y = events
+    two = np.column_stack([y, -3 * y])
+    first = CoverageDisplay.from_estimator(
+        NormalRegressor().fit(X, y), X, y, nominal=[0.5], name="a"
+    )
+    second = CoverageDisplay.from_estimator(
+        NormalRegressor().fit(X, two),
+        X,
+        two,
+        nominal=[0.5],
+        target_names=["E (keV)", "z (mm)"],
+        name="b",
+        band=False,
+        ax=first.ax_,
+    )
+    assert second.figure_ is first.figure_
+    assert second.bands_ == []
+    assert legend(first.ax_)[2:] == ["a", "b, E (keV)", "b, z (mm)"]
+    colors = [bar.lines[0].get_color() for bar in (*first.errorbars_, *second.errorbars_)]
+    assert len(set(colors)) == 3
+    fractions = [results[0].fraction for results in second.coverages.values()]
+    assert_allclose(fractions, first.coverages["a"][0].fraction)
+
+
+def test_searches_and_pipelines_are_unwrapped(events):
+    X, y = events
+    bare = NormalRegressor().fit(StandardScaler().fit_transform(X), y)
+    pipe = make_pipeline(StandardScaler(), NormalRegressor())
+    search = GridSearchCV(pipe, {"normalregressor__factor": [1.0]}, cv=2).fit(X, y)
+    expected = PITDisplay.from_estimator(bare, StandardScaler().fit_transform(X), y)
+    for wrapped in (search, search.best_estimator_):
+        display = PITDisplay.from_estimator(wrapped, X, y)
+        assert_allclose(display.u["NormalRegressor"], expected.u["NormalRegressor"])
+        coverages = CoverageDisplay.from_estimator(wrapped, X, y, nominal=[0.5]).coverages
+        assert coverages.keys() == {"NormalRegressor"}
+        IntervalDisplay.from_estimator(wrapped, X, y, feature=1)
+
+
+def test_pit_of_a_model_is_its_distribution_function(events):
+    X, y = events
+    model = NormalRegressor(0.7).fit(X, y)
+    display = PITDisplay.from_estimator(model, X, y, n_levels=999)
+    exact = norm.cdf(y, *model.predict(X, return_std=True))
+    assert np.abs(display.u["NormalRegressor"] - exact).max() <= 1e-3 + 1e-12
+    test = display.tests_["NormalRegressor"]
+    assert test == pit_test(display.u["NormalRegressor"])
+    assert test.p_value < 1e-6
+    assert test.dispersion_z > 5
+    # The density integrates to one.
+    assert_allclose(display.lines_[0].get_data().values.mean(), 1.0)
+
+
+def test_pit_band_holds_the_share_of_bins_that_it_claims():
+    rng = np.random.default_rng(2)
+    u = rng.uniform(size=(2000, 40))
+    display = PITDisplay.from_predictions(u, n_bins=50)
+    height = [band.get_height() / 2 for band in display.bands_]
+    values = np.concatenate([line.get_data().values for line in display.lines_])
+    # Counts are whole numbers of mean 40: a band of 68 % holds 68 % of them to one count.
+    for half, share in zip(height, (0.95, 0.68), strict=True):
+        assert abs((np.abs(values - 1) <= half).mean() - share) < 0.04
+
+
+def test_signed_weights_cancel_in_the_histogram():
+    u = np.random.default_rng(3).uniform(size=200)
+    weight = np.r_[np.ones(200), -np.ones(50)]
+    display = PITDisplay.from_predictions(np.r_[u, u[:50]], sample_weight=weight, n_bins=10)
+    without = PITDisplay.from_predictions(u[50:], n_bins=10)
+    assert_allclose(display.lines_[0].get_data().values, without.lines_[0].get_data().values)
+    # The band is that of 250 fluctuating events for 150 that are left.
+    assert_allclose(
+        display.bands_[0].get_height() / without.bands_[0].get_height(), np.sqrt(250 / 150)
+    )
+
+
+def segments(collection):
+    return np.array([s for s in collection.get_segments() if len(s)]).reshape(-1, 2, 2)
+
+
+def test_intervals_are_drawn_where_they_are(events):
+    X, y = events
+    X, y = X[:40], y[:40]
+    model = NormalRegressor().fit(X, y)
+    display = IntervalDisplay.from_estimator(
+        model, X, y, coverage=0.5, unit="mm", y_name="position"
+    )
+    assert display.ax_.get_xlabel() == "True position (mm)"
+    assert display.ax_.get_ylabel() == "Predicted position (mm)"
+    drawn = [segments(c) for c in display.intervals_]
+    low, high = model.predict_interval(X, 0.5).T
+    inside = (low <= y) & (y <= high)
+    for lines, mask in zip(drawn, (inside, ~inside), strict=True):
+        assert len(lines) == mask.sum()
+        order = np.argsort(y[mask])
+        assert_allclose(lines[:, 0], np.column_stack([y, low])[mask][order])
+        assert_allclose(lines[:, 1], np.column_stack([y, high])[mask][order])
+    assert f"covers {100 * inside.mean():.1f}" in legend(display.ax_)[0]
+    assert display.ax_.get_legend().get_title().get_text() == ""
+
+
+def test_intervals_against_a_feature_and_of_a_target(events):
+    pd = pytest.importorskip("pandas")
+    X, y = events
+    frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    two = np.column_stack([y, y**2])
+    model = NormalRegressor().fit(frame, two)
+    display = IntervalDisplay.from_estimator(
+        model, frame, two, feature="b", target=1, max_events=100, unit="keV", style="band"
+    )
+    assert display.ax_.get_xlabel() == "b"
+    assert_allclose(display.y_true, y**2)
+    x = display.line_.get_xdata()
+    assert len(x) == 100
+    assert np.all(np.diff(x) > 0)
+    assert (x[0], x[-1]) == (X[:, 1].min(), X[:, 1].max())
+    # What is not drawn counts nevertheless, and is told.
+    assert display.coverage.n_effective == pytest.approx(3000)
+    assert display.ax_.get_legend().get_title().get_text() == "100 of 3000 events drawn"
+
+
+def test_endless_intervals_leave_the_picture():
+    y = np.array([0.0, 1.0, 2.0])
+    display = IntervalDisplay.from_predictions(y, y, [-np.inf] * 3, [np.inf, 1.5, 3.0])
+    assert display.coverage.fraction == 1
+    assert np.all(np.isfinite(display.ax_.get_ylim()))
+    lines = segments(display.intervals_[0])
+    assert np.all(np.isfinite(lines))
+    assert np.all(lines[:, 0, 1] < display.ax_.get_ylim()[0])
+
+
+@pytest.fixture(scope="module")
+def classified():
+    rng = np.random.default_rng(4)
+    X = rng.normal(size=(4000, 2))
+    y = np.where(rng.uniform(size=4000) < 1 / (1 + np.exp(-2 * X[:, 0])), "signal", "background")
+    return X, y
+
+
+def test_reliability_of_a_model_that_is_right(classified):
+    X, y = classified
+    model = LogisticRegression().fit(X[:2000], y[:2000])
+    display = ReliabilityDisplay.from_estimator(model, X[2000:], y[2000:], n_bins=10)
+    p = model.predict_proba(X[2000:])[:, 1]
+    expected = expected_calibration_error(y[2000:], p, n_bins=10, pos_label="signal")
+    assert display.error == expected
+    assert abs(display.error.debiased) < 4 * display.error.std
+    assert f"ECE {expected.value:.3f} ± {expected.std:.3f}" in legend(display.ax_)[1]
+    assert display.histogram_ax_.get_xlabel() == "Predicted probability of signal"
+    assert_allclose(display.histogram, np.histogram(p, bins=50, range=(0, 1))[0])
+    points = display.errorbar_.lines[0].get_xydata()
+    assert_allclose(points, np.column_stack([display.curve.predicted, display.curve.observed]))
+    other = ReliabilityDisplay.from_estimator(
+        model, X[2000:], y[2000:], n_bins=10, pos_label="background"
+    )
+    assert_allclose(other.error.value, expected.value)
+
+
+def test_reliability_of_several_classes_and_on_shared_axes(classified):
+    X, y = classified
+    y = np.where(X[:, 1] > 1, "other", y)
+    model = LogisticRegression().fit(X, y)
+    _, axes = plt.subplots(1, 2)
+    for ax, multiclass in zip(axes, ("top-label", "classwise"), strict=True):
+        first = ReliabilityDisplay.from_estimator(model, X, y, multiclass=multiclass, ax=ax)
+        second = ReliabilityDisplay.from_estimator(
+            model, X, y, multiclass=multiclass, ax=ax, name="again"
+        )
+        assert first.histogram_ax_ is second.histogram_ax_
+        assert first.error == second.error
+        assert first.histogram.sum() == len(y) * (1 if multiclass == "top-label" else 3)
+    assert len(first.figure_.axes) == 4
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda X, y: CoverageDisplay.from_estimator(LinearRegression(), X, y), "predict_interval"),
+        (lambda X, y: PITDisplay.from_estimator(OwnIntervals(), X, y), "predict_quantiles"),
+        (lambda X, y: ReliabilityDisplay.from_estimator(OwnIntervals(), X, y), "predict_proba"),
+        (lambda X, y: CoverageDisplay.from_predictions(y, [], nominal=[0.5]), "'intervals' par"),
+        (
+            lambda X, y: CoverageDisplay.from_estimator(OwnIntervals(), X, y, nominal=[68]),
+            r"'nominal' parameter must hold probabilities in \(0, 1\)",
+        ),
+        (
+            lambda X, y: IntervalDisplay.from_estimator(OwnIntervals(), X, y, feature=7),
+            "'feature' parameter of IntervalDisplay",
+        ),
+        (
+            lambda X, y: IntervalDisplay.from_estimator(OwnIntervals(), X, y, feature="a"),
+            "'feature' parameter of IntervalDisplay",
+        ),
+        (
+            lambda X, y: IntervalDisplay.from_estimator(OwnIntervals(), X, y, style="band"),
+            "'style' parameter of IntervalDisplay",
+        ),
+        (
+            lambda X, y: PITDisplay.from_predictions([0.1], target_names=["a", "b"]),
+            "'target_names' parameter must name 1",
+        ),
+        (
+            lambda X, y: ReliabilityDisplay.from_predictions(
+                [0, 1], [0.1, 0.9], ax=plt.figure().add_axes((0, 0, 1, 1))
+            ),
+            "'ax' parameter of ReliabilityDisplay",
+        ),
+    ],
+)
+def test_errors_say_what_is_wrong(events, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(*events)
