@@ -1,3 +1,6 @@
 """How sure is it: Gaussian processes, Bayesian networks, ensembles and conformal sets."""
 
-__all__ = []
+from sknuc.uncertainty._conformal_classifier import ConformalClassifier
+from sknuc.uncertainty._conformal_regressor import ConformalRegressor
+
+__all__ = ["ConformalClassifier", "ConformalRegressor"]

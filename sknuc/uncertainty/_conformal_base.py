@@ -1,0 +1,379 @@
+r"""What conformal regressors and classifiers share: splits, fits, and the weights of scores.
+
+Scores of n calibration events that the model has not seen, and the score of a new event, are in
+random order if the events are exchangeable: the new one has each rank with probability 1/(n+1).
+All variants are other weights of ranks. Event i has the weight :math:`w_i`, a new one at x has
+:math:`w(x)`, and the new score is at most the smallest at which
+:math:`\sum w_i \geq c\,(W + w(x))` with probability c:
+
+- split and cross: :math:`w_i = 1`, or the sample weights, as events that are there so often;
+- covariate shift: times the ratio of densities :math:`w(x)=p_\mathrm{data}(x)/p_\mathrm{sim}(x)`;
+- groups: :math:`w_i = 1/n_{g(i)}` and :math:`w(x)=1`, so that K groups and a new one share the
+  ranks alike, whatever the number of their events;
+- Mondrian: events of the same category only.
+"""
+
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import (
+    GroupKFold,
+    GroupShuffleSplit,
+    KFold,
+    ShuffleSplit,
+    StratifiedKFold,
+    StratifiedShuffleSplit,
+    check_cv,
+)
+from sklearn.model_selection._split import _CVIterableWrapper
+from sklearn.utils import _safe_indexing, check_random_state, get_tags, indexable
+from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
+from sklearn.utils.metadata_routing import (
+    MetadataRouter,
+    MethodMapping,
+    _routing_enabled,
+    process_routing,
+)
+from sklearn.utils.metaestimators import _safe_split
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import (
+    _check_feature_names,
+    _check_method_params,
+    _check_n_features,
+    check_consistent_length,
+    column_or_1d,
+    has_fit_parameter,
+)
+
+from sknuc.base import validate_events, validate_weights
+from sknuc.uncertainty._conformal_predictive import Calibration
+
+__all__ = ["BaseConformal", "check_share", "check_weights"]
+
+
+class BaseConformal(MetaEstimatorMixin, BaseEstimator):
+    """Fit an estimator without some events, and calibrate it with them."""
+
+    _parameter_constraints: dict = {
+        "estimator": [HasMethods(["fit"]), None],
+        "cv": ["cv_object", StrOptions({"split"})],
+        "calibration_fraction": [Interval(RealNotInt, 0, 1, closed="neither")],
+        "mondrian": [callable, str, Interval(Integral, 0, None, closed="left"), None],
+        "density_ratio": [callable, HasMethods("predict_proba"), None],
+        "random_state": ["random_state"],
+        "n_jobs": [None, Integral],
+    }
+
+    def _get_estimator(self):
+        return self._default_estimator() if self.estimator is None else self.estimator
+
+    def _validate_events(self, X, *, reset):
+        """Return the events as the estimator gets them, in what can be indexed by slices.
+
+        A table is given the shape that the events had in ``fit``. What the estimator accepts, such
+        as data frames, missing values and ragged events, is its own to say.
+        """
+        if self.estimator is None:
+            return validate_events(self, X, reset=reset)
+        if not hasattr(X, "shape"):
+            X = _as_array(X)
+        (X,) = indexable(X)
+        _check_feature_names(self, X, reset=reset)
+        shape = tuple(X.shape[1:])
+        if reset:
+            if shape:
+                self.input_shape_ = shape
+                self.n_features_in_ = int(np.prod(shape))
+            return X
+        if hasattr(self, "input_shape_") and shape != self.input_shape_:
+            if len(shape) > 1:
+                raise ValueError(
+                    f"X has events of shape {shape}, but {type(self).__name__} was fitted on "
+                    f"events of shape {self.input_shape_}."
+                )
+            _check_n_features(self, X, reset=False)
+            X = np.asarray(X).reshape(len(X), *self.input_shape_)
+        return X
+
+    def _fit_folds(self, X, y, target, sample_weight, groups, fit_params, respond):
+        """Fit the estimator without each fold, and ask it about the fold.
+
+        Sets `estimators_`, `calibration_indices_` and `calibration_weights_`.
+
+        Parameters
+        ----------
+        X : validated events
+        y : ndarray
+            As the estimator gets it.
+        target : ndarray of shape (n,)
+            What folds are stratified by, or any numbers.
+        sample_weight : ndarray of shape (n,) or None
+        groups : array-like of shape (n,) or None
+        fit_params : dict
+        respond : callable
+            ``respond(estimator, X, X_train, y_train, weights_train) -> tuple``.
+
+        Returns
+        -------
+        responses : list of tuple, one per model
+        folds : ndarray of shape (m,)
+            The index of the model of each calibration event.
+        """
+        n = len(y)
+        rng = check_random_state(self.random_state)
+        estimator = self._get_estimator()
+        frozen = isinstance(estimator, FrozenEstimator)
+        if groups is not None:
+            groups = column_or_1d(groups)
+            check_consistent_length(y, groups)
+            if self.density_ratio is not None:
+                raise ValueError(
+                    "'groups' and the 'density_ratio' parameter exclude each other: a new group "
+                    "comes with densities of its own. Leave out one of them."
+                )
+        params, split_params = self._route(estimator, sample_weight, groups, fit_params, frozen)
+        present = np.arange(n) if sample_weight is None else np.flatnonzero(sample_weight)
+        if frozen:
+            splits = [(present[:0], present)]
+        else:
+            splits = self._split(X, target, groups, split_params, present, rng)
+        indices = np.concatenate([test for _, test in splits])
+        if len(np.unique(indices)) < len(indices):
+            raise ValueError(
+                "The 'cv' parameter must calibrate with every event at most once, so that each "
+                "has one score. Got overlapping test sets instead; use KFold, or ShuffleSplit "
+                "with n_splits=1."
+            )
+        if groups is not None:
+            _check_groups(groups, splits)
+        members = [clone(estimator) for _ in splits]
+        if self.random_state is not None:
+            for member in members:
+                _seed(member, rng)
+        results = Parallel(n_jobs=self.n_jobs)(
+            delayed(_fit_fold)(member, X, y, train, test, params, sample_weight, respond)
+            for member, (train, test) in zip(members, splits, strict=True)
+        )
+        self.estimators_ = [member for member, _ in results]
+        self.calibration_indices_ = indices
+        self._set_categories(X, sample_weight, groups)
+        folds = np.repeat(np.arange(len(splits)), [len(test) for _, test in splits])
+        return [response for _, response in results], folds
+
+    def _route(self, estimator, sample_weight, groups, fit_params, frozen):
+        """Return what the estimator's ``fit`` and the splitter get."""
+        given = {"sample_weight": sample_weight, "groups": groups}
+        given = {name: value for name, value in given.items() if value is not None}
+        if _routing_enabled():
+            routed = process_routing(self, "fit", **given, **fit_params)
+            return routed.estimator.fit, routed.splitter.split
+        params = dict(fit_params)
+        if sample_weight is not None and not frozen:
+            if not has_fit_parameter(estimator, "sample_weight"):
+                raise ValueError(
+                    f"sample_weight was given, but {type(estimator).__name__}.fit takes none. "
+                    "Leave it out or, for a Pipeline, request it in the step with "
+                    "set_fit_request and sklearn.set_config(enable_metadata_routing=True)."
+                )
+            params["sample_weight"] = sample_weight
+        return params, {} if groups is None else {"groups": groups}
+
+    def _split(self, X, target, groups, split_params, present, rng):
+        cv, stratified = self.cv, self._stratified
+        n_splits = 5 if cv is None else cv
+        # Shuffled: events come sorted by run or by position, and folds shall be exchangeable.
+        if isinstance(cv, str):
+            kind = ShuffleSplit if groups is None else GroupShuffleSplit
+            kind = StratifiedShuffleSplit if stratified and groups is None else kind
+            cv = kind(1, test_size=self.calibration_fraction, random_state=rng)
+        elif isinstance(n_splits, Integral):
+            kind = StratifiedKFold if stratified else KFold
+            kind = kind if groups is None else GroupKFold
+            cv = kind(int(n_splits), shuffle=True, random_state=rng)
+        cv = check_cv(cv)
+        # An event without weight is absent, unless somebody counted it in indices.
+        fixed = isinstance(cv, _CVIterableWrapper)
+        rows = np.arange(len(target)) if fixed else present
+        if not fixed and len(present) < len(target):
+            X, target = _safe_indexing(X, present), target[present]
+            split_params = {
+                name: _safe_indexing(value, present) for name, value in split_params.items()
+            }
+        splits = []
+        for train, test in cv.split(X, target, **split_params):
+            train, test = rows[train], rows[test]
+            splits.append((np.intersect1d(train, present), np.intersect1d(test, present)))
+        return [(train, test) for train, test in splits if len(test)]
+
+    def _set_categories(self, X, sample_weight, groups):
+        """Find the categories and the weights of the calibration events."""
+        indices = self.calibration_indices_
+        events = _safe_indexing(X, indices)
+        self._weights = np.ones(len(indices)) if sample_weight is None else sample_weight[indices]
+        self._groups = None if groups is None else groups[indices]
+        self._ratios = self._density_ratio(events)
+        if not np.sum(self._weights * self._ratios) > 0:
+            raise ValueError(
+                "The 'density_ratio' parameter gives all calibration events the ratio 0: there is "
+                "no data where the simulation is."
+            )
+        if self.mondrian is not None:
+            self.categories_, self._codes = np.unique(self._category(events), return_inverse=True)
+        else:
+            self._codes = np.zeros(len(indices), dtype=np.intp)
+        self.calibration_weights_ = np.empty(len(indices))
+
+    def _calibration(self, chosen, folds, where):
+        """Return the weights of the chosen calibration events, as one category."""
+        weights = self._weights[chosen]
+        n_units, unit = weights.sum(), "events"
+        if self._groups is not None:
+            groups = np.unique(self._groups[chosen], return_inverse=True)[1]
+            weights = weights / np.bincount(groups, weights)[groups]
+            n_units, unit = groups.max() + 1, "groups"
+        weights = weights * self._ratios[chosen]
+        self.calibration_weights_[chosen] = weights
+        return Calibration(weights, folds[chosen], n_units, unit, where)
+
+    def _category(self, X):
+        if callable(self.mondrian):
+            categories = np.asarray(self.mondrian(X))
+        else:
+            key = self.mondrian
+            if isinstance(key, str) and not hasattr(X, "columns"):
+                names = list(getattr(self, "feature_names_in_", ()))
+                if key not in names:
+                    raise ValueError(
+                        f"The 'mondrian' parameter is the column {key!r}, but the events have the "
+                        f"columns {names}."
+                    )
+                key = names.index(key)
+            categories = np.asarray(_safe_indexing(X, key, axis=1))
+        if categories.shape != (X.shape[0],):
+            raise ValueError(
+                "The 'mondrian' parameter must give one category per event, of shape "
+                f"({X.shape[0]},). Got shape {categories.shape} instead."
+            )
+        return categories
+
+    def _encode(self, X):
+        """Return the index of the category of every event."""
+        if self.mondrian is None:
+            return np.zeros(X.shape[0], dtype=np.intp)
+        categories = self._category(X)
+        codes = np.searchsorted(self.categories_, categories)
+        codes = np.minimum(codes, len(self.categories_) - 1)
+        unknown = np.unique(categories[self.categories_[codes] != categories])
+        if len(unknown):
+            raise ValueError(
+                f"X has events of the categories {unknown.tolist()}, of which there was none to "
+                f"calibrate with. Known are {self.categories_.tolist()}."
+            )
+        return codes
+
+    def _density_ratio(self, X):
+        """Return w(x) of every event."""
+        if self.density_ratio is None:
+            return np.ones(X.shape[0])
+        if hasattr(self.density_ratio, "predict_proba"):
+            simulation, data = self.density_ratio.predict_proba(X).T
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratio = data / simulation
+        else:
+            ratio = np.asarray(self.density_ratio(X), dtype=np.float64)
+        if ratio.shape != (X.shape[0],) or not np.all(np.isfinite(ratio) & (ratio >= 0)):
+            raise ValueError(
+                "The 'density_ratio' parameter must give one finite ratio of at least 0 per event."
+                f" Got shape {ratio.shape} for {X.shape[0]} events, from {np.min(ratio)} to "
+                f"{np.max(ratio)}."
+            )
+        return ratio
+
+    def get_metadata_routing(self):
+        """Say who gets the metadata of ``fit``: this object, the estimator and the splitter.
+
+        Returns
+        -------
+        routing : MetadataRouter
+        """
+        mapping = MethodMapping
+        return (
+            MetadataRouter(owner=self)
+            .add_self_request(self)
+            .add(estimator=self._get_estimator(), method_mapping=mapping().add("fit", "fit"))
+            .add(splitter=self.cv, method_mapping=mapping().add("fit", "split"))
+        )
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        # The default estimators read numbers in 2-D; another one has its own say.
+        if self.estimator is not None:
+            inner = get_tags(self.estimator)
+            tags.input_tags = inner.input_tags
+            tags.target_tags.multi_output = inner.target_tags.multi_output
+        return tags
+
+
+def check_weights(sample_weight, X):
+    """Validate weights of events that may be no array of numbers."""
+    return validate_weights(sample_weight, np.empty((X.shape[0], 1)))
+
+
+def check_share(coverage, method):
+    """Return a coverage in (0, 1)."""
+    if not isinstance(coverage, Real) or not 0 < coverage < 1:
+        raise ValueError(
+            f"The 'coverage' parameter of {method} must be a float in (0, 1). Got {coverage!r} "
+            "instead."
+        )
+    return float(coverage)
+
+
+def _fit_fold(estimator, X, y, train, test, params, sample_weight, respond):
+    X_train, y_train = _safe_split(estimator, X, y, train)
+    X_test, _ = _safe_split(estimator, X, None, test, train)
+    # A frozen estimator ignores that there is nothing to fit.
+    if len(train):
+        estimator.fit(X_train, y_train, **_check_method_params(X, params, indices=train))
+    weights = None if sample_weight is None else sample_weight[train]
+    return estimator, respond(estimator, X_test, X_train, y_train, weights)
+
+
+def _check_groups(groups, splits):
+    for train, test in splits:
+        both = np.intersect1d(groups[train], groups[test])
+        if len(both):
+            raise ValueError(
+                f"The 'cv' parameter puts events of the groups {both[:5].tolist()} on both sides "
+                "of a split, but new events come from new groups. Use LeaveOneGroupOut, "
+                "GroupKFold, an int or 'split'."
+            )
+    tests = [np.unique(groups[test]) for _, test in splits]
+    if len(np.unique(np.concatenate(tests))) < sum(map(len, tests)):
+        raise ValueError(
+            "The 'cv' parameter must calibrate with all events of a group by the same model. Use "
+            "LeaveOneGroupOut, GroupKFold, an int or 'split'."
+        )
+
+
+def _seed(estimator, rng):
+    """Seed what the user has left without a seed."""
+    seeds = {
+        name: rng.randint(np.iinfo(np.int32).max)
+        for name, value in sorted(estimator.get_params().items())
+        if value is None and (name == "random_state" or name.endswith("__random_state"))
+    }
+    if seeds:
+        estimator.set_params(**seeds)
+
+
+def _as_array(X):
+    """A list of events as an array; of objects where their lengths differ."""
+    try:
+        return np.asarray(X)
+    except ValueError:
+        ragged = np.empty(len(X), dtype=object)
+        ragged[:] = X
+        return ragged
