@@ -3,9 +3,11 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.stats import norm
 from sklearn.calibration import calibration_curve
+from sklearn.metrics import brier_score_loss
 
 from sknuc.metrics import (
     binomial_interval,
+    brier_decomposition,
     expected_calibration_error,
     quantile_calibration_error,
     reliability_curve,
@@ -203,3 +205,45 @@ def test_quantile_calibration_error_is_that_of_the_counts():
 def test_errors_say_what_is_wrong(args, kwargs, message):
     with pytest.raises(ValueError, match=message):
         expected_calibration_error(*args, **kwargs)
+
+
+def test_brier_score_is_that_of_scikit_learn_and_the_sum_of_its_terms():
+    rng = np.random.default_rng(7)
+    y, prob = binary(rng, 400)
+    weight = rng.uniform(size=400)
+    several = softmax(rng.normal(size=(400, 3)))
+    two = np.column_stack([1 - prob, prob])
+    for truth, p in [(y, prob), (y, two), (drawn(rng, several), several)]:
+        result = brier_decomposition(truth, p, sample_weight=weight)
+        assert_allclose(result.brier, brier_score_loss(truth, p, sample_weight=weight))
+        assert_allclose(result.brier, result.reliability - result.resolution + result.uncertainty)
+        assert min(result) >= 0
+    assert_allclose(brier_decomposition(y, two), brier_decomposition(y, prob))
+
+
+def test_brier_terms_have_their_closed_forms():
+    # Hits with probability u ~ U(0, 1): uncertainty 1/4, resolution var(u) = 1/12. Probabilities
+    # u² are too low by E(u² - u)² = 1/30.
+    rng, n = np.random.default_rng(8), 200_000
+    y, prob = binary(rng, n)
+    right, wrong = brier_decomposition(y, prob), brier_decomposition(y, prob**2)
+    error = 4 * 0.5 / np.sqrt(n)
+    assert_allclose(right.uncertainty, 0.25, atol=error)
+    assert_allclose(right.resolution, 1 / 12, atol=error)
+    assert_allclose(right.reliability, 0, atol=error)
+    assert_allclose(wrong.reliability, 1 / 30, atol=error)
+    # What keeps the order of events changes nothing but the reliability.
+    assert_allclose(wrong[2:], right[2:])
+
+
+def test_brier_weights_are_repetitions_and_not_negative():
+    rng = np.random.default_rng(9)
+    y, prob = binary(rng, 100)
+    prob = np.round(prob, 1)
+    weight = rng.integers(0, 4, 100)
+    assert_allclose(
+        brier_decomposition(y, prob, sample_weight=weight),
+        brier_decomposition(np.repeat(y, weight), np.repeat(prob, weight)),
+    )
+    with pytest.raises(ValueError, match="must be non-negative"):
+        brier_decomposition(y, prob, sample_weight=np.r_[-1.0, np.ones(99)])

@@ -20,6 +20,7 @@ from sknuc.metrics._rejection import (
     acceptance_threshold,
     rejection_at_acceptance,
 )
+from sknuc.metrics._score_brier import BrierDecomposition, brier_decomposition
 from sknuc.metrics._score_calibration import (
     CalibrationError,
     ReliabilityCurve,
@@ -40,6 +41,7 @@ from sknuc.metrics._survival import (
 __all__ = [
     "TH228_GAMMAS",
     "TH228_LINES",
+    "BrierDecomposition",
     "CalibrationError",
     "ComptonBandCorrection",
     "Coverage",
@@ -57,6 +59,7 @@ __all__ = [
     "SurvivalFraction",
     "acceptance_threshold",
     "binomial_interval",
+    "brier_decomposition",
     "calibrate_energy",
     "coverage",
     "crps_ensemble",
