@@ -327,6 +327,31 @@ def test_charge_column_and_number_of_coordinates():
     assert TPCProjector(charge=None).fit(np.ones((1, 2, 5))).coordinates_ == [0, 1, 2, 3, 4]
 
 
+def test_ranges_in_the_wrong_unit_are_told():
+    clouds = ragged_clouds((400, 300))
+    points = np.concatenate(clouds)
+    ranges = np.stack([points.min(axis=0), points.max(axis=0)], axis=1)[:3]
+    learnt = TPCProjector().fit(clouds)
+    in_cm = TPCProjector(ranges=ranges / 10)
+    low, high = ranges.T / 10
+    n_lost = np.count_nonzero(((points[:, :3] < low) | (points[:, :3] > high)).any(axis=1))
+    message = f"^{n_lost} of 700 points lie outside the ranges of TPCProjector"
+    with pytest.warns(UserWarning, match=message):
+        in_cm.fit(clouds)
+    with pytest.warns(UserWarning, match=message):
+        in_cm.transform(clouds)
+    # Learnt ranges hold the points that they were learnt from, and not those of another detector.
+    with pytest.warns(UserWarning, match="^700 of 700 points"):
+        learnt.transform([cloud + 1e4 for cloud in clouds])
+    # Half of them is not more than half: no warning, which would be an error here.
+    x = np.column_stack([np.arange(4.0) + 1, np.ones((4, 3))])[np.newaxis]
+    half = TPCProjector(bins=(2, 2), planes=[(0, 1)], ranges=[(0, 2.5), (0, 2), (0, 2)])
+    assert half.fit_transform(x).sum() == 2
+    half.set_params(ranges=[(0, 1.5), (0, 2), (0, 2)])
+    with pytest.warns(UserWarning, match="^3 of 4 points"):
+        half.fit_transform(x)
+
+
 def test_points_outside_can_be_an_error():
     clouds = ragged_clouds()
     projector = TPCProjector(ranges=RANGES, outside="raise").fit(clouds)

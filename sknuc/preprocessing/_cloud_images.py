@@ -1,5 +1,6 @@
 """Images and voxels of clouds: what a convolutional network reads of a time projection chamber."""
 
+import warnings
 from numbers import Integral
 
 import numpy as np
@@ -43,7 +44,8 @@ class TPCProjector(TransformerMixin, BaseEstimator):
         Return :math:`\ln(1 + v)` of each pixel's value v, as charges span orders of magnitude.
     outside : {"drop", "raise"}, default="drop"
         What becomes of points outside the ranges of the coordinates that any plane uses: they are
-        left out of all planes (:meth:`count_outside` says how many), or an error.
+        left out of all planes (:meth:`count_outside` says how many, and a warning if it is more
+        than half of them), or an error.
     input_shape : tuple of int, default=None
         How a row of a table is read: (P, F) for padded clouds. None reads it as one point.
 
@@ -134,6 +136,11 @@ class TPCProjector(TransformerMixin, BaseEstimator):
         Returns
         -------
         self : object
+
+        Warns
+        -----
+        UserWarning
+            If more than half of the points lie outside the ranges.
         """
         clouds, present = validate_clouds(self, X, reset=True, min_columns=2)
         self.charge_, self.coordinates_ = charge_column(self, clouds.shape[2])
@@ -146,6 +153,8 @@ class TPCProjector(TransformerMixin, BaseEstimator):
                     f"The ranges of TPCProjector are too wide for floats: {self.ranges_.tolist()}."
                 )
         self.output_shape_ = (len(self.planes_), *bins)
+        if self.ranges is not None and self.outside == "drop":
+            self._check_outside(clouds, present)
         return self
 
     def transform(self, X):
@@ -165,16 +174,15 @@ class TPCProjector(TransformerMixin, BaseEstimator):
         ------
         ValueError
             If points lie outside and ``outside="raise"``, or a pixel has no logarithm.
+
+        Warns
+        -----
+        UserWarning
+            If more than half of the points lie outside the ranges.
         """
         check_is_fitted(self)
         clouds, present = validate_clouds(self, X, reset=False, min_columns=2)
-        if self.outside == "raise":
-            n_outside = self._count_outside(clouds, present)
-            if n_outside.any():
-                raise ValueError(
-                    f"{n_outside.sum()} points of {np.count_nonzero(n_outside)} events lie outside "
-                    "the 'ranges' of TPCProjector. Widen them, or use outside='drop'."
-                )
+        self._check_outside(clouds, present)
         n_planes, *bins = self.output_shape_
         images = np.empty((len(clouds), n_planes, np.prod(bins)), dtype=clouds.dtype)
         strides = np.cumprod([1, *bins[:0:-1]])[::-1]
@@ -214,9 +222,27 @@ class TPCProjector(TransformerMixin, BaseEstimator):
         return self._count_outside(*validate_clouds(self, X, reset=False, min_columns=2))
 
     def _count_outside(self, clouds, present):
-        low, high = self._limits().T
-        inside = ((clouds >= low) & (clouds <= high)).all(axis=2)
-        return np.count_nonzero(present & ~inside, axis=1)
+        limits = self._limits()
+        outside = np.zeros(present.shape, dtype=bool)
+        # Column by column: an array of all comparisons costs as much as the images.
+        for column in np.flatnonzero(np.isfinite(limits).all(axis=1)):
+            low, high = limits[column]
+            outside |= (clouds[..., column] < low) | (clouds[..., column] > high)
+        return np.count_nonzero(present & outside, axis=1)
+
+    def _check_outside(self, clouds, present):
+        n_outside = self._count_outside(clouds, present)
+        if self.outside == "raise" and n_outside.any():
+            raise ValueError(
+                f"{n_outside.sum()} points of {np.count_nonzero(n_outside)} events lie outside "
+                "the 'ranges' of TPCProjector. Widen them, or use outside='drop'."
+            )
+        if 2 * n_outside.sum() > np.count_nonzero(present):
+            warnings.warn(
+                f"{n_outside.sum()} of {np.count_nonzero(present)} points lie outside the ranges "
+                f"of TPCProjector, {self.ranges_.tolist()}, and are left out. See the 'ranges', in "
+                "the units of X."
+            )
 
     def _limits(self):
         """Limits of every column; infinite for the charge and for what no plane uses."""
