@@ -2,7 +2,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from scipy.stats import norm
+from scipy.stats import binom, norm
 from sklearn.base import BaseEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -165,15 +165,29 @@ def test_pit_of_a_model_is_its_distribution_function(events):
     assert_allclose(display.lines_[0].get_data().values.mean(), 1.0)
 
 
+def test_pit_does_not_depend_on_the_blocks_of_events(events, monkeypatch):
+    X, y = events
+    two = np.column_stack([y, -y])
+    model = NormalRegressor().fit(X, two)
+    whole = PITDisplay.from_estimator(model, X, two).u
+    monkeypatch.setattr("sknuc.metrics._plot_pit.BLOCK", 700)
+    for name, u in PITDisplay.from_estimator(model, X, two).u.items():
+        assert_allclose(u, whole[name])
+
+
 def test_pit_band_holds_the_share_of_bins_that_it_claims():
     rng = np.random.default_rng(2)
     u = rng.uniform(size=(2000, 40))
     display = PITDisplay.from_predictions(u, n_bins=50)
     height = [band.get_height() / 2 for band in display.bands_]
     values = np.concatenate([line.get_data().values for line in display.lines_])
-    # Counts are whole numbers of mean 40: a band of 68 % holds 68 % of them to one count.
     for half, share in zip(height, (0.95, 0.68), strict=True):
-        assert abs((np.abs(values - 1) <= half).mean() - share) < 0.04
+        # Counts are whole numbers of mean 40, of which a band holds a share near what it claims.
+        last = np.floor(40 * half + 1e-9)
+        exact = binom.cdf(40 + last, 2000, 1 / 50) - binom.cdf(39 - last, 2000, 1 / 50)
+        assert abs(exact - share) < binom.pmf(40 - last, 2000, 1 / 50)
+        error = np.sqrt(exact * (1 - exact) / values.size)
+        assert abs((np.abs(values - 1) <= half).mean() - exact) < 4 * error
 
 
 def test_signed_weights_cancel_in_the_histogram():

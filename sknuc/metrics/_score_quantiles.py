@@ -170,7 +170,7 @@ def crps_quantile(
     y, shape, weight = check_truth(y_true, sample_weight)
     quantiles, levels = check_quantiles(quantiles, levels, shape)
     ends = np.concatenate([[0.0], levels, [1.0]])
-    scores = np.einsum("j,njt->nt", ends[2:] - ends[:-2], _pinball(y, quantiles, levels))
+    scores = np.moveaxis(_pinball(y, quantiles, levels), 1, -1) @ (ends[2:] - ends[:-2])
     return average_scores(scores, weight, multioutput, return_std)
 
 
