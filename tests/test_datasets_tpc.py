@@ -330,6 +330,18 @@ def test_result_does_not_depend_on_the_step():
         )
 
 
+def test_longest_steps_lose_no_tracks_and_no_energy():
+    shared = {"weights": (1, 1, 0), "random_state": 19, **SILENT}
+    coarse, fine = (make_tpc_events(300, step=step, **shared).truth for step in (50.0, 1.0))
+    # Midpoints of first steps lie outside only of those that start next to a wall.
+    assert np.all((coarse.path_length > 0) | (coarse.vertex[:, 2] > 1225.0))
+    for name in ("path_length", "deposited"):
+        # The last step of a track that leaves counts as a whole or not at all, alike often.
+        difference = coarse[name] - fine[name]
+        assert abs(difference.sum()) < 4 * np.sqrt(np.sum(difference**2))
+        np.testing.assert_allclose(coarse[name].sum(), fine[name].sum(), rtol=0.005)
+
+
 # --- charge and drift
 
 
@@ -622,6 +634,10 @@ def test_classes_and_truth_agree():
         ({"domain": "data"}, "'domain' parameter of make_tpc_events must be"),
         ({"pressure": 0.0}, "'pressure' parameter of make_tpc_events must be"),
         ({"dead_pads": 1.0}, "'dead_pads' parameter of make_tpc_events must be"),
+        ({"step": 50.1}, r"'step' parameter of make_tpc_events must be .*\(0.0, 50.0\]"),
+        ({"threshold": 5000.0}, "'threshold'.*below the saturation of 4095 ADC counts.*Got 5000"),
+        ({"saturation": 40.0}, "'threshold'.*below the saturation of 40 ADC counts.*Got 40 "),
+        ({"saturation": 50.0, "domain": "real"}, "'threshold'.*below the saturation.*Got 55 "),
     ],
 )
 def test_errors_name_the_parameter(parameters, message):

@@ -61,7 +61,7 @@ _FRACTION = Interval(Real, 0, 1, closed="left")
         "beam_energy": [Interval(Real, 1, 100, closed="right")],
         "pressure": [_POSITIVE],
         "magnetic_field": [_NON_NEGATIVE],
-        "step": [_POSITIVE],
+        "step": [Interval(Real, 0, 50, closed="right")],
         "drift_velocity": [_POSITIVE],
         "sampling_frequency": [_POSITIVE],
         "length": [_POSITIVE],
@@ -169,7 +169,9 @@ def make_tpc_events(
     magnetic_field : float, default=1.68
         In T.
     step : float, default=2.5
-        Longest step of the integration along a track, in mm.
+        Longest step of the integration along a track, in mm, at most 50, where energy and charge of
+        many tracks are those of short steps to 0.2 %. A step counts as a whole in its middle, or
+        not at all if that lies outside of the chamber.
     drift_velocity : float, default=5.2
         Of electrons, in cm/µs.
     sampling_frequency : float, default=12.5
@@ -191,7 +193,7 @@ def make_tpc_events(
     transverse_diffusion, longitudinal_diffusion : float, default=None
         D across and along the drift, in mm/√cm.
     threshold : float, default=None
-        Samples below it are suppressed, in ADC counts.
+        Samples below it are suppressed, in ADC counts. Below the `saturation`.
     saturation : float, default=None
         Largest sample, in ADC counts; ``np.inf`` for none.
     noise_pads : (int, int), default=None
@@ -252,7 +254,7 @@ def make_tpc_events(
     Raises
     ------
     ValueError
-        If a parameter is out of range.
+        If a parameter is out of range, or no sample can pass the threshold.
 
     See Also
     --------
@@ -282,6 +284,12 @@ def make_tpc_events(
         for name, value in TPC_DETECTORS[domain].items()
     }
     check_range("make_tpc_events", "noise_pads", settings["noise_pads"], _COUNT)
+    if settings["threshold"] >= settings["saturation"]:
+        raise ValueError(
+            "The 'threshold' parameter of make_tpc_events must be below the saturation of "
+            f"{settings['saturation']:g} ADC counts, where samples are cut off: no other sample "
+            f"could pass. Got {settings['threshold']:g} instead."
+        )
     rng, streams = spawn_streams(random_state, n_samples, _BLOCK)
 
     density = gas_density(pressure)
