@@ -2,5 +2,6 @@
 
 from sknuc.uncertainty._conformal_classifier import ConformalClassifier
 from sknuc.uncertainty._conformal_regressor import ConformalRegressor
+from sknuc.uncertainty._gp_regressor import GPRegressor
 
-__all__ = ["ConformalClassifier", "ConformalRegressor"]
+__all__ = ["ConformalClassifier", "ConformalRegressor", "GPRegressor"]
