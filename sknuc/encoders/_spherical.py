@@ -1,5 +1,6 @@
 """Networks that do not mind how the sphere is turned."""
 
+import warnings
 from itertools import pairwise
 from numbers import Integral, Real
 
@@ -54,13 +55,14 @@ class SphericalCNN(Encoder):
         Where the pixels of events of shape (C, n_pixels) lie, seen from the centre of the sphere,
         in any unit; "healpix" is :func:`~sknuc.geometry.healpix_sphere` in ring order. None is
         :func:`~sknuc.geometry.fibonacci_sphere` for events (C, n_pixels) and
-        :func:`~sknuc.geometry.equiangular_sphere` for events (C, H, W).
+        :func:`~sknuc.geometry.equiangular_sphere` for events (C, H, W). The pixels must cover the
+        whole sphere, not evenly but without large holes: where there are none, nothing is known.
     channels : tuple of int, default=(16, 16)
         Channels of each layer.
     bandwidths : tuple of int or None, default=None
         Bandwidth b, degrees :math:`l < b`, of the input and of the output of each layer: one more
         than there are `channels`. None takes 6 for the input, or what the pixels resolve if that is
-        less, and falls evenly to 3.
+        less, and falls evenly to 3. A bandwidth of 1 is the mean over the sphere alone.
     max_order : int, default=0
         0 for zonal filters, symmetric about their axis, which see how bright a place is; N for
         filters with orders up to N, which see directions too (N = 2: streaks, rings); "full" for
@@ -156,6 +158,12 @@ class SphericalCNN(Encoder):
         ValueError
             If the pixels do not fit the events, do not resolve the bandwidth, the matrices would
             take more than 1 GiB, or a parameter is out of range.
+
+        Warns
+        -----
+        UserWarning
+            If ``bandwidths=None`` and the pixels, though several, resolve no directions, so that
+            only means are left.
         """
         self._validate_params()
         n_channels, pixels = sphere_pixels(self.positions, input_shape, "SphericalCNN")
@@ -163,6 +171,12 @@ class SphericalCNN(Encoder):
         bandwidths = self.bandwidths
         if bandwidths is None:
             first = 1 + highest_degree(pixels, at_most=5)
+            if first == 1 and len(pixels) > 1:
+                warnings.warn(
+                    f"The {len(pixels)} pixels of SphericalCNN are too few or leave too large a "
+                    "hole in the sphere to resolve any direction: the network sees the means of "
+                    "the channels alone. Give positions that cover the whole sphere."
+                )
             bandwidths = np.linspace(first, min(first, 3), len(channels) + 1).round().astype(int)
         bandwidths = check_bandwidths(bandwidths, channels)
         check_memory("SphericalCNN", len(pixels), bandwidths, self.max_order, self.oversampling)
