@@ -1,5 +1,7 @@
 """Encoders: shapes, symmetries, parameters, and words for what does not fit."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -69,6 +71,26 @@ def test_parameters_are_scikit_learns():
 def test_errors_name_parameter_and_value(encoder, shape, words):
     with pytest.raises((ValueError, TypeError), match=words):
         encoder.build(shape)
+
+
+def flat_network(input_shape):
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), 2))
+
+
+@pytest.mark.parametrize("name", ["channels", "padding"])
+def test_an_axis_that_the_events_do_not_have_is_named(name):
+    X = np.random.default_rng(0).normal(size=(8, 4, 3))
+    hook = {"channels": "channel_axis", "padding": "padding_axis"}[name]
+    for axis in (None, 0, 1, np.int64(1)):
+        encoder = ModuleEncoder(flat_network, **{name: axis})
+        assert getattr(encoder, hook)((4, 3)) == axis
+        NeuralClassifier(encoder=encoder, max_epochs=1).fit(X, np.arange(8) % 2)
+    for axis in (2, 9, -1, -2, 0.0, "0", False):
+        encoder = ModuleEncoder(flat_network, **{name: axis})
+        with pytest.raises(
+            ValueError, match=rf"'{name}' parameter .*\(4, 3\).*0 to 1. Got {axis!r}"
+        ):
+            NeuralClassifier(encoder=encoder, max_epochs=1).fit(X, np.arange(8) % 2)
 
 
 def test_an_encoder_of_the_wrong_shape_is_named():

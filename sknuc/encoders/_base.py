@@ -1,6 +1,7 @@
 """What every encoder is: hyper-parameters that build a network for one shape of event."""
 
 from abc import abstractmethod
+from numbers import Integral
 
 from sklearn.base import BaseEstimator
 from torch import nn
@@ -116,12 +117,35 @@ class ModuleEncoder(Encoder):
         self.padding = padding
 
     def channel_axis(self, input_shape):
-        """The parameter `channels`."""
-        return self.channels
+        """The parameter `channels`.
+
+        Raises
+        ------
+        ValueError
+            If it is neither None nor an axis of the events.
+        """
+        return self._axis("channels", input_shape)
 
     def padding_axis(self, input_shape):
-        """The parameter `padding`."""
-        return self.padding
+        """The parameter `padding`.
+
+        Raises
+        ------
+        ValueError
+            If it is neither None nor an axis of the events.
+        """
+        return self._axis("padding", input_shape)
+
+    def _axis(self, name, input_shape):
+        axis = getattr(self, name)
+        is_integer = isinstance(axis, Integral) and not isinstance(axis, bool)
+        if axis is None or (is_integer and 0 <= axis < len(input_shape)):
+            return axis
+        raise ValueError(
+            f"The {name!r} parameter of ModuleEncoder must be None or an axis of events of shape "
+            f"{tuple(input_shape)}, an integer from 0 to {len(input_shape) - 1}. Got {axis!r} "
+            "instead."
+        )
 
     def build(self, input_shape):
         """Call the factory.
