@@ -36,7 +36,6 @@ from sklearn.utils.metadata_routing import (
     _routing_enabled,
     process_routing,
 )
-from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import (
     _check_feature_names,
@@ -125,6 +124,12 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
         rng = check_random_state(self.random_state)
         estimator = self._get_estimator()
         frozen = isinstance(estimator, FrozenEstimator)
+        if get_tags(estimator).input_tags.pairwise:
+            raise ValueError(
+                "The 'estimator' parameter reads a matrix of distances or kernels between events, "
+                "whose columns would have to follow the folds. Give one that reads events, such "
+                "as a Pipeline that begins with the kernel."
+            )
         if groups is not None:
             groups = column_or_1d(groups)
             check_consistent_length(y, groups)
@@ -302,8 +307,11 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
         return (
             MetadataRouter(owner=self)
             .add_self_request(self)
-            .add(estimator=self._get_estimator(), method_mapping=mapping().add("fit", "fit"))
-            .add(splitter=self.cv, method_mapping=mapping().add("fit", "split"))
+            .add(
+                estimator=self._get_estimator(),
+                method_mapping=mapping().add(caller="fit", callee="fit"),
+            )
+            .add(splitter=self.cv, method_mapping=mapping().add(caller="fit", callee="split"))
         )
 
     def __sklearn_tags__(self):
@@ -332,9 +340,8 @@ def check_share(coverage, method):
 
 
 def _fit_fold(estimator, X, y, train, test, params, sample_weight, respond):
-    X_train, y_train = _safe_split(estimator, X, y, train)
-    X_test, _ = _safe_split(estimator, X, None, test, train)
-    # A frozen estimator ignores that there is nothing to fit.
+    X_train, y_train, X_test = _safe_indexing(X, train), y[train], _safe_indexing(X, test)
+    # A frozen estimator has nothing to fit.
     if len(train):
         estimator.fit(X_train, y_train, **_check_method_params(X, params, indices=train))
     weights = None if sample_weight is None else sample_weight[train]

@@ -1,0 +1,939 @@
+"""Conformal prediction: ranks, their laws, and what they promise for every kind of event."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import stats
+from scipy.special import softmax
+from sklearn import config_context
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.frozen import FrozenEstimator
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import WhiteKernel
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.model_selection import (
+    GridSearchCV,
+    KFold,
+    LeaveOneGroupOut,
+    LeaveOneOut,
+    ShuffleSplit,
+)
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVR
+
+from sknuc.uncertainty import ConformalClassifier, ConformalRegressor
+
+N_REPETITIONS = 200
+
+
+class Fixed(RegressorMixin, BaseEstimator):
+    """Predictions that need no fit: a mean, a spread and Gaussian quantiles, given by functions."""
+
+    def __init__(self, mean=None, std=None, n_targets=None):
+        self.mean = mean
+        self.std = std
+        self.n_targets = n_targets
+
+    def fit(self, X, y):
+        self.n_features_in_ = X.shape[1]
+        return self
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+    def predict(self, X, return_std=False):
+        shape = (len(X),) if self.n_targets is None else (len(X), self.n_targets)
+        mean = np.zeros(shape) if self.mean is None else self.mean(X)
+        return (mean, self.std(X)) if return_std else mean
+
+    def predict_quantiles(self, X, quantiles):
+        mean, std = self.predict(X, return_std=True)
+        return mean[:, None] + std[:, None] * stats.norm.ppf(quantiles)
+
+
+class LeastSquares(RegressorMixin, BaseEstimator):
+    """A straight line by the shortest way, for the tests that repeat experiments."""
+
+    def __init__(self, alpha=0.0):
+        self.alpha = alpha
+
+    def fit(self, X, y):
+        A = np.column_stack([X, np.ones(len(X))])
+        self.coef_ = np.linalg.solve(A.T @ A + self.alpha * np.eye(A.shape[1]), A.T @ y)
+        return self
+
+    def predict(self, X):
+        return np.column_stack([X, np.ones(len(X))]) @ self.coef_
+
+
+class Centroids(ClassifierMixin, BaseEstimator):
+    """Gaussians of unit width around the mean of each class."""
+
+    def fit(self, X, y):
+        self.classes_ = np.unique(y)
+        self.means_ = np.stack([X[y == label].mean(0) for label in self.classes_])
+        return self
+
+    def predict_proba(self, X):
+        return softmax(-((X[:, None] - self.means_) ** 2).sum(2) / 2, axis=1)
+
+
+def zero(n_targets=None):
+    return FrozenEstimator(Fixed(n_targets=n_targets))
+
+
+def covers(interval, y):
+    return (interval[:, 0] <= y) & (y <= interval[:, 1])
+
+
+def assert_covers(covered, nominal):
+    """At least the nominal share, up to four errors of the repetitions."""
+    covered = np.asarray(covered, dtype=float)
+    share, error = covered.mean(), max(covered.std(), 0.01) / np.sqrt(len(covered))
+    assert share >= nominal - 4 * error, (share, error)
+
+
+# ---- one estimator, other events to calibrate
+
+
+@pytest.mark.parametrize("coverage", [0.5, 0.68, 0.9, 0.95])
+@pytest.mark.parametrize("n", [19, 25, 100])
+def test_the_half_width_is_the_ceil_c_n_plus_1_th_residual(n, coverage):
+    rng = np.random.default_rng(n)
+    X, y = rng.normal(size=(n, 2)), rng.standard_t(3, n)
+    model = ConformalRegressor(zero()).fit(X, y)
+    # Integers by decimal arithmetic: 0.95 · 20 is 19.
+    k = -(-round(coverage * 100) * (n + 1) // 100)
+    low, high = model.predict_interval(X[:1], coverage)[0]
+    assert high == -low == np.sort(np.abs(y))[k - 1]
+    signed = clone(model).set_params(symmetric=False).fit(X, y)
+    tail = -(-(100 + round(coverage * 100)) * (n + 1) // 200)
+    if tail <= n:
+        low, high = signed.predict_interval(X[:1], coverage)[0]
+        assert high == np.sort(y)[tail - 1]
+        assert low == np.sort(y)[n - tail]
+
+
+def test_coverage_given_the_calibration_follows_the_beta_law():
+    # |y| is uniform, so an interval ±q covers q of all new events: exactly Beta(k, n + 1 - k).
+    rng = np.random.default_rng(0)
+    n, coverage = 30, 0.8
+    k = int(np.ceil(coverage * (n + 1)))
+    X = np.zeros((n, 1))
+    widths = [
+        ConformalRegressor(zero()).fit(X, rng.uniform(-1, 1, n)).predict_interval(X[:1], coverage)
+        for _ in range(N_REPETITIONS)
+    ]
+    shares = np.array(widths)[:, 0, 1]
+    assert stats.kstest(shares, stats.beta(k, n + 1 - k).cdf).pvalue > 1e-3
+
+
+def test_quantiles_of_signed_scores_are_calibrated_one_by_one():
+    rng = np.random.default_rng(1)
+    levels = np.array([0.1, 0.3, 0.7, 0.9])
+    n = 39
+    below = []
+    for _ in range(N_REPETITIONS):
+        X, y = np.zeros((n + 200, 1)), rng.exponential(1, n + 200)
+        model = ConformalRegressor(zero(), symmetric=False).fit(X[:n], y[:n])
+        below.append((y[n:, None] <= model.predict_quantiles(X[:1], levels)).mean(0))
+    # Levels times n + 1 are integers, and ranks then have the levels exactly.
+    error = np.std(below, axis=0) / np.sqrt(N_REPETITIONS)
+    assert np.all(np.abs(np.mean(below, axis=0) - levels) < 4 * error)
+
+
+def test_weights_are_repetitions():
+    rng = np.random.default_rng(2)
+    X, y, w = rng.normal(size=(60, 2)), rng.normal(size=60), rng.integers(0, 4, 60)
+    for symmetric in (True, False):
+        model = ConformalRegressor(zero(), symmetric=symmetric)
+        weighted = clone(model).fit(X, y, sample_weight=w)
+        repeated = clone(model).fit(X.repeat(w, 0), y.repeat(w))
+        levels = [0.05, 0.16, 0.5, 0.84, 0.95]
+        assert_array_equal(
+            weighted.predict_quantiles(X, levels), repeated.predict_quantiles(X, levels)
+        )
+        for a, b in zip(weighted.predict(X, True), repeated.predict(X, True), strict=True):
+            assert_allclose(a, b, rtol=1e-12)
+    labels = rng.integers(0, 3, 60)
+    classifier = LogisticRegression().fit(X, labels)
+    model = ConformalClassifier(FrozenEstimator(classifier))
+    weighted = clone(model).fit(X, labels, sample_weight=w).predict_p_values(X)
+    repeated = clone(model).fit(X.repeat(w, 0), labels.repeat(w)).predict_p_values(X)
+    assert_allclose(weighted, repeated, rtol=1e-12)
+
+
+def test_events_without_weight_are_absent_from_folds():
+    rng = np.random.default_rng(3)
+    X, y = rng.normal(size=(50, 2)), rng.normal(size=50)
+    present = rng.uniform(size=50) < 0.7
+    model = ConformalRegressor(random_state=0)
+    weighted = clone(model).fit(X, y, sample_weight=present.astype(float))
+    without = clone(model).fit(X[present], y[present])
+    assert_allclose(weighted.predict_interval(X, 0.9), without.predict_interval(X, 0.9), rtol=1e-10)
+
+
+# ---- folds
+
+
+def pooled(model, X, y, splits, X_new):
+    """Predictions of all models at new events, per calibration event, and their residuals."""
+    at, residuals = np.empty((len(X_new), len(y))), np.empty(len(y))
+    for train, test in splits:
+        fitted = clone(model).fit(X[train], y[train])
+        at[:, test] = fitted.predict(X_new)[:, None]
+        residuals[test] = y[test] - fitted.predict(X[test])
+    return at, residuals
+
+
+@pytest.mark.parametrize("cv", [LeaveOneOut(), KFold(4)], ids=["jackknife+", "CV+"])
+def test_intervals_of_folds_are_those_of_the_paper(cv):
+    rng = np.random.default_rng(4)
+    X, X_new = rng.normal(size=(40, 3)), rng.normal(size=(7, 3))
+    y = X[:, 0] + rng.normal(size=40)
+    at, residuals = pooled(LinearRegression(), X, y, cv.split(X), X_new)
+    for coverage, k in ((0.68, 28), (0.9, 37)):
+        up = np.sort(at + np.abs(residuals), axis=1)[:, k - 1]
+        down = -np.sort(-(at - np.abs(residuals)), axis=1)[:, k - 1]
+        model = ConformalRegressor(LinearRegression(), cv=cv).fit(X, y)
+        assert_allclose(model.predict_interval(X_new, coverage), np.stack([down, up], 1))
+        q = np.sort(np.abs(residuals))[k - 1]
+        minmax = ConformalRegressor(LinearRegression(), cv=cv, method="minmax").fit(X, y)
+        expected = np.stack([at.min(1) - q, at.max(1) + q], 1)
+        assert_allclose(minmax.predict_interval(X_new, coverage), expected)
+    signed = ConformalRegressor(LinearRegression(), cv=cv, symmetric=False).fit(X, y)
+    atoms = np.sort(at + residuals, axis=1)
+    # 41 ranks: of the level 0.9, the 37th, of 0.1 the 4th; around the median, the 20th and 21st.
+    expected = np.stack([atoms[:, 3], atoms[:, 19:21].mean(1), atoms[:, 36]], 1)
+    assert_allclose(signed.predict_quantiles(X_new, [0.1, 0.5, 0.9]), expected)
+
+
+@pytest.mark.parametrize("weights", [None, "groups"])
+def test_mean_std_and_draws_are_those_of_the_atoms(weights):
+    rng = np.random.default_rng(5)
+    X, y = rng.normal(size=(30, 2)), rng.normal(size=(30, 2)) ** 2
+    groups = None if weights is None else rng.integers(6, size=30)
+    cv = KFold(5) if weights is None else LeaveOneGroupOut()
+    splits = list(cv.split(X, groups=groups))
+    p = np.ones(30) if groups is None else 1 / np.bincount(groups)[groups]
+    p /= p.sum()
+    for symmetric in (True, False):
+        model = ConformalRegressor(LinearRegression(), cv=cv, symmetric=symmetric)
+        model.fit(X, y, groups=groups)
+        draws = model.sample_y(X[:3], 40_000)
+        mean, std = model.predict(X[:3], return_std=True)
+        for t in range(2):
+            at, residuals = pooled(LinearRegression(), X, y[:, t], splits, X[:3])
+            atoms = np.hstack([at + residuals, at - residuals]) if symmetric else at + residuals
+            q = np.tile(p, 2) / 2 if symmetric else p
+            assert_allclose(mean[:, t], atoms @ q)
+            assert_allclose(std[:, t] ** 2, (atoms - mean[:, [t]]) ** 2 @ q)
+            cdf = (atoms[0] <= np.sort(atoms[0])[:, None]) @ q
+            found = (draws[0, t] <= np.sort(atoms[0])[:, None] + 1e-9).mean(1)
+            assert np.all(np.abs(found - cdf) < 5 * np.sqrt(cdf * (1 - cdf) / 40_000) + 1e-3)
+    # A draw holds the residuals of one event: their correlation is that of the atoms.
+    scores = model.calibration_scores_
+    weight = model.calibration_weights_ / model.calibration_weights_.sum()
+    means = np.array([[e.predict(X[:1])[0] for e in model.estimators_]])[0]
+    folds = np.empty(30, dtype=int)
+    for fold, (_, test) in enumerate(splits):
+        folds[np.isin(model.calibration_indices_, test)] = fold
+    atoms = means[folds] + scores
+    expected = np.cov(atoms.T, aweights=weight, ddof=0)[0, 1]
+    products = (draws[0, 0] - mean[0, 0]) * (draws[0, 1] - mean[0, 1])
+    assert abs(products.mean() - expected) < 5 * products.std() / 200
+
+
+def test_jackknife_plus_covers_where_the_fit_interpolates_almost():
+    # As many parameters as half the events: residuals of the fit say nothing.
+    rng = np.random.default_rng(6)
+    n, d = 16, 10
+    covered, naive = [], []
+    for _ in range(N_REPETITIONS):
+        beta = rng.normal(size=d)
+        X, X_new = rng.normal(size=(n, d)), rng.normal(size=(20, d))
+        y, y_new = X @ beta + rng.normal(size=n), X_new @ beta + rng.normal(size=20)
+        model = ConformalRegressor(LeastSquares(), cv=LeaveOneOut()).fit(X, y)
+        covered.append(covers(model.predict_interval(X_new, 0.8), y_new).mean())
+        fitted = LeastSquares().fit(X, y)
+        q = np.quantile(np.abs(y - fitted.predict(X)), 0.8)
+        naive.append(np.mean(np.abs(y_new - fitted.predict(X_new)) <= q))
+    assert_covers(covered, 0.8)
+    assert np.mean(naive) < 0.4
+
+
+@pytest.mark.parametrize("parameters", [{}, {"cv": "split"}, {"method": "minmax"}])
+def test_folds_cover(parameters):
+    rng = np.random.default_rng(7)
+    covered = {0.68: [], 0.9: []}
+    for _ in range(N_REPETITIONS):
+        X = rng.normal(size=(80, 2))
+        y = np.sin(3 * X[:, 0]) + rng.standard_t(3, 80)
+        model = ConformalRegressor(LeastSquares(), random_state=0, **parameters)
+        model.fit(X[:40], y[:40])
+        for coverage, shares in covered.items():
+            shares.append(covers(model.predict_interval(X[40:], coverage), y[40:]).mean())
+    for coverage, shares in covered.items():
+        assert_covers(shares, coverage)
+
+
+# ---- scores that follow the event
+
+
+def test_normalized_intervals_scale_with_the_predicted_spread():
+    rng = np.random.default_rng(8)
+    X = rng.uniform(1, 5, (4000, 1))
+    y = 3 + X[:, 0] * rng.laplace(size=4000)
+    # The spread is wrong by a factor, as of a Gaussian that has never seen the data.
+    model = Fixed(lambda X: np.full(len(X), 3.0), lambda X: 0.1 * X[:, 0])
+    conformal = ConformalRegressor(FrozenEstimator(model), conformity_score="normalized")
+    conformal.fit(X[:2000], y[:2000])
+    interval = conformal.predict_interval(X[2000:], 0.9)
+    width = np.diff(interval)[:, 0] / X[2000:, 0]
+    assert_allclose(width, width[0])
+    for low in range(1, 5):
+        inside = (X[2000:, 0] >= low) & (X[2000:, 0] < low + 1)
+        share = covers(interval, y[2000:])[inside].mean()
+        assert abs(share - 0.9) < 4 * np.sqrt(0.09 * (1 / inside.sum() + 1 / 2000))
+    _, std = conformal.predict(X[2000:], return_std=True)
+    z = conformal.calibration_scores_[:, 0]
+    assert_allclose(std, 0.1 * X[2000:, 0] * np.sqrt(np.mean(z**2)))
+
+
+def test_normalized_folds_use_the_spread_of_each_model():
+    rng = np.random.default_rng(9)
+    X, y = rng.normal(size=(30, 2)), rng.normal(size=30)
+    gp = GaussianProcessRegressor(WhiteKernel(), optimizer=None)
+    model = ConformalRegressor(gp, conformity_score="normalized", cv=KFold(3)).fit(X, y)
+    ends = []
+    for train, test in KFold(3).split(X):
+        fitted = clone(gp).fit(X[train], y[train])
+        mean, std = fitted.predict(X[test], return_std=True)
+        at, scale = fitted.predict(X[:4], return_std=True)
+        ends.append(at[:, None] + scale[:, None] * np.abs((y[test] - mean) / std))
+    k = int(np.ceil(0.8 * 31))
+    expected = np.sort(np.hstack(ends), axis=1)[:, k - 1]
+    assert_allclose(model.predict_interval(X[:4], 0.8)[:, 1], expected)
+
+
+def heteroscedastic(rng, n):
+    X = rng.uniform(0.2, 3, (n, 1))
+    return X, X[:, 0] * rng.normal(size=n)
+
+
+def test_cqr_keeps_quantiles_that_are_right_and_repairs_those_that_are_not():
+    rng = np.random.default_rng(10)
+    X, y = heteroscedastic(rng, 6000)
+    X_new, y_new = heteroscedastic(rng, 6000)
+    for factor in (1.0, 0.5):
+        model = Fixed(std=lambda X, f=factor: f * X[:, 0])
+        conformal = ConformalRegressor(FrozenEstimator(model), conformity_score="cqr").fit(X, y)
+        interval = conformal.predict_interval(X_new, 0.8)
+        raw = model.predict_quantiles(X_new, [0.1, 0.9])
+        moved = (interval - raw)[:, 1]
+        assert_allclose(moved, moved[0])
+        # The score of Romano et al.
+        predicted = model.predict_quantiles(X, [0.1, 0.9])
+        score = np.maximum(predicted[:, 0] - y, y - predicted[:, 1])
+        assert_allclose(moved[0], np.sort(score)[int(np.ceil(0.8 * 6001)) - 1])
+        assert abs(covers(interval, y_new).mean() - 0.8) < 4 * np.sqrt(2 * 0.16 / 6000)
+        if factor == 1:
+            assert abs(moved[0]) < 0.05
+    # What is said with one coverage is of the distribution that is said otherwise.
+    draws = conformal.sample_y(X_new[:5], 20_000)
+    mean, std = conformal.predict(X_new[:5], return_std=True)
+    assert np.all(np.abs(draws.mean(1) - mean) < 5 * std / np.sqrt(20_000))
+    found = np.quantile(draws, [0.16, 0.84], axis=1).T
+    assert_allclose(found, conformal.predict_interval(X_new[:5], 0.68), atol=0.1)
+
+
+def test_cqr_calibrates_both_sides_by_themselves():
+    rng = np.random.default_rng(11)
+    X = rng.uniform(1, 2, (3000, 1))
+    y = rng.exponential(1, 3000)
+    model = FrozenEstimator(Fixed(std=lambda X: X[:, 0]))
+    conformal = ConformalRegressor(model, conformity_score="cqr", symmetric=False)
+    conformal.fit(X[:1500], y[:1500])
+    for level in (0.05, 0.3, 0.95):
+        share = (y[1500:] <= conformal.predict_quantiles(X[1500:], level)[:, 0]).mean()
+        assert abs(share - level) < 4 * np.sqrt(2 * level * (1 - level) / 1500)
+
+
+# ---- who is like whom
+
+
+def test_weighted_intervals_cover_shifted_events_and_plain_ones_do_not():
+    # Simulated: x ~ U(0, 1). Measured: density 3x². The noise grows with x.
+    rng = np.random.default_rng(12)
+    model = ConformalRegressor(zero(), density_ratio=lambda X: 3 * X[:, 0] ** 2)
+    plain, weighted = [], []
+    for _ in range(N_REPETITIONS):
+        x, x_new = rng.uniform(size=(120, 1)), rng.uniform(size=(50, 1)) ** (1 / 3)
+        y, y_new = x[:, 0] * rng.normal(size=120), x_new[:, 0] * rng.normal(size=50)
+        weighted.append(covers(model.fit(x, y).predict_interval(x_new, 0.9), y_new).mean())
+        unweighted = ConformalRegressor(zero()).fit(x, y).predict_interval(x_new, 0.9)
+        plain.append(covers(unweighted, y_new).mean())
+    assert_covers(weighted, 0.9)
+    assert np.mean(weighted) < 0.93
+    assert np.mean(plain) < 0.85
+    # The weighted quantile of Tibshirani et al., written out for one event.
+    w, own = 3 * x[:, 0] ** 2, 3 * x_new[0, 0] ** 2
+    order = np.argsort(np.abs(y))
+    k = np.argmax(np.cumsum(w[order]) / (w.sum() + own) >= 0.9)
+    assert model.predict_interval(x_new[:1], 0.9)[0, 1] == np.abs(y)[order[k]]
+
+
+def test_density_ratio_from_a_classifier():
+    # Two Gaussians: the log of their ratio is linear, which the classifier can learn.
+    rng = np.random.default_rng(13)
+    simulation, data = rng.normal(0, 1, (20_000, 1)), rng.normal(0.8, 1, (20_000, 1))
+    classifier = LogisticRegression().fit(np.vstack([simulation, data]), np.repeat([0, 1], 20_000))
+    y = np.exp(simulation[:, 0]) * rng.normal(size=20_000)
+    y_data = np.exp(data[:, 0]) * rng.normal(size=20_000)
+    learned = ConformalRegressor(zero(), density_ratio=FrozenEstimator(classifier))
+    learned = clone(learned).fit(simulation, y)
+    exact = ConformalRegressor(zero(), density_ratio=lambda X: np.exp(0.8 * X[:, 0] - 0.32))
+    exact.fit(simulation, y)
+    for model in (learned, exact):
+        share = covers(model.predict_interval(data, 0.9), y_data).mean()
+        assert abs(share - 0.9) < 0.015
+    assert (
+        covers(
+            ConformalRegressor(zero()).fit(simulation, y).predict_interval(data, 0.9), y_data
+        ).mean()
+        < 0.85
+    )
+
+
+def test_where_the_simulation_has_no_weight_is_said():
+    rng = np.random.default_rng(14)
+    X, y = rng.uniform(size=(50, 1)), rng.normal(size=50)
+    model = ConformalRegressor(zero(), density_ratio=lambda X: np.exp(4 * X[:, 0])).fit(X, y)
+    far = np.array([[0.5], [3.0]])
+    with pytest.raises(ValueError, match="no support for 1 of 2 events"):
+        model.predict_interval(far, 0.9)
+    interval = model.set_params(tail="infinite").predict_interval(far, 0.9)
+    assert_array_equal(np.isinf(interval), [[False, False], [True, True]])
+
+
+def test_every_category_is_covered():
+    rng = np.random.default_rng(15)
+    covered, plain = [], []
+    for _ in range(N_REPETITIONS):
+        X = np.column_stack([rng.normal(size=200), rng.uniform(size=200) < 0.2])
+        y = X[:, 0] + np.where(X[:, 1], 5, 1) * rng.normal(size=200)
+        rare = X[100:, 1] == 1
+        for parameters, shares in (({"mondrian": 1}, covered), ({}, plain)):
+            model = ConformalRegressor(LeastSquares(), random_state=0, **parameters)
+            interval = model.fit(X[:100], y[:100]).predict_interval(X[100:], 0.8)
+            inside = covers(interval, y[100:])
+            shares.append([inside[rare].mean(), inside[~rare].mean()])
+    covered = np.array(covered)
+    assert_covers(covered[:, 0], 0.8)
+    assert_covers(covered[:, 1], 0.8)
+    assert np.mean(covered[:, 1]) < 0.84
+    assert np.mean(plain, axis=0)[0] < 0.6
+
+
+def test_categories_are_calibrated_as_if_alone():
+    rng = np.random.default_rng(16)
+    X, y = np.column_stack([rng.normal(size=90), np.arange(90) % 3]), rng.normal(size=90)
+    both = ConformalRegressor(zero(), mondrian=1, symmetric=False).fit(X, y)
+    named = ConformalRegressor(
+        zero(), mondrian=lambda X: np.array(["c", "a", "b"])[X[:, 1].astype(int)]
+    )
+    named.set_params(symmetric=False).fit(X, y)
+    assert_array_equal(named.predict_interval(X), both.predict_interval(X))
+    draws = both.sample_y(X, 5, random_state=1)
+    quantiles = both.predict_quantiles(X, [0.2, 0.9])
+    mean, std = both.predict(X, return_std=True)
+    for category in range(3):
+        rows = X[:, 1] == category
+        one = ConformalRegressor(zero(), symmetric=False).fit(X[rows], y[rows])
+        assert_array_equal(quantiles[rows], one.predict_quantiles(X[rows], [0.2, 0.9]))
+        for a, b in zip((mean, std), one.predict(X[rows], return_std=True), strict=True):
+            assert_allclose(a[rows], b)
+        assert np.isin(draws[rows], y[rows]).all()
+    with pytest.raises(ValueError, match=r"categories \[7.0\]"):
+        both.predict(np.array([[0.0, 7.0]]))
+
+
+# ---- groups
+
+
+def positions(rng, n_groups, n_per_group):
+    """Events at positions of the source: each position has an offset of its own."""
+    groups = np.repeat(np.arange(n_groups), n_per_group)
+    X = rng.normal(size=(len(groups), 2))
+    y = X[:, 0] + rng.normal(0, 1, n_groups)[groups] + rng.normal(0, 0.3, len(groups))
+    return X, y, groups
+
+
+def test_new_groups_are_covered_and_folds_of_events_do_not_cover_them():
+    rng = np.random.default_rng(17)
+    by_group, by_event, split = [], [], []
+    for _ in range(N_REPETITIONS):
+        # What the estimator remembers of a group is in the mark that comes with it.
+        X, y, groups = positions(rng, 15, 6)
+        mark = rng.normal(size=15)[groups]
+        X = np.column_stack([X, np.cos(37 * np.outer(mark, np.arange(1, 15)))])
+        new = groups >= 12
+        old = ~new
+        sides = (
+            (ConformalRegressor(LeastSquares(1e-3), cv=LeaveOneGroupOut()), by_group, groups[old]),
+            (
+                ConformalRegressor(LeastSquares(1e-3), cv="split", calibration_fraction=0.5),
+                split,
+                groups[old],
+            ),
+            (ConformalRegressor(LeastSquares(1e-3)), by_event, None),
+        )
+        for model, shares, g in sides:
+            model.set_params(random_state=0).fit(X[old], y[old], groups=g)
+            shares.append(covers(model.predict_interval(X[new], 0.68), y[new]).mean())
+    assert_covers(by_group, 0.68)
+    assert_covers(split, 0.68)
+    assert np.mean(by_event) < 0.5
+
+
+def test_groups_weigh_alike_whatever_their_number_of_events():
+    rng = np.random.default_rng(18)
+    groups = np.repeat(np.arange(6), [1, 2, 3, 10, 50, 4])
+    y, X = rng.normal(size=70), np.zeros((70, 1))
+    model = ConformalRegressor(zero()).fit(X, y, groups=groups)
+    weight = 1 / (7 * np.bincount(groups)[groups])
+    order = np.argsort(np.abs(y))
+    for coverage in (0.3, 0.68, 0.85):
+        k = np.argmax(np.cumsum(weight[order]) >= coverage)
+        assert model.predict_interval(X[:1], coverage)[0, 1] == np.abs(y)[order[k]]
+    # Six sevenths are all that six groups know.
+    assert_allclose(model.predict_interval(X[:1], 6 / 7)[0, 1], np.abs(y).max())
+    with pytest.raises(ValueError, match="at least 19 calibration groups, but there are 6"):
+        model.predict_interval(X[:1], 0.95)
+    model.set_params(tail="infinite")
+    assert np.isinf(model.predict_interval(X[:1], 0.95)).all()
+
+
+def test_the_tail_of_student_is_continuous_and_covers_gaussian_groups():
+    rng = np.random.default_rng(19)
+    X, y, groups = positions(rng, 10, 5)
+    for symmetric in (True, False):
+        model = ConformalRegressor(zero(), tail="student", symmetric=symmetric)
+        model.fit(X, y, groups=groups)
+        known = 10 / 11
+        levels = [(1 + known) / 2, 0.96, 0.99] if symmetric else [known, 0.95, 0.99]
+        ends = model.predict_quantiles(X[:1], levels)[0]
+        top = np.abs(y).max() if symmetric else y.max()
+        centre = 0 if symmetric else model.predict_quantiles(X[:1], 0.5)[0, 0]
+        assert_allclose(ends[0], top)
+        ratio = stats.t.ppf(levels, 9) / stats.t.ppf(levels[0], 9)
+        # The median of the distribution that is known, not of the one with a share at infinity.
+        assert_allclose(
+            (ends - centre) / (top - centre), ratio, rtol=0.05 if not symmetric else 1e-9
+        )
+    covered = []
+    for _ in range(N_REPETITIONS):
+        X, y, groups = positions(rng, 13, 5)
+        old = groups < 10
+        model = ConformalRegressor(LeastSquares(), cv=LeaveOneGroupOut(), tail="student")
+        model.fit(X[old], y[old], groups=groups[old])
+        covered.append(covers(model.predict_interval(X[~old], 0.95), y[~old]).mean())
+    assert_covers(covered, 0.95)
+
+
+def test_groups_stay_together():
+    rng = np.random.default_rng(20)
+    X, y, groups = positions(rng, 8, 5)
+    with pytest.raises(ValueError, match="both sides of a split"):
+        ConformalRegressor(cv=list(KFold(3).split(X))).fit(X, y, groups=groups)
+    for cv in (4, "split"):
+        model = ConformalRegressor(LinearRegression(), cv=cv, random_state=0)
+        model.fit(X, y, groups=groups)
+        assert len(np.unique(groups[model.calibration_indices_])) == (8 if cv == 4 else 2)
+    with pytest.raises(ValueError, match="exclude each other"):
+        ConformalRegressor(density_ratio=lambda X: X[:, 0]).fit(X, y, groups=groups)
+    with pytest.raises(ValueError, match="groups"):
+        ConformalRegressor(cv=LeaveOneGroupOut()).fit(X, y)
+
+
+# ---- several targets
+
+
+def test_region_holds_all_targets_together():
+    rng = np.random.default_rng(21)
+    scales = np.array([1.0, 100.0, 1e-3])
+    joint, marginal = [], []
+    for _ in range(N_REPETITIONS):
+        X = rng.normal(size=(120, 2))
+        y = (X[:, :1] + rng.normal(size=(120, 3))) * scales
+        model = ConformalRegressor(LeastSquares(), random_state=0).fit(X[:60], y[:60])
+        for shares, box in (
+            (joint, model.predict_region(X[60:], 0.8)),
+            (marginal, model.predict_interval(X[60:], 0.8)),
+        ):
+            shares.append(covers(box, y[60:]).all(1).mean())
+    assert_covers(joint, 0.8)
+    assert np.mean(joint) < 0.84
+    # Independent targets: 0.8³.
+    assert abs(np.mean(marginal) - 0.512) < 0.05
+    # As wide in every target, in its units.
+    widths = np.diff(box := model.predict_region(X[60:], 0.8), axis=1)[:, 0] / scales
+    assert box.shape == (60, 2, 3)
+    assert np.all((widths.max(1) / widths.min(1)) < 1.6)
+
+
+@pytest.mark.parametrize("conformity_score", ["absolute", "normalized", "cqr"])
+def test_region_of_one_target_is_its_interval(conformity_score):
+    rng = np.random.default_rng(22)
+    X, y = heteroscedastic(rng, 80)
+    model = FrozenEstimator(Fixed(std=lambda X: X[:, 0]))
+    model = ConformalRegressor(model, conformity_score=conformity_score).fit(X, y)
+    assert_allclose(model.predict_region(X, 0.9), model.predict_interval(X, 0.9))
+
+
+def test_predictions_made_before_compare_targets_by_their_residuals():
+    rng = np.random.default_rng(23)
+    X, y = np.zeros((3000, 1)), rng.normal(size=(3000, 2)) * [1, 50]
+    region = ConformalRegressor(zero(2)).fit(X, y).predict_region(X[:1], 0.9)
+    # Both targets hold √0.9 of their events.
+    assert_allclose(
+        region[0, 1], stats.norm.ppf((1 + np.sqrt(0.9)) / 2) * np.array([1, 50]), rtol=0.1
+    )
+
+
+# ---- sets of classes
+
+
+def classes(rng, n, n_classes=4):
+    y = rng.integers(n_classes, size=n)
+    return rng.normal(size=(n, n_classes)) + 1.5 * np.eye(n_classes)[y], y
+
+
+@pytest.mark.parametrize("score", ["lac", "aps", "raps"])
+@pytest.mark.parametrize("cv", ["split", 5])
+def test_sets_cover(score, cv):
+    rng = np.random.default_rng(24)
+    covered = []
+    for _ in range(N_REPETITIONS // 2):
+        X, y = classes(rng, 200)
+        model = ConformalClassifier(
+            Centroids(), conformity_score=score, randomized=True, cv=cv, random_state=0
+        )
+        sets = model.fit(X[:100], y[:100]).predict_set(X[100:], 0.8)
+        covered.append(sets[np.arange(100), y[100:]].mean())
+    assert_covers(covered, 0.8)
+    assert np.mean(covered) < 0.86
+
+
+@pytest.fixture(scope="module")
+def classified():
+    rng = np.random.default_rng(25)
+    X, y = classes(rng, 3000)
+    return X, y, FrozenEstimator(LogisticRegression().fit(X[:500], y[:500]))
+
+
+def test_least_ambiguous_sets_are_a_threshold_on_the_probability(classified):
+    X, y, frozen = classified
+    model = ConformalClassifier(frozen).fit(X[500:599], y[500:599])
+    proba = frozen.predict_proba(X)
+    threshold = np.sort(1 - proba[np.arange(500, 599), y[500:599]])[90 - 1]
+    assert_array_equal(model.predict_set(X, 0.9), 1 - proba <= threshold)
+    assert_array_equal(model.predict(X), frozen.predict(X))
+    assert_allclose(model.predict_proba(X), proba)
+    assert model.predict_uncertainty(X).epistemic.max() < 1e-12
+
+
+def test_adaptive_scores_are_the_sums_of_the_papers(classified):
+    X, y, frozen = classified
+    proba = np.sort(frozen.predict_proba(X), axis=1)[:, ::-1]
+    rank = (frozen.predict_proba(X) > frozen.predict_proba(X)[np.arange(3000), y][:, None]).sum(1)
+    sums = proba.cumsum(1)[np.arange(3000), rank]
+    aps = ConformalClassifier(frozen, conformity_score="aps").fit(X, y)
+    assert_allclose(aps.calibration_scores_, sums)
+    raps = ConformalClassifier(frozen, conformity_score="raps", penalty=0.2, n_free=2).fit(X, y)
+    assert_allclose(raps.calibration_scores_, sums + 0.2 * np.maximum(rank + 1 - 2, 0))
+    # A penalty on rank makes the largest sets smaller.
+    assert raps.predict_set(X, 0.95).sum(1).max() <= aps.predict_set(X, 0.95).sum(1).max()
+    # Sets grow with the coverage, and take classes in the order of their probability.
+    small, large = aps.predict_set(X, 0.6), aps.predict_set(X, 0.9)
+    assert np.all(small <= large)
+    order = np.argsort(-frozen.predict_proba(X), axis=1)
+    assert np.all(np.diff(np.take_along_axis(large, order, 1).astype(int), axis=1) <= 0)
+
+
+def test_p_values_of_the_true_class_are_uniform(classified):
+    X, y, frozen = classified
+    model = ConformalClassifier(frozen, conformity_score="aps", randomized=True, random_state=1)
+    p = model.fit(X[500:2500], y[500:2500]).predict_p_values(X[2500:])
+    p = p[np.arange(500), y[2500:]]
+    assert stats.ks_2samp(p, (np.arange(2000) + 0.5) / 2000).pvalue > 1e-3
+
+
+def test_folds_of_classifiers_are_those_of_the_paper():
+    rng = np.random.default_rng(26)
+    X, y = classes(rng, 80)
+    X_new, _ = classes(rng, 9)
+    cv = KFold(4)
+    model = ConformalClassifier(LogisticRegression(), cv=cv).fit(X, y)
+    above = np.zeros((9, 4))
+    for train, test in cv.split(X):
+        fitted = LogisticRegression().fit(X[train], y[train])
+        scores = 1 - fitted.predict_proba(X[test])[np.arange(len(test)), y[test]]
+        above += (scores >= (1 - fitted.predict_proba(X_new))[..., None]).sum(2)
+    assert_allclose(model.predict_p_values(X_new), (1 + above) / 81)
+
+
+def test_every_class_is_covered():
+    rng = np.random.default_rng(27)
+    y = (rng.uniform(size=8000) < 0.05).astype(int)
+    X = rng.normal(size=(8000, 1)) + 1.5 * y[:, None]
+    for conditional in (True, False):
+        model = ConformalClassifier(class_conditional=conditional, random_state=0)
+        sets = model.fit(X[:4000], y[:4000]).predict_set(X[4000:], 0.9)
+        held = sets[np.arange(4000), y[4000:]]
+        shares = [held[y[4000:] == label].mean() for label in (0, 1)]
+        if conditional:
+            assert abs(shares[1] - 0.9) < 4 * np.sqrt(0.09 * 2 / 200)
+            assert abs(shares[0] - 0.9) < 4 * np.sqrt(0.09 * 2 / 3800)
+        else:
+            assert shares[1] < 0.5
+
+
+def test_classifier_with_categories_groups_and_shift(classified):
+    X, y, frozen = classified
+    new, old = slice(500, 1500), slice(1500, 3000)
+    category = ConformalClassifier(frozen, mondrian=lambda X: X[:, 0] > 1).fit(X[old], y[old])
+    held = category.predict_set(X[new], 0.9)[np.arange(1000), y[new]]
+    for side in (True, False):
+        inside = (X[new, 0] > 1) == side
+        assert abs(held[inside].mean() - 0.9) < 4 * np.sqrt(0.09 * (1 / inside.sum() + 1 / 500))
+    groups = np.arange(1500) % 4
+    model = ConformalClassifier(frozen).fit(X[old], y[old], groups=groups)
+    with pytest.raises(ValueError, match="at least 9 calibration groups, but there are 4"):
+        model.predict_set(X[new], 0.9)
+    assert model.predict_set(X[new], 0.8).any()
+    # Events of class 0 are twenty times as many in the data: they score better.
+    shifted = ConformalClassifier(frozen, density_ratio=lambda X: np.exp(2 * X[:, 0]))
+    p = shifted.fit(X[old], y[old]).predict_p_values(X[new][:1])
+    w, own = np.exp(2 * X[old, 0]), np.exp(2 * X[500, 0])
+    scores = 1 - frozen.predict_proba(X[old])[np.arange(1500), y[old]]
+    least = 1 - frozen.predict_proba(X[500:501])[0]
+    expected = [(own + w[scores >= s].sum()) / (own + w.sum()) for s in least]
+    assert_allclose(p[0], expected)
+
+
+# ---- MAPIE says the same
+
+
+def test_intervals_are_mapies():
+    regression = pytest.importorskip("mapie.regression")
+    rng = np.random.default_rng(28)
+    X, X_new = rng.normal(size=(200, 3)), rng.normal(size=(50, 3))
+    y = X[:, 0] + rng.normal(size=200) * (1 + X[:, 1] ** 2)
+    fitted = LinearRegression().fit(X[:100], y[:100])
+    ours = ConformalRegressor(FrozenEstimator(fitted)).fit(X[100:], y[100:])
+    for coverage in (0.68, 0.9, 0.95):
+        theirs = regression.SplitConformalRegressor(fitted, confidence_level=coverage)
+        theirs = theirs.conformalize(X[100:], y[100:]).predict_interval(X_new)[1][..., 0]
+        assert_allclose(ours.predict_interval(X_new, coverage), theirs, rtol=1e-8)
+    for method in ("plus", "minmax"):
+        ours = ConformalRegressor(LinearRegression(), method=method, cv=KFold(5)).fit(X, y)
+        theirs = regression.CrossConformalRegressor(
+            LinearRegression(), confidence_level=[0.68, 0.9], method=method, cv=KFold(5)
+        ).fit_conformalize(X, y)
+        theirs = theirs.predict_interval(X_new)[1]
+        for i, coverage in enumerate((0.68, 0.9)):
+            assert_allclose(ours.predict_interval(X_new, coverage), theirs[..., i], rtol=1e-8)
+
+
+class Level(RegressorMixin, BaseEstimator):
+    """One quantile of :class:`Fixed`, which is how MAPIE takes them."""
+
+    def __init__(self, level):
+        self.level = level
+
+    def fit(self, X, y):
+        self.n_features_in_ = X.shape[1]
+        return self
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+    def predict(self, X):
+        return Fixed(std=lambda X: X[:, 0]).predict_quantiles(X, [self.level])[:, 0]
+
+
+def test_conformalized_quantiles_are_mapies():
+    regression = pytest.importorskip("mapie.regression")
+    rng = np.random.default_rng(29)
+    X, y = heteroscedastic(rng, 150)
+    levels = [Level(0.1).fit(X, y), Level(0.9).fit(X, y), Level(0.5).fit(X, y)]
+    theirs = regression.ConformalizedQuantileRegressor(levels, confidence_level=0.8, prefit=True)
+    theirs = theirs.conformalize(X, y)
+    for symmetric in (True, False):
+        model = ConformalRegressor(
+            FrozenEstimator(Fixed(std=lambda X: X[:, 0])),
+            conformity_score="cqr",
+            symmetric=symmetric,
+        ).fit(X, y)
+        expected = theirs.predict_interval(X, symmetric_correction=symmetric)[1][..., 0]
+        assert_allclose(model.predict_interval(X, 0.8), expected, rtol=1e-8)
+
+
+def test_sets_are_mapies(classified):
+    classification = pytest.importorskip("mapie.classification")
+    X, y, frozen = classified
+    ours = ConformalClassifier(frozen).fit(X[500:700], y[500:700])
+    for coverage in (0.68, 0.9):
+        theirs = classification.SplitConformalClassifier(
+            frozen.estimator, confidence_level=coverage
+        ).conformalize(X[500:700], y[500:700])
+        assert_array_equal(
+            ours.predict_set(X[700:], coverage), theirs.predict_set(X[700:])[1][..., 0]
+        )
+
+
+# ---- scikit-learn around and inside
+
+
+class Images(RegressorMixin, BaseEstimator):
+    """Reads 4-D events and nothing else."""
+
+    def fit(self, X, y):
+        assert X.ndim == 4
+        self.inner_ = LinearRegression().fit(X.mean((2, 3)), y)
+        return self
+
+    def predict(self, X):
+        assert X.ndim == 4
+        return self.inner_.predict(X.mean((2, 3)))
+
+
+def test_events_reach_the_estimator_as_they_are():
+    rng = np.random.default_rng(30)
+    X, y = rng.normal(size=(40, 2, 3, 4)), rng.normal(size=40)
+    model = ConformalRegressor(Images(), random_state=0).fit(X, y)
+    interval = model.predict_interval(X)
+    assert_array_equal(model.predict_interval(X.reshape(40, -1)), interval)
+    with pytest.raises(ValueError, match=r"events of shape \(3, 2, 4\)"):
+        model.predict(X.transpose(0, 2, 1, 3))
+    with pytest.raises(ValueError, match="12 features"):
+        model.predict(X.reshape(40, -1)[:, :12])
+
+
+def test_data_frames_keep_their_columns():
+    pd = pytest.importorskip("pandas")
+    rng = np.random.default_rng(31)
+    X = pd.DataFrame({"energy": rng.normal(size=80), "detector": ["V01", "B02"] * 40})
+    y = X["energy"] + np.where(X["detector"] == "V01", 1, 5) * rng.normal(size=80)
+    inner = make_pipeline(make_column_transformer((StandardScaler(), ["energy"])), Ridge())
+    model = ConformalRegressor(inner, mondrian="detector", random_state=0).fit(X, y)
+    assert_array_equal(model.categories_, ["B02", "V01"])
+    width = np.diff(model.predict_interval(X))[:, 0]
+    assert width[1] > 3 * width[0]
+    assert_array_equal(model.feature_names_in_, ["energy", "detector"])
+    with pytest.raises(ValueError, match="feature names"):
+        model.predict(X.rename(columns={"energy": "charge"}))
+
+
+def test_ragged_events_are_passed_on():
+    class Counts(RegressorMixin, BaseEstimator):
+        def fit(self, X, y):
+            return self
+
+        def predict(self, X):
+            return np.array([len(hits) for hits in X], dtype=float)
+
+    rng = np.random.default_rng(32)
+    sizes = rng.integers(1, 9, 60)
+    X = [rng.normal(size=(size, 3)) for size in sizes]
+    model = ConformalRegressor(Counts(), random_state=0).fit(X, sizes + rng.normal(size=60))
+    assert_allclose(model.predict(X), sizes)
+
+
+def test_grid_search_with_groups_routed():
+    rng = np.random.default_rng(33)
+    X, y, groups = positions(rng, 9, 6)
+    with config_context(enable_metadata_routing=True):
+        inner = Ridge().set_fit_request(sample_weight=True)
+        model = ConformalRegressor(inner, cv=LeaveOneGroupOut())
+        model.set_fit_request(groups=True, sample_weight=True)
+        model.set_score_request(sample_weight=False)
+        search = GridSearchCV(model, {"estimator__alpha": [0.1, 1e4]}, cv=LeaveOneGroupOut())
+        search.fit(X, y, groups=groups, sample_weight=np.ones(54))
+        assert search.best_params_ == {"estimator__alpha": 0.1}
+        assert len(search.best_estimator_.estimators_) == 9
+        pipeline = make_pipeline(StandardScaler(), Ridge().set_fit_request(sample_weight=True))
+        pipeline[0].set_fit_request(sample_weight=False)
+        weights = rng.uniform(0.5, 2, 54)
+        routed = ConformalRegressor(pipeline, cv=KFold(3)).set_fit_request(sample_weight=True)
+        routed.fit(X, y, sample_weight=weights)
+        train, _ = next(KFold(3).split(X))
+        alone = clone(pipeline).fit(X[train], y[train], sample_weight=weights[train])
+        assert_allclose(routed.estimators_[0].predict(X), alone.predict(X))
+    with pytest.raises(ValueError, match="takes none"):
+        ConformalRegressor(make_pipeline(StandardScaler(), Ridge())).fit(X, y, weights)
+
+
+def test_a_seed_reaches_what_has_none():
+    rng = np.random.default_rng(34)
+    X, y = rng.normal(size=(40, 2)), rng.normal(size=40)
+    forest = RandomForestRegressor(n_estimators=3)
+    a, b = (
+        ConformalRegressor(forest, random_state=0, n_jobs=n_jobs).fit(X, y) for n_jobs in (1, None)
+    )
+    assert_array_equal(a.predict_interval(X), b.predict_interval(X))
+    kept = ConformalRegressor(forest.set_params(random_state=7), random_state=0).fit(X, y)
+    assert all(member.random_state == 7 for member in kept.estimators_)
+
+
+def test_the_size_of_blocks_does_not_matter(monkeypatch):
+    rng = np.random.default_rng(35)
+    X, y = rng.normal(size=(50, 2)), rng.normal(size=50)
+    model = ConformalRegressor(mondrian=lambda X: X[:, 0] > 0, random_state=0).fit(X, y)
+    classifier = ConformalClassifier(random_state=0).fit(X, y > 0)
+    whole = model.predict_interval(X), model.sample_y(X, 3), classifier.predict_p_values(X)
+    monkeypatch.setattr("sknuc.base._BLOCK_NUMBERS", 200)
+    monkeypatch.setattr("sknuc.uncertainty._conformal_predictive._ATOMS", 200)
+    parts = model.predict_interval(X), model.sample_y(X, 3), classifier.predict_p_values(X)
+    for a, b in zip(whole, parts, strict=True):
+        assert_allclose(a, b, rtol=1e-12)
+
+
+def test_errors_say_what_to_do():
+    rng = np.random.default_rng(36)
+    X, y = rng.normal(size=(12, 2)), rng.normal(size=12)
+    model = ConformalRegressor(random_state=0).fit(X, y)
+    with pytest.raises(ValueError, match=r"at least 19 calibration events, but there are 12"):
+        model.predict_interval(X, 0.95)
+    with pytest.raises(ValueError, match=r"of 0\.9 needs at least 9 calibration events of cat"):
+        ConformalRegressor(zero(), mondrian=lambda X: X[:, 0] > 0).fit(X, y).predict_interval(
+            X, 0.9
+        )
+    with pytest.raises(ValueError, match=r"'coverage' parameter of predict_region.*Got 95"):
+        model.predict_region(X, 95)
+    with pytest.raises(ValueError, match="predict_quantiles, which Ridge has not"):
+        ConformalRegressor(conformity_score="cqr").fit(X, y)
+    with pytest.raises(ValueError, match="'student' is for"):
+        ConformalRegressor(zero(), conformity_score="cqr", tail="student").fit(X, y)
+    negative = FrozenEstimator(Fixed(std=lambda X: X[:, 0]))
+    with pytest.raises(ValueError, match="must be positive"):
+        ConformalRegressor(negative, conformity_score="normalized").fit(X, y)
+    kernel = SVR(kernel="precomputed")
+    with pytest.raises(ValueError, match="kernels between events"):
+        ConformalRegressor(kernel).fit(X @ X.T, y)
+    with pytest.raises(ValueError, match="at most once"):
+        ConformalRegressor(cv=ShuffleSplit(5, random_state=0)).fit(X, y)
+    with pytest.raises(ValueError, match="one category per event"):
+        ConformalRegressor(mondrian=lambda X: X).fit(X, y)
+    with pytest.raises(ValueError, match="one finite ratio"):
+        ConformalRegressor(density_ratio=lambda X: -np.ones(len(X))).fit(X, y)
+    labels = (np.arange(12) % 2).astype(str)
+    classifier = ConformalClassifier(random_state=0).fit(X, labels)
+    with pytest.raises(ValueError, match=r"at least 19 calibration events, but there are 12"):
+        classifier.predict_set(X, 0.95)
+    with pytest.raises(ValueError, match="must have predict_proba"):
+        ConformalClassifier(Ridge()).fit(X, labels)
