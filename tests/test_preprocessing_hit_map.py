@@ -441,6 +441,30 @@ def test_what_is_no_light_pulls_the_centroid_to_the_centre(loss):
     assert abs(slope - expected) < 4 * error + 0.01
 
 
+@pytest.mark.parametrize("grid", [(4, 8), healpix_sphere(2)])
+def test_only_a_hit_at_the_vertex_has_no_direction(grid):
+    positions = 850.0 * fibonacci_sphere(50)
+    hits = np.array([[[3, 60.0, 1.0], [4, 61.0, 1.0], [0, 0, 0]], np.zeros((3, 3))])
+    step = PMTHitMap(positions=positions, grid=grid, frame="vertex", bins=(-50.0, 50.0, 5))
+    # The last tube, and the one that rows of padding name, see nothing here.
+    for tube in (-1, 0):
+        vertex = np.stack([positions[tube], positions[7]])
+        maps = step.fit_transform(hits, vertex=vertex).reshape(2, 5, -1)
+        np.testing.assert_array_equal(maps.sum(axis=(1, 2)), [2, 0])
+        expected = Pixels(grid).find(positions[[3, 4]] - positions[tube])
+        np.testing.assert_array_equal(
+            maps[0].sum(axis=0), np.bincount(expected, minlength=maps.shape[2])
+        )
+    with pytest.raises(ValueError, match=r"vertex of event 0, .* cm, is at a PMT with a hit"):
+        step.fit_transform(hits, vertex=positions[[4, 7]])
+    late = np.concatenate([hits] * 20)
+    vertex = np.zeros((40, 3))
+    vertex[36] = positions[3]
+    with pytest.raises(ValueError, match=r"vertex of event 36, .* cm, is at a PMT with a hit"):
+        step.fit_transform(late, vertex=vertex)
+    assert step.set_params(frame="detector").fit_transform(late, vertex=vertex).sum() == 40
+
+
 def test_vertices_are_routed_through_pipelines_and_searches():
     rng = np.random.default_rng(10)
     hits, vertex = draw_hits(rng)

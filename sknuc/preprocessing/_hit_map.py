@@ -43,6 +43,7 @@ from sknuc.preprocessing._hit_map_detector import (
     check_positions,
     check_vertex,
     raise_bad_hit,
+    raise_hit_at_vertex,
     unit,
 )
 from sknuc.preprocessing._hit_map_kernel import centroid_rows, fill_rows, read_rows, start_rows
@@ -100,7 +101,9 @@ class PMTHitMap(TransformerMixin, BaseEstimator):
     dtype : {"uint8", "uint16", "float32"}, default=None
         Type of the maps; None takes "uint16" for counts and "float32" for charges. Small integers
         save memory, and networks convert them batch by batch: 46 bins of 1879 PMTs for 16,000
-        events are 1.4 GB in "uint8". Numbers too large for the type are an error.
+        events are 1.4 GB in "uint8". Numbers too large for the type are an error. Differences of
+        unsigned integers wrap around, 3 - 4 = 65535: take ``dtype="float32"``, or
+        ``maps.astype("float32")``, before you subtract maps.
     input_shape : tuple of int, default=None
         How a row of a table is read: (P, 3) for padded hits. None reads it as a readout of all
         PMTs.
@@ -131,8 +134,9 @@ class PMTHitMap(TransformerMixin, BaseEstimator):
     ValueError
         If `positions` are not finite, of a wrong shape, at the centre, or not as many as the PMTs
         of a readout; if a PMT id is no integer from 0 to n_pmt - 1, or a charge is negative, or
-        zero although the hit has a time; if parameters do not fit each other; if a map's number
-        does not fit into `dtype`.
+        zero although the hit has a time; if, with ``frame="vertex"``, a PMT with a hit is at the
+        vertex, from where it has no direction; if parameters do not fit each other; if a map's
+        number does not fit into `dtype`.
 
     Notes
     -----
@@ -457,11 +461,16 @@ class PMTHitMap(TransformerMixin, BaseEstimator):
             if maps is not None:
                 if self.weight == "count":
                     charge[hit] = 1.0
+                pixel = np.full(pmt.shape, -1)
                 if self.frame == "vertex":
-                    pixel = self._pixels.find(self._positions[pmt] - source[:, np.newaxis])
+                    event = np.nonzero(hit)[0]
+                    seen = self._positions[pmt[hit]] - source[event]
+                    if not seen.any(axis=1).all():
+                        here = event[~seen.any(axis=1)][0]
+                        raise_hit_at_vertex(rows[here], source[here])
+                    pixel[hit] = self._pixels.find(seen)
                 else:
-                    pixel = self.pixel_of_pmt_[pmt]
-                pixel[~hit] = -1
+                    pixel[hit] = self.pixel_of_pmt_[pmt[hit]]
                 clip = self.outside == "clip"
                 fill_rows(pixel, time, charge, self.edges_, clip, maps[own], largest[own])
 

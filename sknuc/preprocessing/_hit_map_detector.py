@@ -15,6 +15,7 @@ __all__ = [
     "check_positions",
     "check_vertex",
     "raise_bad_hit",
+    "raise_hit_at_vertex",
     "unit",
 ]
 
@@ -130,6 +131,14 @@ def raise_bad_hit(fields, n_pmt, event, row, numbers):
     )
 
 
+def raise_hit_at_vertex(event, vertex):
+    """Say that a hit has no direction as seen from the vertex."""
+    raise ValueError(
+        f"The vertex of event {event}, {vertex.tolist()} cm, is at a PMT with a hit, which has no "
+        "direction from there. Use frame='detector', or give a vertex inside of the detector."
+    )
+
+
 def check_positions(positions, name="positions"):
     """Positions of shape (n, 3), none of them at the origin; of None, no positions."""
     if positions is None:
@@ -150,7 +159,7 @@ def check_positions(positions, name="positions"):
 
 
 def unit(positions):
-    """Unit vectors; of the origin, +z."""
+    """Unit vectors of positions, none of which is the origin."""
     return directions(*polar_angles(positions))
 
 
@@ -190,7 +199,7 @@ class Pixels:
         self._tree = None
 
     def find(self, points):
-        """Pixels that points of shape (..., 3) lie in, seen from the origin."""
+        """Pixels that points of shape (..., 3), none at the origin, lie in, seen from there."""
         if self._tree is not None:
             return self._tree.query(unit(points))[1]
         n_theta, n_phi = self.shape
