@@ -10,6 +10,12 @@ from sknuc.nn._blocks import (
     real_rows,
 )
 from sknuc.nn._convlstm import ConvLSTMLayers, TemporalAttention, pad_sphere
+from sknuc.nn._quantiles import (
+    AutoregressiveQuantiles,
+    FreeQuantiles,
+    MonotoneQuantiles,
+    OrderedQuantiles,
+)
 from sknuc.nn._sequences import (
     AttentionPooling,
     Patches,
@@ -27,10 +33,14 @@ from sknuc.nn._stacked import StackedDense, StackedModule, stack
 
 __all__ = [
     "AttentionPooling",
+    "AutoregressiveQuantiles",
     "ConvLSTMLayers",
     "DegreeNorms",
     "FeatureNorm",
+    "FreeQuantiles",
     "GradientReversal",
+    "MonotoneQuantiles",
+    "OrderedQuantiles",
     "Patches",
     "SelfAttention",
     "SphericalActivation",

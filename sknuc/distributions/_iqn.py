@@ -1,0 +1,340 @@
+r"""Implicit quantile networks: one network that is the whole quantile function.
+
+A network :math:`f_\theta(x, \tau)` that reads the level :math:`\tau` as an input, and whose pinball
+loss is averaged over levels drawn anew for every event and step,
+
+.. math:: L = E_{\tau\sim U(0,1)}\;\rho_\tau(y - f_\theta(x, \tau)),
+
+becomes the quantile function of y given x at all levels; L is then half the continuous ranked
+probability score. Put a uniform random number in, and out comes a sample. Several targets are
+factorised, :math:`p(y|x) = \prod_k p(y_k | x, y_1 \dots y_{k-1})`: the network reads which target
+is asked for and those before it, and learns all of these quantile functions at once; sampled in
+this order, with a fresh level each, the targets have their correlations. The density follows from
+the change of variables :math:`y_k = f(\tau_k)`,
+
+.. math:: \log p(y|x) = -\sum_k \log\frac{\partial f_k}{\partial\tau}(\tau_k).
+"""
+
+from functools import partial
+from itertools import pairwise
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_consistent_length
+
+from sknuc import losses
+from sknuc.base import validate_targets
+from sknuc.distributions._implicit import N_DRAWS, N_NODES, ImplicitQuantiles, wrap
+from sknuc.distributions._pinball import PinballRegressor
+from sknuc.nn import AutoregressiveQuantiles, FreeQuantiles, MonotoneQuantiles
+
+__all__ = ["IQNRegressor"]
+
+_GOLDEN = (np.sqrt(5) - 1) / 2
+
+
+class IQNRegressor(PinballRegressor):
+    r"""Implicit quantile network, autoregressive over several targets.
+
+    All quantiles of any target, samples of all targets together, and their density, from one
+    network of the features of the encoder, the one-hot target, the earlier targets and the level
+    :math:`\tau`, which it reads as the normal deviate :math:`z=\Phi^{-1}(\tau)`: Gaussian tails are
+    straight lines, and go on beyond all levels that were seen.
+
+    Parameters
+    ----------
+    order : array-like of int of shape (n_targets,) or None, default=None
+        The targets in the order in which they are predicted, each given those before it; None is
+        their order in y. Quantiles, mean and standard deviation of the first one are computed
+        exactly, those of the others with a fixed set of samples.
+    periodic : dict or None, default=None
+        Targets that are angles: ``{target: period}`` or ``{target: (period, feature)}``. What is
+        learnt is the difference to a reference, wrapped to half a period on either side: to the
+        circular mean of the target, or to that feature of each event (its index in the flattened
+        event), which is best where the target is a measurement of it. Predictions are in the
+        period around the reference, so that intervals and means hold across the seam; wrap them
+        where you need another one.
+    monotone : {"construction", "penalty"}, default="construction"
+        "construction": the quantile function rises whatever the weights, a straight line and
+        hyperbolic tangents in z with positive coefficients that the network gives. "penalty": a
+        plain network reads z, and the loss has the term
+        :math:`\lambda\,\langle\min(0, \partial f/\partial z)^2\rangle`, as in [2]_ (there with the
+        derivative by the level); quantiles may then cross, mostly outside the data.
+    penalty : float, default=100.0
+        λ of ``monotone="penalty"``.
+    hidden_layer_sizes : tuple of int, default=(64, 64)
+        Widths of the layers (SiLU) behind the encoder that read the earlier targets, and with
+        "penalty" the level.
+    n_taus : int, default=8
+        Levels per event, target and step, one in each of so many equal parts of (0, 1).
+    tail_scale : float or None, default=None
+        With a number c, the loss is that of :math:`\tanh((y - m)/(c\,s))`, m the median and s the
+        normalised median absolute deviation of the target: quantiles commute with rising functions,
+        so that the same ones are best, but events far out pull less. For heavy tails; 3 is a
+        good start.
+    schedule : {"cosine", "constant"}, default="cosine"
+        How the learning rate goes: to zero within `max_epochs` along half a cosine, which takes
+        the last per cent of the loss; or not, where `callbacks` set it.
+    {shared_parameters}
+
+    Attributes
+    ----------
+    module_ : torch.nn.Module
+        The trained network, an :class:`~sknuc.nn.AutoregressiveQuantiles` behind the scaling of
+        the input.
+    order_ : ndarray of int of shape (n_targets,)
+        The order of the targets.
+    target_mean_, target_scale_ : ndarray of shape (n_targets,)
+        The scaling of the targets; of periodic ones, of their differences to the reference. With
+        `tail_scale`, m and s.
+    history_ : skorch.history.History
+        One row per epoch: losses, in standard deviations of the targets, and times.
+    n_iter_ : int
+        Epochs trained.
+    input_shape_ : tuple of int
+        The shape of one event.
+    n_features_in_ : int
+        Numbers per event.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, if `X` was a data frame.
+
+    See Also
+    --------
+    QuantileNetRegressor : Some quantiles at once, of targets that are independent.
+
+    Notes
+    -----
+    An event twice in the data sees the levels that a single one of twice the weight would: levels
+    are drawn for the batch, and shifted (modulo 1) by a number that belongs to the event.
+
+    References
+    ----------
+    .. [1] W. Dabney et al., "Implicit quantile networks for distributional reinforcement
+           learning", ICML 2018, arXiv:1806.06923.
+    .. [2] B. Kronheim et al., "Implicit quantile neural networks for jet simulation and
+           correction", arXiv:2111.11415; "Implicit quantile networks for emulation in jet
+           physics", arXiv:2306.15053.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sknuc.distributions import IQNRegressor
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.uniform(0, 1, (1000, 1))
+    >>> pt = X[:, 0] + 0.1 * rng.normal(size=1000)
+    >>> mass = pt + 0.05 * rng.normal(size=1000)
+    >>> model = IQNRegressor(max_epochs=20, random_state=0).fit(X, np.column_stack([pt, mass]))
+    >>> pt, mass = model.sample_y([[0.5]], n_samples=1000)[0]
+    >>> bool(np.corrcoef(pt, mass)[0, 1] > 0.7)
+    True
+    """
+
+    _parameter_constraints = {
+        **PinballRegressor._parameter_constraints,
+        "order": ["array-like", None],
+        "periodic": [dict, None],
+        "monotone": [StrOptions({"construction", "penalty"})],
+        "penalty": [Interval(Real, 0, None, closed="left")],
+        "hidden_layer_sizes": ["array-like"],
+        "n_taus": [Interval(Integral, 1, None, closed="left")],
+        "tail_scale": [Interval(Real, 0, None, closed="neither"), None],
+    }
+
+    def __init__(
+        self,
+        *,
+        order=None,
+        periodic=None,
+        monotone="construction",
+        penalty=100.0,
+        hidden_layer_sizes=(64, 64),
+        n_taus=8,
+        tail_scale=None,
+        **shared,
+    ):
+        super().__init__(**shared)
+        self.order = order
+        self.periodic = periodic
+        self.monotone = monotone
+        self.penalty = penalty
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.n_taus = n_taus
+        self.tail_scale = tail_scale
+
+    def _prepare(self, targets, sample_weight):
+        t = targets.shape[1]
+        self.order_ = np.arange(t) if self.order is None else np.asarray(self.order)
+        if sorted(self.order_.tolist()) != list(range(t)):
+            raise ValueError(
+                f"The 'order' parameter must hold each of the {t} targets once, by their numbers "
+                f"from 0 to {t - 1}. Got {self.order!r} instead."
+            )
+        sizes = self.hidden_layer_sizes
+        if not len(sizes) or not all(isinstance(s, Integral) and s > 0 for s in sizes):
+            raise ValueError(
+                "The 'hidden_layer_sizes' parameter must hold one positive integer or more. Got "
+                f"{sizes!r} instead."
+            )
+
+    def _build(self):
+        encoder, n_features = self._encoder()
+        t, sizes = len(self.order_), tuple(self.hidden_layer_sizes)
+        free = self.monotone == "penalty"
+        if free:
+            # The network behind the encoder sees every level of every target.
+            per_level = max(a * b for a, b in pairwise((*sizes, 1)))
+            largest = t * self.n_taus * per_level
+            self._largest_product = max(self._largest_product, largest)
+        head = FreeQuantiles if free else MonotoneQuantiles
+        spreads = np.zeros(t)
+        for k, (period, _) in self._periods.items():
+            spreads[k] = 2 * np.pi * self.target_scale_[k] / period
+        return AutoregressiveQuantiles(
+            encoder, lambda n: head(n_features, n, sizes), self.order_.tolist(), spreads
+        )
+
+    def _pinball(self, module, batch):
+        """Pinball loss at `n_taus` levels per event and target, one in each part of (0, 1)."""
+        y = batch.y[:, module.order]
+        shift = torch.rand(y.shape[1], self.n_taus, dtype=y.dtype, device=y.device)
+        part = torch.arange(self.n_taus, dtype=y.dtype, device=y.device)
+        levels = (part + (batch.phase[:, None, None] + shift).frac()) / self.n_taus
+        # The ends have no deviate.
+        eps = torch.finfo(y.dtype).eps
+        levels = levels.clamp(eps, 1 - eps)
+        penalty = self.penalty if self.monotone == "penalty" else 0.0
+        z = torch.special.ndtri(levels).requires_grad_(penalty > 0)
+        quantiles = module(batch.X, y, z)
+        falling = 0.0
+        if penalty:
+            (slope,) = torch.autograd.grad(quantiles.sum(), z, create_graph=True)
+            falling = penalty * slope.clamp(max=0).square().mean((1, 2))
+        if self.tail_scale is not None:
+            y, quantiles = torch.tanh(y / self.tail_scale), torch.tanh(quantiles / self.tail_scale)
+        return losses.pinball(quantiles, y, levels) + falling
+
+    def _fit_events(self, X, columns, *, sample_weight=None, **kwargs):
+        phase = _phases(columns["y"][:, 0], sample_weight)
+        columns = {**columns, "phase": phase}
+        super()._fit_events(X, columns, sample_weight=sample_weight, **kwargs)
+
+    def _predictive(self, X):
+        features = self._forward(X)
+        periods = np.zeros(len(self.order_))
+        for k, (period, _) in self._periods.items():
+            periods[k] = period
+        return ImplicitQuantiles(
+            self.module_[1],
+            features,
+            self._reference(X),
+            self.target_mean_,
+            self.target_scale_,
+            periods,
+        )
+
+    def _numbers_per_event(self):
+        width = self.module_[1].head.width
+        return N_NODES * width + (N_DRAWS * width if len(self.order_) > 1 else 0)
+
+    # Targets: differences to a reference where they are periodic, scaled.
+
+    def _scale_targets(self, X, y, sample_weight):
+        self._periods, self._circular_means = {}, None
+        if y is not None and self.periodic:
+            targets = validate_targets(y)
+            check_consistent_length(X, targets)
+            targets = targets.reshape(len(targets), -1)
+            self._periods = _check_periodic(self.periodic, targets.shape[1], self.n_features_in_)
+            self._circular_means = np.zeros(targets.shape[1])
+            for k, (period, _) in self._periods.items():
+                self._circular_means[k] = _circular_mean(targets[:, k], period, sample_weight)
+        targets = super()._scale_targets(X, self._differences(X, y), sample_weight)
+        if self.tail_scale is None:
+            return targets
+        # Of heavy tails, mean and standard deviation are those of the farthest events.
+        weight = np.ones(len(targets)) if sample_weight is None else sample_weight
+        median = partial(np.quantile, q=0.5, axis=0, weights=weight, method="inverted_cdf")
+        center = median(targets)
+        scale = 1.4826 * median(np.abs(targets - center))
+        # More than half of the targets at one value have no median deviation.
+        scale = np.where(scale > 0, scale, 1.0)
+        self.target_mean_ = self.target_mean_ + self.target_scale_ * center
+        self.target_scale_ = self.target_scale_ * scale
+        return (targets - center) / scale
+
+    def _continue_with(self, X, y):
+        return super()._continue_with(X, self._differences(X, y))
+
+    def _differences(self, X, y):
+        """Replace periodic targets by their differences to the reference."""
+        if not self._periods:
+            return y
+        float32 = getattr(y, "dtype", None) == np.float32
+        y = validate_targets(y)
+        check_consistent_length(X, y)
+        targets = y.reshape(len(y), -1).copy()
+        reference = self._reference(X)
+        for k, (period, _) in self._periods.items():
+            targets[:, k] = wrap(targets[:, k] - reference[:, k], period)
+        y = targets.reshape(y.shape)
+        return y.astype(np.float32) if float32 else y
+
+    def _reference(self, X):
+        """Reference of each event and target, of shape (n, t) or (1, t); 0 if not periodic."""
+        if not self._periods:
+            return np.zeros((X.shape[0], len(self.order_)))
+        reference = np.zeros((X.shape[0], len(self._circular_means)))
+        for k, (_, feature) in self._periods.items():
+            if feature is None:
+                reference[:, k] = self._circular_means[k]
+            else:
+                # The events may lie on disk, in their own shape.
+                index = (feature,)
+                if len(X.shape) > 2:
+                    index = np.unravel_index(feature, self.input_shape_)
+                reference[:, k] = X[(slice(None), *index)]
+        return reference
+
+
+def _phases(y, sample_weight):
+    """Return numbers in (0, 1) that belong to the events, spread evenly over any few of them.
+
+    Equal targets have the same: an event twice is then an event of weight 2.
+    """
+    phase = np.zeros(len(y))
+    used = slice(None) if sample_weight is None else sample_weight != 0
+    _, rank = np.unique(y[used], return_inverse=True)
+    phase[used] = (rank * _GOLDEN) % 1
+    return phase
+
+
+def _circular_mean(y, period, sample_weight):
+    direction = np.average(np.exp(2j * np.pi * y / period), weights=sample_weight)
+    return np.angle(direction) * period / (2 * np.pi)
+
+
+def _check_periodic(periodic, n_targets, n_features):
+    """Return a dict from targets to (period, feature or None)."""
+    checked = {}
+    for k, value in periodic.items():
+        period, feature = value if isinstance(value, tuple) else (value, None)
+        if not isinstance(k, Integral) or not 0 <= k < n_targets:
+            raise ValueError(
+                f"The 'periodic' parameter must name targets from 0 to {n_targets - 1}. Got {k!r}."
+            )
+        if not isinstance(period, Real) or not 0 < period < np.inf:
+            raise ValueError(
+                f"The 'periodic' parameter must give target {k} a positive period, or a pair of "
+                f"period and feature. Got {value!r} instead."
+            )
+        if feature is not None and not (
+            isinstance(feature, Integral) and 0 <= feature < n_features
+        ):
+            raise ValueError(
+                f"The 'periodic' parameter must refer target {k} to one of the features from 0 to "
+                f"{n_features - 1}. Got {feature!r} instead."
+            )
+        checked[int(k)] = (float(period), feature)
+    return checked

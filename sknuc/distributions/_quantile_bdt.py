@@ -1,0 +1,349 @@
+r"""Quantiles by boosted decision trees.
+
+Every level :math:`\tau` has its own sum of trees, :math:`q_\tau(x) = q_0 + \eta\sum_t T_t(x)`, and
+all are grown in one run of xgboost, on the same bins. A tree is split by the gradients of the
+pinball loss, :math:`P(y < q) - \tau` in every leaf; the leaf then takes the :math:`\tau`-quantile
+of its residuals, since the loss has no second derivative for a Newton step.
+
+Trees of different levels know nothing of each other, so their quantiles can cross. They are put
+in order: sorted along the levels, they are closer to the true quantiles in every :math:`L^p` norm
+than before, or as close, as the true ones are sorted (rearrangement).
+"""
+
+from numbers import Integral, Real
+
+import numpy as np
+import xgboost as xgb
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.utils import check_random_state
+from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
+from sklearn.utils._param_validation import Interval, StrOptions
+from tqdm.auto import tqdm
+
+from sknuc.base import PredictiveRegressorMixin, validate_events, validate_weights
+from sknuc.distributions._levels import check_levels
+from sknuc.multiplicity import merge_identical
+from sknuc.predictive import Affine, QuantileFunction
+
+__all__ = ["QuantileBDTRegressor"]
+
+_VALUES_PER_THREAD = 100_000
+
+
+class QuantileBDTRegressor(PredictiveRegressorMixin, BaseEstimator):
+    r"""Boosted decision trees for quantiles.
+
+    Minimises the pinball loss at all `quantiles`; those of an event are sorted, so that they never
+    cross. Levels in between are interpolated linearly, and beyond the outermost ones the density
+    falls exponentially; mean, standard deviation, samples and density are those of this
+    distribution. Several targets are independent of each other, given the event. Missing values
+    (NaN) in `X` are allowed.
+
+    Parameters
+    ----------
+    quantiles : array-like of shape (n_quantiles,), \
+            default=(0.025, 0.08, 0.16, 0.3, 0.5, 0.7, 0.84, 0.92, 0.975)
+        The levels that are learnt, rising, in (0, 1). Each costs as much as a regression.
+    learning_rate : float, default=0.1
+        The step :math:`\eta` of every tree.
+    max_iter : int, default=100
+        The number of boosting rounds, the most there can be with `early_stopping`. One round grows
+        one tree per level.
+    max_depth : int or None, default=6
+        The largest depth of a tree; None for no limit.
+    max_leaf_nodes : int or None, default=None
+        The largest number of leaves of a tree. When given, the leaf that is worth most is split
+        first, otherwise trees grow level by level.
+    min_child_weight : float, default=1.0
+        The smallest sum of weights in a leaf. Each leaf estimates quantiles: for outer levels
+        :math:`\tau`, several :math:`1/\tau` are needed.
+    l2_regularization : float, default=1.0
+        The penalty :math:`\lambda` on the values of leaves, in the search for splits.
+    subsample : float, default=1.0
+        The fraction of events that each tree is grown on.
+    max_features : float, default=1.0
+        The fraction of features that each split chooses from.
+    max_bins : int, default=256
+        The largest number of bins per feature.
+    early_stopping : bool, default=False
+        Whether to hold out events, stop when their loss does not fall any more, and keep the
+        trees up to the best round.
+    validation_fraction : float, default=0.1
+        The fraction of events to hold out. Identical events stay together.
+    n_iter_no_change : int, default=10
+        The number of rounds without improvement after which to stop.
+    tol : float, default=1e-7
+        The smallest improvement of ``validation_loss_`` that counts.
+    random_state : int, RandomState instance or None, default=None
+        The seed of the split, of `subsample` and of `max_features`.
+    n_jobs : int or None, default=None
+        The largest number of threads; None for all that OpenMP may use, -1 for all, -2 for all but
+        one, and so on.
+    device : {"cpu", "cuda"}, default="cpu"
+        Where to train. Prediction runs on the CPU, so that a model trained on a GPU can be loaded
+        anywhere.
+    verbose : int, default=0
+        Whether to show a progress bar.
+
+    Attributes
+    ----------
+    levels_ : ndarray of shape (n_quantiles,)
+        The levels.
+    boosters_ : list of xgboost.Booster
+        The trees of every target, for scaled targets.
+    n_iter_ : int
+        The number of boosting rounds kept, the largest of all targets.
+    validation_loss_ : list of ndarray of shape (n_rounds,), or None
+        The mean pinball loss of the held-out events after each round, by target, in units of
+        ``target_scale_``; None without `early_stopping`.
+    target_mean_, target_scale_ : ndarray of shape (n_targets,)
+        The scaling of the targets.
+    n_features_in_ : int
+        The number of features.
+    feature_names_in_ : ndarray of shape (n_features,)
+        The names of features, where `X` is a data frame.
+    input_shape_ : tuple of int
+        The shape of one event.
+
+    See Also
+    --------
+    sknuc.baselines.BDTRegressor : Boosted trees for the mean.
+    QuantileNetRegressor : Quantiles of a neural network.
+
+    Notes
+    -----
+    Features are read as float32, 24 bits: subtract the offset of time stamps first. A weight of 2
+    equals the event twice; an event of weight zero is the same as no event.
+
+    Where two quantiles of an event coincide, the density there is infinite. With few events per
+    leaf this happens; `log_prob` is then no measure of quality, the pinball loss is.
+
+    References
+    ----------
+    V. Chernozhukov, I. Fernández-Val, A. Galichon, "Quantile and probability curves without
+    crossing", Econometrica 78 (2010) 1093, arXiv:0704.3649.
+
+    T. Chen and C. Guestrin, "XGBoost: a scalable tree boosting system", KDD 2016,
+    arXiv:1603.02754.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sknuc.distributions import QuantileBDTRegressor
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.uniform(0, 1, (2000, 1))
+    >>> y = X[:, 0] + rng.exponential(0.1, 2000)
+    >>> model = QuantileBDTRegressor(max_depth=3, random_state=0).fit(X, y)
+    >>> low, median, high = model.predict_quantiles([[0.5]], [0.05, 0.5, 0.95])[0]
+    >>> bool(median - low < 0.5 * (high - median))
+    True
+    """
+
+    _parameter_constraints: dict = {
+        "quantiles": ["array-like"],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "max_depth": [Interval(Integral, 1, None, closed="left"), None],
+        "max_leaf_nodes": [Interval(Integral, 2, None, closed="left"), None],
+        "min_child_weight": [Interval(Real, 0, None, closed="left")],
+        "l2_regularization": [Interval(Real, 0, None, closed="left")],
+        "subsample": [Interval(Real, 0, 1, closed="right")],
+        "max_features": [Interval(Real, 0, 1, closed="right")],
+        "max_bins": [Interval(Integral, 2, 65535, closed="both")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "random_state": ["random_state"],
+        "n_jobs": [Integral, None],
+        "device": [StrOptions({"cpu", "cuda"})],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        *,
+        quantiles=(0.025, 0.08, 0.16, 0.3, 0.5, 0.7, 0.84, 0.92, 0.975),
+        learning_rate=0.1,
+        max_iter=100,
+        max_depth=6,
+        max_leaf_nodes=None,
+        min_child_weight=1.0,
+        l2_regularization=1.0,
+        subsample=1.0,
+        max_features=1.0,
+        max_bins=256,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-7,
+        random_state=None,
+        n_jobs=None,
+        device="cpu",
+        verbose=0,
+    ):
+        self.quantiles = quantiles
+        self.learning_rate = learning_rate
+        self.max_iter = max_iter
+        self.max_depth = max_depth
+        self.max_leaf_nodes = max_leaf_nodes
+        self.min_child_weight = min_child_weight
+        self.l2_regularization = l2_regularization
+        self.subsample = subsample
+        self.max_features = max_features
+        self.max_bins = max_bins
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.device = device
+        self.verbose = verbose
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def _validate_events(self, X, *, reset):
+        # float32 before the check for infinite values, as the trees read float32: what overflows
+        # is told as an error.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return validate_events(
+                self, X, reset=reset, dtype=np.float32, ensure_all_finite="allow-nan"
+            )
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Grow the trees.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events; NaN marks a missing value.
+        y : array-like of shape (n_events,) or (n_events, n_targets)
+            The targets.
+        sample_weight : array-like of shape (n_events,) or None, default=None
+            Non-negative weights of events.
+
+        Returns
+        -------
+        self : QuantileBDTRegressor
+
+        Raises
+        ------
+        ValueError
+            If `X` has infinite values or values beyond float32, or a weight is negative.
+        """
+        self.levels_ = check_levels(self.quantiles)
+        X = self._validate_events(X, reset=True)
+        sample_weight = validate_weights(sample_weight, X)
+        targets = self._scale_targets(X, y, sample_weight)
+        random_state = check_random_state(self.random_state)
+        params = self._xgboost_params(X, random_state)
+        if sample_weight is not None:
+            used = sample_weight != 0
+            X, targets, sample_weight = X[used], targets[used], sample_weight[used]
+        fits = [
+            self._grow(*merge_identical(X, target, sample_weight), params, random_state)
+            for target in targets.T.astype(np.float32)
+        ]
+        self.boosters_ = [booster for booster, _ in fits]
+        self.n_iter_ = max(booster.num_boosted_rounds() for booster in self.boosters_)
+        self.validation_loss_ = [loss for _, loss in fits] if self.early_stopping else None
+        return self
+
+    def _n_threads(self, X):
+        """As many as find enough to do: threads wait for each other at every level of a tree."""
+        return min(_openmp_effective_n_threads(self.n_jobs), 1 + X.size // _VALUES_PER_THREAD)
+
+    def _xgboost_params(self, X, random_state):
+        return {
+            "objective": "reg:quantileerror",
+            "quantile_alpha": self.levels_,
+            "tree_method": "hist",
+            "eta": self.learning_rate,
+            "max_depth": self.max_depth or 0,
+            "max_leaves": self.max_leaf_nodes or 0,
+            "grow_policy": "lossguide" if self.max_leaf_nodes else "depthwise",
+            "min_child_weight": self.min_child_weight,
+            "lambda": self.l2_regularization,
+            "subsample": self.subsample,
+            "colsample_bynode": self.max_features,
+            "max_bin": self.max_bins,
+            "device": self.device,
+            "nthread": self._n_threads(X),
+            "seed": random_state.randint(np.iinfo(np.int32).max),
+            "verbosity": 1,
+        }
+
+    def _grow(self, X, y, weight, params, random_state):
+        """Grow the trees of one target; return them and the losses of the held-out events."""
+        if weight is None:
+            # Without any, leaves are interpolated quantiles; a weight of 1 must not matter.
+            weight = np.ones(len(X))
+        train, callbacks, history = np.ones(len(X), dtype=bool), [], {}
+        if self.early_stopping:
+            n_held_out = int(np.ceil(self.validation_fraction * len(X)))
+            if n_held_out >= len(X):
+                raise ValueError(
+                    f"early_stopping=True cannot hold out a share validation_fraction="
+                    f"{self.validation_fraction} of {len(X)} different events and train on the "
+                    f"others. Got n_samples={len(X)}. Give more events, or early_stopping=False."
+                )
+            train[random_state.permutation(len(X))[:n_held_out]] = False
+            callbacks.append(
+                xgb.callback.EarlyStopping(
+                    rounds=self.n_iter_no_change, min_delta=self.tol, save_best=True
+                )
+            )
+
+        def matrix(rows, ref=None):
+            return xgb.QuantileDMatrix(
+                X[rows],
+                y[rows],
+                weight=weight[rows],
+                max_bin=self.max_bins,
+                nthread=params["nthread"],
+                ref=ref,
+            )
+
+        bar = tqdm(total=self.max_iter, desc="QuantileBDTRegressor", disable=not self.verbose)
+        dtrain = matrix(train)
+        with bar:
+            booster = xgb.train(
+                params,
+                dtrain,
+                self.max_iter,
+                evals=[(matrix(~train, dtrain), "validation")] if self.early_stopping else [],
+                evals_result=history,
+                callbacks=[*callbacks, _Progress(bar)],
+                verbose_eval=False,
+            )
+        # A booster on its training device could not be loaded, or be fed from memory, elsewhere.
+        booster.set_param({"device": "cpu"})
+        loss = np.array(next(iter(history["validation"].values()))) if history else None
+        return booster, loss
+
+    def _predictive(self, X):
+        values = np.empty((len(X), len(self.levels_), len(self.boosters_)))
+        for target, booster in enumerate(self.boosters_):
+            booster.set_param({"nthread": self._n_threads(X)})
+            values[..., target] = booster.inplace_predict(X, validate_features=False)
+        values.sort(axis=1)
+        return Affine(QuantileFunction(self.levels_, values), self.target_mean_, self.target_scale_)
+
+    def _numbers_per_event(self):
+        return 4 * len(self.levels_) * len(self.target_mean_)
+
+
+class _Progress(xgb.callback.TrainingCallback):
+    """Move a progress bar on by one round."""
+
+    def __init__(self, bar):
+        self.bar = bar
+
+    def after_iteration(self, model, epoch, evals_log):
+        self.bar.update()
+        return False

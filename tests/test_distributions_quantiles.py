@@ -1,0 +1,233 @@
+"""Quantile networks and trees: quantiles of known laws, in order, and one distribution with all."""
+
+import numpy as np
+import pytest
+import torch
+import xgboost as xgb
+from scipy import stats
+from sklearn.model_selection import GridSearchCV
+
+from sknuc import losses
+from sknuc.distributions import QuantileBDTRegressor, QuantileNetRegressor
+from sknuc.encoders import CNN, MLP
+from sknuc.nn import OrderedQuantiles
+
+LEVELS = (np.arange(100) + 0.5) / 100
+N_TRAIN, N_TEST = 6000, 20_000
+
+
+def gaussian(n, seed):
+    """Mean and width that depend on x: events, targets, and their true law."""
+    rng = np.random.default_rng(seed)
+    X = rng.uniform(-1, 1, (n, 2))
+    law = stats.norm(np.sin(3 * X[:, 0]) + X[:, 1], 0.2 + 0.3 * (X[:, 0] + 1))
+    return X, law.rvs(random_state=rng), law
+
+
+def skewed(n, seed):
+    """A Gamma law, whose skewness depends on x as well."""
+    rng = np.random.default_rng(seed)
+    X = rng.uniform(-1, 1, (n, 2))
+    law = stats.gamma(2 + X[:, 1], loc=X[:, 0] ** 2, scale=0.3)
+    return X, law.rvs(random_state=rng), law
+
+
+def mean_pinball(y, quantiles):
+    residual = y[:, None] - quantiles
+    return np.maximum(LEVELS * residual, (LEVELS - 1) * residual).mean()
+
+
+def check_against(model, law):
+    """Mean pinball loss within 2 % of the least possible, and a flat PIT, on unseen events."""
+    X, y, truth = law(N_TEST, 1)
+    quantiles = model.predict_quantiles(X, LEVELS)
+    best = mean_pinball(y, truth.ppf(LEVELS[:, None]).T)
+    assert mean_pinball(y, quantiles) < 1.02 * best
+    pit = (quantiles < y[:, None]).mean(1)
+    # What the training sample leaves open of any distribution function, and what the test does
+    # (1.63/√n is the 99 % point of Kolmogorov's law); the PIT is counted in steps of 1 %.
+    allowed = 1.63 * (N_TRAIN**-0.5 + N_TEST**-0.5) + 0.01
+    assert stats.kstest(pit, "uniform").statistic < allowed
+
+
+class TestPinball:
+    def test_closed_form_of_a_gaussian(self):
+        # At the quantile of level τ the expectation is σ φ(z); its mean over τ is σ/(2√π).
+        sigma, levels = 1.7, torch.from_numpy(LEVELS)
+        y = torch.from_numpy(sigma * stats.norm.ppf((np.arange(200_000) + 0.5) / 200_000))
+        quantiles = torch.from_numpy(sigma * stats.norm.ppf(LEVELS)).expand(len(y), 1, -1)
+        found = losses.pinball(quantiles[:, :, [9, 49]], y[:, None], levels[[9, 49]]).mean()
+        expected = sigma * stats.norm.pdf(stats.norm.ppf(LEVELS[[9, 49]])).mean()
+        assert float(found) == pytest.approx(expected, rel=1e-4)
+        found = losses.pinball(quantiles, y[:, None], levels).mean()
+        assert float(found) == pytest.approx(sigma / (2 * np.sqrt(np.pi)), rel=2e-4)
+
+    def test_targets_and_levels_are_averaged_within_the_event(self):
+        rng = np.random.default_rng(0)
+        q, y, levels = (
+            rng.normal(size=(5, 2, 3)),
+            rng.normal(size=(5, 2)),
+            np.array([0.1, 0.5, 0.9]),
+        )
+        r = y[..., None] - q
+        expected = (r * (levels - (r < 0))).mean((1, 2))
+        found = losses.pinball(*map(torch.from_numpy, (q, y, levels)))
+        np.testing.assert_allclose(found, expected)
+
+
+class TestQuantileNet:
+    @pytest.mark.parametrize("law", [gaussian, skewed])
+    def test_learns_the_quantiles_of_a_law(self, law):
+        X, y, _ = law(N_TRAIN, 0)
+        model = QuantileNetRegressor(max_epochs=40, random_state=0)
+        check_against(model.fit(X.astype(np.float32), y.astype(np.float32)), law)
+
+    def test_starts_as_a_standard_gaussian(self):
+        deviates = torch.tensor([-2.0, -0.5, 0.1, 1.0])
+        head = OrderedQuantiles(3, 2, deviates)
+        torch.nn.init.zeros_(head.linear.weight)
+        torch.nn.init.zeros_(head.linear.bias)
+        expected = (deviates - 0.1).expand(5, 2, 4)
+        torch.testing.assert_close(head(torch.randn(5, 3)), expected)
+
+    def test_never_crosses(self):
+        X, y, _ = gaussian(300, 0)
+        model = QuantileNetRegressor(max_epochs=20, random_state=0).fit(X, np.c_[y, -y])
+        far = np.random.default_rng(1).normal(0, 1e3, (2000, 2))
+        quantiles = model.predict_quantiles(far, np.linspace(0.001, 0.999, 500))
+        assert quantiles.shape == (2000, 500, 2)
+        assert np.all(np.diff(quantiles, axis=1) >= 0)
+
+    def test_all_answers_are_of_one_distribution(self):
+        X, y, _ = skewed(1000, 0)
+        model = QuantileNetRegressor(max_epochs=10, random_state=0).fit(X, y)
+        few, n_draws = X[:4], 100_000
+        draws = model.sample_y(few, n_draws)
+        mean, std = model.predict(few, return_std=True)
+        assert np.all(np.abs(draws.mean(1) - mean) < 5 * std / np.sqrt(n_draws))
+        np.testing.assert_allclose(draws.std(1), std, rtol=0.03)
+        low, high = model.predict_interval(few, 0.9).T
+        inside = (draws > low[:, None]) & (draws < high[:, None])
+        assert np.all(np.abs(inside.mean(1) - 0.9) < 5 * np.sqrt(0.09 / n_draws))
+        # The density is the slope of the distribution function.
+        a, b = model.predict_quantiles(few, [0.601, 0.602]).T
+        np.testing.assert_allclose(np.exp(model.log_prob(few, (a + b) / 2)), 0.001 / (b - a))
+
+    def test_weights_are_multiplicities(self):
+        X, y, _ = gaussian(60, 0)
+        weight = np.random.default_rng(0).integers(0, 4, 60)
+        model = QuantileNetRegressor(max_epochs=30, random_state=0)
+        weighted = model.fit(X, y, sample_weight=weight).predict_quantiles(X)
+        repeated = model.fit(np.repeat(X, weight, 0), np.repeat(y, weight)).predict_quantiles(X)
+        np.testing.assert_allclose(weighted, repeated, rtol=1e-7)
+
+    def test_grid_search_over_encoders(self):
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(200, 16))
+        y = X[:, :8].mean(1)
+        model = QuantileNetRegressor(input_shape=(1, 16), max_epochs=5, random_state=0)
+        grid = {
+            "encoder": [CNN(channels=(4,)), MLP(hidden_layer_sizes=(16,))],
+            "schedule": ["cosine"],
+        }
+        search = GridSearchCV(model, grid, cv=2).fit(X, y)
+        assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+    def test_learning_rate_falls_to_zero_and_starts_anew(self):
+        X, y, _ = gaussian(512, 0)
+        seen = []
+
+        def optimizer(parameters, **options):
+            made = torch.optim.SGD(parameters, **options)
+            made.register_step_pre_hook(lambda o, *_: seen.append(o.param_groups[0]["lr"]))
+            return made
+
+        options = {"max_epochs": 10, "batch_size": 256, "learning_rate": 0.1, "warm_start": True}
+        model = QuantileNetRegressor(optimizer=optimizer, **options).fit(X, y)
+        expected = 0.05 * (1 + np.cos(np.pi * np.arange(20) / 20))
+        np.testing.assert_allclose(seen, expected, atol=1e-12)
+        model.fit(X, y)
+        np.testing.assert_allclose(seen[20:], expected, atol=1e-12)
+        model.set_params(schedule="constant").fit(X, y)
+        assert set(seen[40:]) == {0.1}
+
+    @pytest.mark.parametrize("quantiles", [[0.5], [0.5, 0.1], [0.1, 0.1], [0.0, 0.5], 0.5, [[0.5]]])
+    @pytest.mark.parametrize("E", [QuantileNetRegressor, QuantileBDTRegressor])
+    def test_wrong_levels_are_refused(self, E, quantiles):
+        X, y, _ = gaussian(20, 0)
+        with pytest.raises(ValueError, match="'quantiles' parameter"):
+            E(quantiles=quantiles).fit(X, y)
+
+
+class TestQuantileBDT:
+    @pytest.mark.parametrize("law", [gaussian, skewed])
+    def test_learns_the_quantiles_of_a_law(self, law):
+        X, y, _ = law(N_TRAIN, 0)
+        levels = [0.01, 0.05, *np.arange(0.1, 0.95, 0.1), 0.95, 0.99]
+        model = QuantileBDTRegressor(quantiles=levels, max_depth=3, min_child_weight=20)
+        check_against(model.fit(X, y), law)
+
+    def test_is_xgboost_in_order(self):
+        X, y, _ = gaussian(500, 0)
+        levels = np.array([0.1, 0.5, 0.55, 0.9])
+        model = QuantileBDTRegressor(quantiles=levels, max_iter=20, max_depth=4).fit(X, y)
+        scaled = (y - y.mean()) / y.std()
+        data = xgb.QuantileDMatrix(X, scaled, weight=np.ones(500))
+        params = {"objective": "reg:quantileerror", "quantile_alpha": levels, "max_depth": 4}
+        bare = xgb.train({**params, "eta": 0.1}, data, 20).predict(xgb.DMatrix(X))
+        assert (np.diff(bare, axis=1) < 0).any()
+        expected = y.mean() + y.std() * np.sort(bare, axis=1)
+        found = model.predict_quantiles(X, levels)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+        def loss(q):
+            r = y[:, None] - q
+            return np.maximum(levels * r, (levels - 1) * r).mean()
+
+        # Rearranged quantiles are better than those that cross.
+        assert loss(found) < loss(y.mean() + y.std() * bare)
+
+    def test_weights_are_multiplicities_in_any_order(self):
+        # More events than bins, so that where bins lie depends on all events.
+        rng = np.random.default_rng(0)
+        X, y, _ = gaussian(800, 0)
+        weight = rng.integers(0, 3, 800)
+        options = {"max_iter": 10, "subsample": 0.5, "max_bins": 32, "random_state": 0}
+        model = QuantileBDTRegressor(**options)
+        weighted = model.fit(X, y, sample_weight=weight).predict_quantiles(X)
+        rows = rng.permutation(np.repeat(np.arange(800), weight))
+        repeated = model.fit(X[rows], y[rows]).predict_quantiles(X)
+        # The scaling of the targets is a sum in another order.
+        np.testing.assert_allclose(weighted, repeated, rtol=1e-12)
+        ones = model.fit(X, y, sample_weight=np.ones(800)).predict_quantiles(X)
+        np.testing.assert_array_equal(ones, model.fit(X, y).predict_quantiles(X))
+
+    def test_targets_are_fitted_one_by_one(self):
+        X, y, _ = gaussian(300, 0)
+        model = QuantileBDTRegressor(max_iter=5)
+        both = model.fit(X, np.c_[y, y**3]).predict_quantiles(X, [0.2, 0.7])
+        assert both.shape == (300, 2, 2)
+        alone = model.fit(X, y**3).predict_quantiles(X, [0.2, 0.7])
+        np.testing.assert_allclose(both[..., 1], alone, rtol=1e-12)
+
+    def test_missing_values_are_a_side_of_a_split(self):
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(1000, 2))
+        missing = rng.uniform(size=1000) < 0.3
+        y = np.where(missing, 5.0, X[:, 0]) + 0.1 * rng.normal(size=1000)
+        X[missing, 0] = np.nan
+        model = QuantileBDTRegressor(quantiles=[0.25, 0.5, 0.75], max_depth=3).fit(X, y)
+        quartiles = model.predict_quantiles(X[missing], [0.25, 0.5, 0.75])
+        # Of a Gaussian of width 0.1 around 5.
+        np.testing.assert_allclose(quartiles.mean(0), 5 + 0.06745 * np.r_[-1, 0, 1], atol=0.03)
+
+    def test_early_stopping_keeps_the_best_round(self):
+        X, y, _ = gaussian(600, 0)
+        model = QuantileBDTRegressor(
+            early_stopping=True, max_iter=300, learning_rate=0.3, random_state=0
+        ).fit(X, y)
+        (loss,) = model.validation_loss_
+        assert model.n_iter_ == loss.argmin() + 1 < 300
+        assert model.boosters_[0].num_boosted_rounds() == model.n_iter_
+        with pytest.raises(ValueError, match="validation_fraction"):
+            model.fit(X[:1], y[:1])
