@@ -149,10 +149,12 @@ class PMTHitMap(TransformerMixin, BaseEstimator):
     Events without hits give maps of zeros.
 
     The centroid counts light. First hits without charges hide that tubes near the vertex see
-    several photons: with 250 photo-electrons per MeV on 1879 tubes the centroid is at 0.84 of the
-    distance of a vertex within 167 cm, with fewer tubes or more light nearer still. Dark hits come
-    from everywhere: of a share f of them it is at 1 - f of the distance. In both cases, and when
-    light is scattered, a vertex from a fit is better.
+    several photons: a tube that expects :math:`\mu_i(v)` of them has a hit with the probability
+    :math:`1 - e^{-\mu_i(v)}`, and the mean centroid is that of these probabilities in place of the
+    light. For 2.458 MeV at 250 photo-electrons per MeV on 1879 tubes it is at 0.84 of the distance
+    of a vertex within 167 cm of an 850 cm sphere, with fewer tubes or more light nearer still. Dark
+    hits come from everywhere: of a share f of them it is at 1 - f of the distance. In both cases,
+    and when light is scattered, a vertex from a fit is better.
 
     With metadata routing enabled, ``vertex`` is requested by default and reaches the step inside a
     Pipeline and a search that scores with the Pipeline's own ``score``. Other scorers and
