@@ -28,7 +28,6 @@ from sknuc import losses
 from sknuc.distributions._density import DensityRegressor
 from sknuc.distributions._modes import mixture_modes
 from sknuc.predictive import NormalMixture
-from sknuc.torch_estimator import TorchEstimator
 
 __all__ = ["MDNRegressor", "Modes"]
 
@@ -105,6 +104,9 @@ class MDNRegressor(DensityRegressor):
         `learning_rate`: lower both together for targets known to better than a per cent.
         Components that shrink onto few events are overtraining, too: `early_stopping` and
         `weight_decay` act against it.
+    schedule : {"cosine", "constant"}, default="cosine"
+        How the learning rate goes: to zero within `max_epochs` along half a cosine; or not, where
+        `callbacks` set it.
     {shared_parameters}
 
     Attributes
@@ -139,16 +141,16 @@ class MDNRegressor(DensityRegressor):
     >>> import numpy as np
     >>> from sknuc.distributions import MDNRegressor
     >>> rng = np.random.default_rng(0)
-    >>> x = rng.uniform(-1, 1, 2000)
-    >>> y = x**2 + 0.05 * rng.normal(size=2000)
-    >>> model = MDNRegressor(n_components=2, max_epochs=50, random_state=0).fit(y[:, None], x)
+    >>> x = rng.uniform(-1, 1, 1000)
+    >>> y = x**2 + 0.05 * rng.normal(size=1000)
+    >>> model = MDNRegressor(n_components=2, max_epochs=40, random_state=0).fit(y[:, None], x)
     >>> modes = model.predict_modes([[0.49]])
     >>> np.sort(modes.positions).round(1)
     array([[-0.7,  0.7]])
     """
 
     _parameter_constraints = {
-        **TorchEstimator._parameter_constraints,
+        **DensityRegressor._parameter_constraints,
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "covariance": [StrOptions({"full", "diagonal"})],
         # Below, squares of scales would be lost to rounding against variances of one.

@@ -1,0 +1,154 @@
+"""The network of a conditional spline flow: layers of invertible maps, and the law they end in."""
+
+import math
+from functools import partial
+
+import numpy as np
+import torch
+from scipy.special import stdtrit
+from torch import nn
+from torch.distributions import StudentT, Transform, constraints
+from zuko.nn import MLP, MaskedMLP
+from zuko.transforms import (
+    AutoregressiveTransform,
+    ComposedTransform,
+    DependentTransform,
+    MonotonicRQSTransform,
+)
+
+__all__ = ["ConditionalFlow"]
+
+BOX = 5.0
+# Of slopes of splines and of scales, which are learned as logarithms.
+_SMALLEST = 1e-3
+
+
+class ConditionalFlow(nn.Module):
+    """From the features of events and their targets to variables of known law.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        From events (n, *input_shape) to features (n, n_features).
+    n_features : int
+    angular : ndarray of bool, of shape (t,)
+        Which targets are angles, in radian.
+    n_transforms, hidden_features, bins
+        As of the estimator.
+    """
+
+    def __init__(self, encoder, n_features, angular, n_transforms, hidden_features, bins):
+        super().__init__()
+        self.encoder = encoder
+        self.layers = nn.ModuleList(
+            _Layer(n_features, angular, hidden_features, bins, first=i == 0, reverse=i % 2 == 1)
+            for i in range(n_transforms)
+        )
+        self.register_buffer("angular", torch.from_numpy(angular))
+        self.has_angles = bool(angular.any())
+        self.log_df = nn.Parameter(torch.full((len(angular),), math.log(8.0)))
+
+    def forward(self, X):
+        """Return the features of events."""
+        return self.encoder(X)
+
+    def transform(self, features):
+        """Return the map from targets (..., t) to z, for features (..., n_features)."""
+        return ComposedTransform(*(layer(features) for layer in self.layers))
+
+    def log_prob(self, features, y):
+        """Return the log density of scaled targets (..., t), of shape (...)."""
+        z, log_slope = self.transform(features).call_and_ladj(y)
+        base = StudentT(2 + self.log_df.exp(), validate_args=False).log_prob(z)
+        if self.has_angles:
+            base = torch.where(self.angular, -math.log(2 * math.pi), base)
+        return base.sum(-1) + log_slope
+
+    def degrees_of_freedom(self):
+        """Return those of Student's law of each target, (t,), in float64."""
+        return 2 + np.exp(self.log_df.detach().cpu().numpy().astype(np.float64))
+
+    def base_quantiles(self, levels):
+        """Return the quantiles of z, for levels (..., t) in (0, 1)."""
+        z = stdtrit(self.degrees_of_freedom(), levels)
+        return np.where(self.angular.cpu().numpy(), (2 * levels - 1) * np.pi, z)
+
+
+class _Layer(nn.Module):
+    """One triangular map: shift, scale and knots of a target from the event and those before."""
+
+    def __init__(self, n_features, angular, hidden_features, bins, *, first, reverse):
+        super().__init__()
+        t = len(angular)
+        self.first = first
+        self.sizes = [bins, bins, bins - 1] + [1, 1] * first
+        order = np.arange(t)[::-1] if reverse else np.arange(t)
+        before = order[:, None] > order
+        # An angle is read as its cosine and its sine.
+        reads = np.concatenate([before, before[:, angular], np.ones((t, n_features), bool)], 1)
+        if t == 1:
+            self.network = MLP(n_features, sum(self.sizes), hidden_features, nn.SiLU)
+        else:
+            reads = torch.from_numpy(np.repeat(reads, sum(self.sizes), axis=0))
+            self.network = MaskedMLP(reads, hidden_features, nn.SiLU)
+        # The training starts close to the identity.
+        with torch.no_grad():
+            self.network[-1].weight.mul_(0.1)
+            self.network[-1].bias.zero_()
+        self.register_buffer("angular", torch.from_numpy(angular))
+        self.has_angles = bool(angular.any())
+        bound = np.where(angular, math.pi, BOX).astype(np.float32)[:, None]
+        self.register_buffer("bound", torch.from_numpy(bound))
+
+    def forward(self, features):
+        t = len(self.angular)
+        return AutoregressiveTransform(partial(self._univariate, features), passes=t)
+
+    def _univariate(self, features, y):
+        if len(self.angular) > 1:
+            known = [torch.where(self.angular, y.cos(), y), y[..., self.angular].sin()]
+            features = features.expand(*y.shape[:-1], features.shape[-1])
+            features = torch.cat([*known, features], -1)
+        numbers = self.network(features)
+        numbers = numbers.unflatten(-1, (-1, sum(self.sizes)))
+        widths, heights, slopes, *place = numbers.split(self.sizes, -1)
+        spline = MonotonicRQSTransform(widths, heights, slopes, bound=self.bound, slope=_SMALLEST)
+        maps = [spline]
+        angular = self.angular if self.has_angles else None
+        if self.first:
+            shift, log_scale = (number.squeeze(-1) for number in place)
+            maps.insert(0, _Place(shift, log_scale, angular))
+        elif self.has_angles:
+            # The seam of a circular spline, where its slope is one, lies elsewhere in each layer.
+            maps.insert(0, _Place(math.pi * angular, torch.zeros_like(self.bound[:, 0]), angular))
+        return DependentTransform(ComposedTransform(*maps), 1)
+
+
+class _Place(Transform):
+    """u = (y - shift) / scale of numbers, a rotation of angles; `angular` is None without any."""
+
+    domain = constraints.real
+    codomain = constraints.real
+    bijective = True
+    sign = +1
+
+    def __init__(self, shift, log_scale, angular):
+        super().__init__()
+        self.shift = shift
+        self.angular = angular
+        log_scale = log_scale / (1 + (log_scale / math.log(_SMALLEST)).abs())
+        self.log_scale = log_scale if angular is None else torch.where(angular, 0, log_scale)
+
+    def _call(self, y):
+        return self._wrap((y - self.shift) * torch.exp(-self.log_scale))
+
+    def _inverse(self, u):
+        return self._wrap(self.shift + u * torch.exp(self.log_scale))
+
+    def _wrap(self, y):
+        if self.angular is None:
+            return y
+        return torch.where(self.angular, torch.remainder(y + math.pi, 2 * math.pi) - math.pi, y)
+
+    def log_abs_det_jacobian(self, y, u):
+        return -self.log_scale.expand(y.shape)
