@@ -866,6 +866,9 @@ def test_grid_search_with_groups_routed():
         search.fit(X, y, groups=groups, sample_weight=np.ones(54))
         assert search.best_params_ == {"estimator__alpha": 0.1}
         assert len(search.best_estimator_.estimators_) == 9
+        for cv, n_calibration in ((3, 9), ("split", 3)):
+            own = ConformalRegressor(Ridge(), cv=cv).fit(X, y, groups=groups)
+            assert len(np.unique(groups[own.calibration_indices_])) == n_calibration
         pipeline = make_pipeline(StandardScaler(), Ridge().set_fit_request(sample_weight=True))
         pipeline[0].set_fit_request(sample_weight=False)
         weights = rng.uniform(0.5, 2, 54)

@@ -96,7 +96,7 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
             X = np.asarray(X).reshape(len(X), *self.input_shape_)
         return X
 
-    def _fit_folds(self, X, y, target, sample_weight, groups, fit_params, respond):
+    def _fit_folds(self, X, y, sample_weight, groups, fit_params, respond):
         """Fit the estimator without each fold, and ask it about the fold.
 
         Sets `estimators_`, `calibration_indices_` and `calibration_weights_`.
@@ -106,8 +106,6 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
         X : validated events
         y : ndarray
             As the estimator gets it.
-        target : ndarray of shape (n,)
-            What folds are stratified by, or any numbers.
         sample_weight : ndarray of shape (n,) or None
         groups : array-like of shape (n,) or None
         fit_params : dict
@@ -143,9 +141,9 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
         if frozen:
             splits = [(present[:0], present)]
         else:
-            splits = self._split(X, target, groups, split_params, present, rng)
+            splits = self._split(X, y, groups, split_params, present, rng)
         indices = np.concatenate([test for _, test in splits])
-        if len(np.unique(indices)) < len(indices):
+        if np.bincount(indices).max() > 1:
             raise ValueError(
                 "The 'cv' parameter must calibrate with every event at most once, so that each "
                 "has one score. Got overlapping test sets instead; use KFold, or ShuffleSplit "
@@ -185,7 +183,7 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
             params["sample_weight"] = sample_weight
         return params, {} if groups is None else {"groups": groups}
 
-    def _split(self, X, target, groups, split_params, present, rng):
+    def _split(self, X, y, groups, split_params, present, rng):
         cv, stratified = self.cv, self._stratified
         n_splits = 5 if cv is None else cv
         # Shuffled: events come sorted by run or by position, and folds shall be exchangeable.
@@ -193,41 +191,45 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
             kind = ShuffleSplit if groups is None else GroupShuffleSplit
             kind = StratifiedShuffleSplit if stratified and groups is None else kind
             cv = kind(1, test_size=self.calibration_fraction, random_state=rng)
+            split_params = {} if groups is None else {"groups": groups}
         elif isinstance(n_splits, Integral):
             kind = StratifiedKFold if stratified else KFold
             kind = kind if groups is None else GroupKFold
             cv = kind(int(n_splits), shuffle=True, random_state=rng)
+            split_params = {} if groups is None else {"groups": groups}
         cv = check_cv(cv)
         # An event without weight is absent, unless somebody counted it in indices.
         fixed = isinstance(cv, _CVIterableWrapper)
-        rows = np.arange(len(target)) if fixed else present
-        if not fixed and len(present) < len(target):
-            X, target = _safe_indexing(X, present), target[present]
+        kept = np.zeros(len(y), dtype=bool)
+        kept[present] = True
+        rows = np.arange(len(y)) if fixed else present
+        if not fixed and len(present) < len(y):
+            X, y = _safe_indexing(X, present), y[present]
             split_params = {
                 name: _safe_indexing(value, present) for name, value in split_params.items()
             }
-        splits = []
-        for train, test in cv.split(X, target, **split_params):
-            train, test = rows[train], rows[test]
-            splits.append((np.intersect1d(train, present), np.intersect1d(test, present)))
+        splits = [
+            [rows[side][kept[rows[side]]] for side in sides]
+            for sides in cv.split(X, y, **split_params)
+        ]
         return [(train, test) for train, test in splits if len(test)]
 
     def _set_categories(self, X, sample_weight, groups):
         """Find the categories and the weights of the calibration events."""
         indices = self.calibration_indices_
-        events = _safe_indexing(X, indices)
         self._weights = np.ones(len(indices)) if sample_weight is None else sample_weight[indices]
         self._groups = None if groups is None else groups[indices]
-        self._ratios = self._density_ratio(events)
-        if not np.sum(self._weights * self._ratios) > 0:
-            raise ValueError(
-                "The 'density_ratio' parameter gives all calibration events the ratio 0: there is "
-                "no data where the simulation is."
-            )
+        self._ratios, self._codes = np.ones(len(indices)), np.zeros(len(indices), dtype=np.intp)
+        if self.density_ratio is not None:
+            self._ratios = self._density_ratio(_safe_indexing(X, indices))
+            if not np.sum(self._weights * self._ratios) > 0:
+                raise ValueError(
+                    "The 'density_ratio' parameter gives all calibration events the ratio 0: "
+                    "there are no new events where they are."
+                )
         if self.mondrian is not None:
-            self.categories_, self._codes = np.unique(self._category(events), return_inverse=True)
-        else:
-            self._codes = np.zeros(len(indices), dtype=np.intp)
+            categories = self._category(_safe_indexing(X, indices))
+            self.categories_, self._codes = np.unique(categories, return_inverse=True)
         self.calibration_weights_ = np.empty(len(indices))
 
     def _calibration(self, chosen, folds, where):
@@ -279,9 +281,9 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
         return codes
 
     def _density_ratio(self, X):
-        """Return w(x) of every event."""
+        """Return w(x) of every event; one of all events where there is no shift."""
         if self.density_ratio is None:
-            return np.ones(X.shape[0])
+            return np.ones(1)
         if hasattr(self.density_ratio, "predict_proba"):
             simulation, data = self.density_ratio.predict_proba(X).T
             with np.errstate(divide="ignore", invalid="ignore"):

@@ -227,7 +227,7 @@ class ConformalClassifier(EnsembleClassifierMixin, BaseConformal):
         self.classes_, _ = encode_labels(self, y[present])
         codes = np.minimum(np.searchsorted(self.classes_, y), len(self.classes_) - 1)
         responses, self._folds = self._fit_folds(
-            X, y, codes, sample_weight, groups, fit_params, self._respond
+            X, y, sample_weight, groups, fit_params, self._respond
         )
         codes = codes[self.calibration_indices_]
         proba = np.concatenate([response for (response,) in responses])
@@ -319,37 +319,31 @@ class ConformalClassifier(EnsembleClassifierMixin, BaseConformal):
         p_values : ndarray of shape (n_events, n_classes)
             In (0, 1]. Of the true class, at most p with a probability of at most p.
         """
-        p_values, _ = self._p_values(X, random_state)
-        return p_values
+        return self._each_table(X, random_state, _p_values, np.float64)
 
-    def _p_values(self, X, random_state):
-        """P-values, and the smallest ones that the calibration can give, (n, n_classes)."""
+    def _each_table(self, X, random_state, function, dtype):
+        """Apply a function to scores and to what calibrates them, block by block."""
         check_is_fitted(self)
         X = self._validate_events(X, reset=False)
         rng = check_random_state(random_state)
-        n, n_classes = X.shape[0], len(self.classes_)
-        p_values, least = np.empty((2, n, n_classes))
+        result = np.empty((X.shape[0], len(self.classes_)), dtype)
         step = max(1, 2**20 // self._numbers_per_event())
-        for start in range(0, n, step):
-            rows = slice(start, min(start + step, n))
-            self._p_values_of_block(X[rows], rng, p_values[rows], least[rows])
-        return p_values, least
-
-    def _p_values_of_block(self, X, rng, p_values, least):
-        codes, mass = self._encode(X), self._density_ratio(X)
-        draws = rng.uniform(size=(X.shape[0], 1)) if self.randomized else None
-        scores = [self._scores(self._probabilities(e, X), draws) for e in self.estimators_]
-        for (category, code), (calibration, by_fold) in self._tables.items():
-            columns = [code] if self.class_conditional else slice(None)
-            rows = np.flatnonzero(codes == category)
-            own = mass[rows, None]
-            above = 0.0
-            for (ordered, upwards), score in zip(by_fold, scores, strict=True):
-                above = above + upwards[np.searchsorted(ordered, score[rows][:, columns])]
-            whole = own + calibration.total
-            cells = np.ix_(rows, np.arange(p_values.shape[1])[columns])
-            p_values[cells] = (own + above) / whole
-            least[cells] = own / whole
+        for start in range(0, X.shape[0], step):
+            block, part = X[start : start + step], result[start : start + step]
+            mass = self._density_ratio(block)
+            draws = rng.uniform(size=(len(part), 1)) if self.randomized else None
+            scores = [self._scores(self._probabilities(e, block), draws) for e in self.estimators_]
+            if len(self._tables) == 1:
+                part[:] = function(*self._tables[0, 0], mass[:, None], scores)
+                continue
+            mass, codes = np.broadcast_to(mass, len(part)), self._encode(block)
+            for (category, code), (calibration, by_fold) in self._tables.items():
+                rows = np.flatnonzero(codes == category)
+                columns = [code] if self.class_conditional else range(len(self.classes_))
+                cells = np.ix_(rows, columns)
+                chosen = [score[cells] for score in scores]
+                part[cells] = function(calibration, by_fold, mass[rows, None], chosen)
+        return result
 
     def predict_set(self, X, coverage=0.68, random_state=0):
         """Predict the classes that together hold the true one with a probability.
@@ -374,14 +368,33 @@ class ConformalClassifier(EnsembleClassifierMixin, BaseConformal):
             If the coverage is not in (0, 1), or so high that every set would have all the classes.
         """
         coverage = check_share(coverage, "predict_set")
-        p_values, least = self._p_values(X, random_state)
+        if self.density_ratio is None:
+            fewest = min((known for known, _ in self._tables.values()), key=lambda c: c.total)
+            if coverage / (1 - coverage) > fewest.total * (1 + 1e-12):
+                raise ValueError(
+                    f"A coverage of {coverage:.6g} needs at least {needed(coverage)} calibration "
+                    f"{fewest.unit}{fewest.where}, but there are {fewest.total:g}: with fewer, "
+                    "every set has all the classes. Give more of them, or ask for less."
+                )
         # What is 1 of 20 must not depend on how 1 - 0.95 is rounded.
         limit = (1 - coverage) * (1 + 1e-12)
-        if self.density_ratio is None and np.any(least > limit):
-            calibration = min((c for c, _ in self._tables.values()), key=lambda c: c.total)
-            raise ValueError(
-                f"A coverage of {coverage:.6g} needs at least {needed(coverage)} calibration "
-                f"{calibration.unit}{calibration.where}, but there are {calibration.total:g}: with "
-                "fewer, every set has all the classes. Give more of them, or ask for less."
-            )
-        return p_values > limit
+
+        def members(calibration, by_fold, mass, scores):
+            if len(by_fold) > 1:
+                return _p_values(calibration, by_fold, mass, scores) > limit
+            # Of one estimator, p-values fall with the score: a threshold is all that it takes.
+            ordered, upwards = by_fold[0]
+            least = limit * (mass + calibration.total) - mass
+            n_above = np.searchsorted(-upwards, -least)
+            return scores[0] <= np.r_[-np.inf, ordered, np.inf][n_above]
+
+        return self._each_table(X, random_state, members, bool)
+
+
+def _p_values(calibration, by_fold, mass, scores):
+    """P-values of scores, a list of (n, c) by fold, of events with a mass (n, 1)."""
+    above = sum(
+        upwards[np.searchsorted(ordered, score)]
+        for (ordered, upwards), score in zip(by_fold, scores, strict=True)
+    )
+    return (mass + above) / (mass + calibration.total)

@@ -66,10 +66,11 @@ class Calibration:
         ----------
         values : ndarray of shape (m, t), or (n, m, t) for values that depend on the event
         targets : ndarray of shape (n,)
+            Or of shape (1,), with `values` of shape (m, t), for the same of all events.
 
         Returns
         -------
-        ndarray of shape (n, t)
+        ndarray of shape (n, t) or (1, t)
         """
         targets = targets * (1 - _ROUNDING)
         if values.ndim == 2:
@@ -113,8 +114,8 @@ class ConformalPredictive(Predictive):
         What scores are multiplied by; None for 1.
     scores : ndarray of shape (m, t)
         Of the calibration events, with their sign.
-    mass : ndarray of shape (n,)
-        The weight of each new event, w(x).
+    mass : ndarray of shape (n,) or (1,)
+        The weight of each new event, w(x), or of all of them.
     symmetric : bool
     method : {"plus", "minmax"}
     tail : {"error", "infinite", "student"}
@@ -137,18 +138,24 @@ class ConformalPredictive(Predictive):
         return np.stack([self._quantile(level) for level in np.atleast_1d(levels)], 1)
 
     def _quantile(self, level):
+        if not self.symmetric:
+            return self._one_side(level, self.locations, self.scores)
+        if level == 0.5:
+            return self._mean_of(self.locations)
+        side = 1 if level > 0.5 else -1
+        share = abs(2 * level - 1)
+        end = self._end(share, side, self.locations, np.abs(self.scores), True)
+        if self.locations.shape[1] == 1:
+            return end
+        centre = self._mean_of(self.locations)
+        # Models that disagree may leave an end of low coverage on the wrong side of their mean.
+        return np.maximum(end, centre) if side == 1 else np.minimum(end, centre)
+
+    def _one_side(self, level, locations, scores):
+        """The quantile from scores with their sign; at 1/2 the middle of those from both sides."""
         sides = (1, -1) if level == 0.5 else (1 if level > 0.5 else -1,)
         level = max(level, 1 - level)
-        if not self.symmetric:
-            scores = self.scores
-            ends = [self._end(level, s, self.locations, s * scores, False) for s in sides]
-            return np.mean(ends, axis=0)
-        centre = self._mean_of(self.locations)
-        if len(sides) == 2:
-            return centre
-        end = self._end(2 * level - 1, sides[0], self.locations, np.abs(self.scores), True)
-        # Models that disagree may leave an end of low coverage on the wrong side of their mean.
-        return np.maximum(end, centre) if sides[0] == 1 else np.minimum(end, centre)
+        return np.mean([self._end(level, s, locations, s * scores, False) for s in sides], axis=0)
 
     def region(self, coverage, sizes):
         """Hyper-rectangles that hold a share of the events with all their targets, (n, 2, t).
@@ -180,11 +187,13 @@ class ConformalPredictive(Predictive):
             if not symmetric:
                 centre = calibration.upper(scores, np.array([calibration.total / 2]))
             distances = self._extend(share, distances, scores.max(0), centre, symmetric)
-            widths = 1.0 if scales is None else scales
-            return side * (side * locations + widths * distances[:, None]).max(1)
+            moves = side * distances[:, None]
+            ends = locations + (moves if scales is None else scales * moves)
+            return ends.max(1) if side == 1 else ends.min(1)
         folds, centre = calibration.folds, side * self._mean_of(locations)
         ends, farthest = np.empty((2, *centre.shape))
         # Few events at a time: there is an atom for every pair of events.
+        targets = np.broadcast_to(targets, len(ends))
         step = max(1, _ATOMS // scores.size)
         for start in range(0, len(ends), step):
             rows = slice(start, start + step)
@@ -235,7 +244,9 @@ class ConformalPredictive(Predictive):
         )
 
     def _mean_of(self, values):
-        return np.einsum("k,nkt->nt", self.shares, values)
+        return (
+            values[:, 0] if len(self.shares) == 1 else np.einsum("k,nkt->nt", self.shares, values)
+        )
 
     def _moments(self):
         """Mean over the events of each model of the score and its square, (k, t)."""
@@ -302,26 +313,30 @@ class ConformalQuantiles(ConformalPredictive):
     def quantiles(self, levels):
         """Return the quantiles at `levels` (q,), of shape (n, q, t)."""
         levels = np.atleast_1d(levels)
-        asked = np.r_[levels, 1 - levels] if self.symmetric else levels
-        predicted, scores = self._predicted(asked), self._scores(asked)
-        q = len(levels)
-        result = []
-        for i, level in enumerate(levels):
-            locations, sides = (
-                predicted[:, :, i],
-                (1, -1) if level == 0.5 else (1 if level > 0.5 else -1,),
+        if not self.symmetric:
+            predicted, scores = self._predicted(levels), self._scores(levels)
+            return np.stack(
+                [
+                    self._one_side(level, predicted[:, :, i], scores[:, i])
+                    for i, level in enumerate(levels)
+                ],
+                1,
             )
-            far = max(level, 1 - level)
-            if not self.symmetric:
-                ends = [self._end(far, s, locations, s * scores[:, i], False) for s in sides]
-                result.append(np.mean(ends, axis=0))
-            elif len(sides) == 2:
-                result.append(self._mean_of(locations))
-            else:
-                (side,) = sides
-                # How far outside the predicted interval; negative inside.
-                outside = np.maximum(side * scores[:, i], -side * scores[:, q + i])
-                result.append(self._end(2 * far - 1, side, locations, outside, True))
+        # Both ends of an interval, each the mirror of the other, shall ask for the same two levels.
+        lower = np.minimum(levels, 1 - levels)
+        lower = np.where(lower > 1e-6, np.round(lower, 14), lower)
+        asked = np.unique(np.r_[lower, 1 - lower])
+        predicted, scores = self._predicted(asked), self._scores(asked)
+        at = np.searchsorted(asked, np.stack([lower, 1 - lower]))
+        result = []
+        for level, low, i, j in zip(levels, lower, *at, strict=True):
+            if level == 0.5:
+                result.append(self._mean_of(predicted[:, :, i]))
+                continue
+            # How far outside the predicted interval; negative inside.
+            outside = np.maximum(-scores[:, i], scores[:, j])
+            side, locations = (1, predicted[:, :, j]) if level > 0.5 else (-1, predicted[:, :, i])
+            result.append(self._end(1 - 2 * low, side, locations, outside, True))
         return np.stack(result, 1)
 
     def region(self, coverage, sizes):

@@ -138,9 +138,9 @@ class ConformalRegressor(PredictiveRegressorMixin, BaseConformal):
 
     Intervals are for each target alone; :meth:`predict_region` covers all together.
 
-    A calibration event of weight 2 in `sample_weight` is as two events, so weights should have the
-    mean 1. To count events of one another's scale, as Monte-Carlo weights do, is what
-    `density_ratio` is for. Equal events may come into different folds.
+    An event of weight 2 in `sample_weight` is as two events, for the estimator and in the
+    calibration, where a new event has the weight 1: weights should have a mean of about 1. That
+    equal events come into different folds is not prevented.
 
     References
     ----------
@@ -262,9 +262,7 @@ class ConformalRegressor(PredictiveRegressorMixin, BaseConformal):
         sample_weight = check_weights(sample_weight, X)
         self._scale_targets(X if hasattr(X, "dtype") else np.empty(X.shape[0]), y, sample_weight)
         y = validate_targets(y).astype(self._output_dtype, copy=False)
-        responses, folds = self._fit_folds(
-            X, y, np.zeros(len(y)), sample_weight, groups, fit_params, self._respond
-        )
+        responses, folds = self._fit_folds(X, y, sample_weight, groups, fit_params, self._respond)
         locations, scales, sizes = zip(*responses, strict=True)
         away = y.reshape(len(y), -1)[self.calibration_indices_] - np.concatenate(locations)
         self.calibration_scores_ = away if scales[0] is None else away / np.concatenate(scales)
@@ -316,7 +314,7 @@ class ConformalRegressor(PredictiveRegressorMixin, BaseConformal):
 
     def _predictive(self, X):
         n, t = X.shape[0], len(self.target_mean_)
-        codes, mass = self._encode(X), self._density_ratio(X)
+        mass = self._density_ratio(X)
         options = {"symmetric": self.symmetric, "method": self.method, "tail": self.tail}
         if self.conformity_score == "cqr":
             asked = {}
@@ -338,8 +336,8 @@ class ConformalRegressor(PredictiveRegressorMixin, BaseConformal):
                     calibration,
                     lambda levels: predicted(levels)[rows],
                     lambda levels: self._scores_at(levels)[chosen],
-                    (len(rows), len(self.estimators_), t),
-                    mass[rows],
+                    np.empty((n, len(self.estimators_), t))[rows].shape,
+                    mass if len(mass) == 1 else mass[rows],
                     **options,
                 )
         else:
@@ -355,17 +353,15 @@ class ConformalRegressor(PredictiveRegressorMixin, BaseConformal):
                     locations[rows],
                     None if scales is None else scales[rows],
                     self.calibration_scores_[chosen],
-                    mass[rows],
+                    mass if len(mass) == 1 else mass[rows],
                     **options,
                 )
 
-        return ByCategory(
-            [
-                (rows, distribution(rows, *self._calibrations[code]))
-                for code in np.unique(codes)
-                for rows in [np.flatnonzero(codes == code)]
-            ]
-        )
+        if self.mondrian is None:
+            return distribution(slice(None), *self._calibrations[0])
+        codes = self._encode(X)
+        parts = [(np.flatnonzero(codes == code), self._calibrations[code]) for code in set(codes)]
+        return ByCategory([(rows, distribution(rows, *known)) for rows, known in parts])
 
     def _scores_at(self, levels):
         """Targets less predicted quantiles of the calibration events, (m, q, t)."""
