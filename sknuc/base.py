@@ -178,22 +178,32 @@ def validate_weights(sample_weight, X, *, allow_negative=False):
     return sample_weight
 
 
-def validate_labels(y):
+def validate_labels(y, estimator=None):
     """Return labels as a 1-D array after scikit-learn's checks."""
+    _check_given(y, estimator)
     y = column_or_1d(y, warn=True)
     assert_all_finite(y, input_name="y")
     check_classification_targets(y)
     return y
 
 
-def validate_targets(y):
+def validate_targets(y, estimator=None):
     """Return targets as finite float64, 1-D or 2-D."""
+    _check_given(y, estimator)
     y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
     if y.ndim > 2:
         raise ValueError(
             f"y must have the shape (n_events,) or (n_events, n_targets), got {y.shape}."
         )
     return y
+
+
+def _check_given(y, estimator):
+    if y is None and estimator is not None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y "
+            "is None."
+        )
 
 
 def encode_labels(estimator, y):
@@ -274,13 +284,8 @@ class PredictiveRegressorMixin(RegressorMixin):
         -------
         targets : ndarray of shape (n, n_targets)
         """
-        if y is None:
-            raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
-                "is None."
-            )
         float32 = getattr(y, "dtype", None) == np.float32 and X.dtype == np.float32
-        y = validate_targets(y)
+        y = validate_targets(y, self)
         check_consistent_length(X, y)
         self._y_ndim = y.ndim
         self._output_dtype = np.float32 if float32 else np.float64
@@ -562,7 +567,8 @@ class EnsembleClassifierMixin(ClassifierMixin):
         -------
         labels : ndarray of shape (n_events,)
         """
-        return self.classes_[self.predict_proba(X).argmax(1)]
+        best = self.predict_proba(X).argmax(1)
+        return self.classes_[best]
 
     def predict_uncertainty(self, X):
         """Entropy of the label, and what it is made of.

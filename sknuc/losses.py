@@ -13,6 +13,7 @@ __all__ = [
     "absolute_error",
     "binary_cross_entropy",
     "cross_entropy",
+    "gaussian_nll",
     "huber",
     "mixture_nll",
     "pinball",
@@ -73,6 +74,31 @@ def huber(output, y, *, delta=1.0):
        \;\text{otherwise}, \quad r = \hat y - y
     """
     return F.huber_loss(output, y, reduction="none", delta=delta).mean(-1)
+
+
+def gaussian_nll(mean, std, y, *, beta=0.0):
+    r"""Negative log density of Gaussians, :math:`\sigma^{2\beta}[\ln\sigma+(y-\mu)^2/2\sigma^2]`.
+
+    The factor :math:`\sigma^{2\beta}`, through which no gradient flows, gives events with a large
+    spread back what the likelihood takes from their share in the fit of the mean: with β = 1 they
+    count as in a fit of least squares. The minimum is that of the likelihood (β = 0) for any β.
+
+    Parameters
+    ----------
+    mean, std, y : Tensor of shape (..., n, n_targets)
+        The standard deviation is positive.
+    beta : float
+        In [0, 1].
+
+    References
+    ----------
+    M. Seitzer et al., "On the Pitfalls of Heteroscedastic Uncertainty Estimation with Probabilistic
+    Neural Networks", ICLR 2022, arXiv:2203.09168.
+    """
+    nll = std.log() + ((y - mean) / std).square() / 2 + math.log(2 * math.pi) / 2
+    if beta:
+        nll = nll * std.detach() ** (2 * beta)
+    return nll.mean(-1)
 
 
 def pinball(quantiles, y, levels):

@@ -15,10 +15,11 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_consistent_length
 from torch import nn
 
 from sknuc import _engine
-from sknuc.base import validate_events
+from sknuc.base import class_weights, validate_events, validate_labels, validate_weights
 from sknuc.encoders import MLP
 from sknuc.exceptions import TrainingDivergedError
 from sknuc.nn import FeatureNorm, Standardize, real_rows, stack
@@ -225,9 +226,12 @@ class TorchEstimator(BaseEstimator):
         validate_events(self, stub, reset=reset)
         return X
 
+    def _default_encoder(self):
+        return MLP()
+
     def _encoder(self):
         """The module of the encoder for `input_shape_`, and its number of features."""
-        encoder = MLP() if self.encoder is None else self.encoder
+        encoder = self._default_encoder() if self.encoder is None else self.encoder
         if isinstance(encoder, type):
             raise ValueError(
                 f"The 'encoder' parameter must be an object, such as {encoder.__name__}(). Got the "
@@ -250,6 +254,44 @@ class TorchEstimator(BaseEstimator):
                 f"the shape {tuple(features.shape)} for n=2 instead."
             )
         return module, features.shape[1]
+
+    def _encode_labels(self, X, y, sample_weight, *, reset=True, classes=None, every_class=True):
+        """Validate labels and weights, and multiply the weights by those of the classes.
+
+        Sets ``classes_`` when `reset`: those given, or those of the events with a weight.
+
+        Returns
+        -------
+        codes : ndarray of int of shape (n,)
+            Places in ``classes_``; anything for events of weight zero.
+        sample_weight : ndarray of shape (n,) or None
+        """
+        y = validate_labels(y, self)
+        check_consistent_length(X, y)
+        sample_weight = validate_weights(sample_weight, X)
+        used = np.ones(len(y), bool) if sample_weight is None else sample_weight != 0
+        if reset:
+            self.classes_ = np.unique(y[used]) if classes is None else classes
+        known = np.isin(y, self.classes_) | ~used
+        if not known.all():
+            raise ValueError(
+                f"y holds the labels {np.unique(y[~known]).tolist()}, which are not among the "
+                f"classes {self.classes_.tolist()} of this classifier."
+            )
+        codes = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
+        class_weight = getattr(self, "class_weight", None)
+        if len(self.classes_) > 1 and class_weight is not None:
+            weight = np.ones(len(codes)) if sample_weight is None else sample_weight.copy()
+            weight[used] = class_weights(class_weight, self.classes_, codes[used], weight[used])
+            sample_weight = validate_weights(weight, codes)
+            used = sample_weight != 0
+        present = codes[used]
+        if len(self.classes_) < 2 or (every_class and len(np.unique(present)) < 2):
+            raise ValueError(
+                f"{type(self).__name__} needs events of at least 2 classes with positive weight. "
+                f"Got 1 class: {self.classes_[present[0]]!r}."
+            )
+        return codes, sample_weight
 
     def _optimizer(self, parameters):
         options = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
@@ -522,10 +564,10 @@ class TorchEstimator(BaseEstimator):
             norm.set(torch.from_numpy(mean), torch.from_numpy(scale))
         network.train()
 
-    def _forward(self, X, function=None):
+    def _forward(self, X, function=None, *, network=None):
         """The module's output for validated events, as an array (n, ...).
 
-        Of a stack, the output has the shape (n, n_members, ...).
+        Of a stack, or another `network` with `n_members`, the shape is (n, n_members, ...).
         """
         parameter = next(self.module_.parameters())
         dtype = parameter.dtype
@@ -533,7 +575,10 @@ class TorchEstimator(BaseEstimator):
         if parameter.device != device:
             self.module_.to(device)
         source = _engine.EventSource(X, self.input_shape_, dtype, device)
-        n_members = getattr(self.module_[1], "n_members", None)
+        module = self.module_
+        if network is not None:
+            module = nn.Sequential(module[0], network).eval()
+        n_members = getattr(module[1], "n_members", None)
 
         def output(block):
             if n_members is not None:
@@ -541,7 +586,7 @@ class TorchEstimator(BaseEstimator):
             return block if function is None else function(block)
 
         return _engine.forward(
-            self.module_, source, function=output, n_members=n_members or 1, verbose=self.verbose
+            module, source, function=output, n_members=n_members or 1, verbose=self.verbose
         )
 
     def __sklearn_is_fitted__(self):

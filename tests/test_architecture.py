@@ -9,7 +9,7 @@ import sknuc
 
 ROOT = Path(sknuc.__file__).parent
 # What each room may import of sknuc, and of the packages that are not for everybody.
-CONTRACT = {"base", "exceptions", "geometry", "predictive", "_version"}
+CONTRACT = {"base", "exceptions", "geometry", "multiplicity", "predictive", "_version"}
 METHOD = {"torch_estimator", "nn", "losses"}
 NETWORK = {"torch", "xgboost", "gpytorch"}
 ROOMS = {
@@ -20,6 +20,7 @@ ROOMS = {
     "geometry": (set(), set()),
     "predictive": (set(), set()),
     "_engine": (set(), {"torch", "skorch"}),
+    "multiplicity": (set(), set()),
     "nn": (set(), {"torch"}),
     "losses": (set(), {"torch"}),
     "encoders": ({"nn"}, {"torch"}),

@@ -16,7 +16,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV
 
 from sknuc.baselines import BDTClassifier, BDTRegressor
-from sknuc.baselines._data import count_pieces, deal_folds, hold_out, merge_identical
+from sknuc.multiplicity import count_pieces, deal_folds, hold_out, merge_identical
 from sknuc.baselines._losses import LOSSES, loss_metric, signed_objective
 
 BDTS = [BDTClassifier, BDTRegressor]

@@ -29,7 +29,7 @@ from sknuc.base import (
     validate_targets,
 )
 from sknuc.baselines._boosting import BaseBDT
-from sknuc.baselines._data import net_weights
+from sknuc.multiplicity import net_weights
 from sknuc.baselines._losses import LOSSES
 
 __all__ = ["BDTClassifier", "BDTRegressor"]

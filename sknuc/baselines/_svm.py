@@ -36,7 +36,7 @@ from sknuc.base import (
     validate_labels,
     validate_targets,
 )
-from sknuc.baselines._data import (
+from sknuc.multiplicity import (
     count_pieces,
     deal_folds,
     merge_identical,

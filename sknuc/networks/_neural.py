@@ -17,13 +17,8 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import nn
 
 from sknuc import losses
-from sknuc.base import (
-    center_and_scale,
-    class_weights,
-    validate_labels,
-    validate_targets,
-    validate_weights,
-)
+from sknuc.base import center_and_scale, validate_targets, validate_weights
+from sknuc.nn import class_probabilities
 from sknuc.torch_estimator import Player, TorchEstimator
 
 __all__ = ["NeuralClassifier", "NeuralRegressor"]
@@ -41,6 +36,10 @@ class _Neural(TorchEstimator):
         return [
             Player(lambda module, batch: loss(module(batch.X), batch.y), optimizer=self._optimizer)
         ]
+
+    def _fit_stack(self, X, y, member_weights):
+        """Train one network for every row of weights (n_members, n), as a stack."""
+        return self._fit(X, y, member_weights.mean(0), reset=True, member_weights=member_weights)
 
     def _check_partial_fit(self):
         if self.early_stopping:
@@ -176,25 +175,21 @@ class NeuralClassifier(ClassifierMixin, _Neural):
                 )
         return self._fit(X, y, sample_weight, reset=first, classes=classes, max_epochs=1)
 
-    def _fit(self, X, y, sample_weight, *, reset, classes=None, max_epochs=None):
+    def _fit(
+        self, X, y, sample_weight, *, reset, classes=None, max_epochs=None, member_weights=None
+    ):
         X = self._validate_events(X, reset=reset)
-        y = validate_labels(_required(self, y))
-        check_consistent_length(X, y)
-        sample_weight = validate_weights(sample_weight, X)
         if reset:
             self._start_anew()
-            used = y if sample_weight is None else y[sample_weight != 0]
-            self.classes_ = np.unique(used) if classes is None else classes
-        known = np.isin(y, self.classes_)
-        if sample_weight is not None:
-            known |= sample_weight == 0
-        if not known.all():
-            raise ValueError(
-                f"y holds the labels {np.unique(y[~known]).tolist()}, which are not among the "
-                f"classes {self.classes_.tolist()} of this classifier."
-            )
-        codes = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
-        sample_weight = self._weigh_classes(codes, sample_weight, every_class=max_epochs is None)
+        given = sample_weight
+        codes, sample_weight = self._encode_labels(
+            X, y, sample_weight, reset=reset, classes=classes, every_class=max_epochs is None
+        )
+        n_members = None
+        if member_weights is not None:
+            # What the weights of the classes have changed, they change for every member.
+            factor = np.divide(sample_weight, given, where=given > 0, out=np.zeros(len(X)))
+            n_members, sample_weight = len(member_weights), member_weights * factor
         self._fit_events(
             X,
             {"y": codes},
@@ -202,27 +197,12 @@ class NeuralClassifier(ClassifierMixin, _Neural):
             stratify=codes,
             reset=reset,
             max_epochs=max_epochs,
+            n_members=n_members,
         )
         return self
 
-    def _weigh_classes(self, codes, sample_weight, *, every_class):
-        """Multiply the weights by those of the classes, and see that classes are left."""
-        present = codes if sample_weight is None else codes[sample_weight != 0]
-        if len(self.classes_) > 1 and self.class_weight is not None:
-            used = slice(None) if sample_weight is None else sample_weight != 0
-            weight = np.ones(len(codes)) if sample_weight is None else sample_weight.copy()
-            weight[used] = class_weights(
-                self.class_weight, self.classes_, codes[used], weight[used]
-            )
-            sample_weight = validate_weights(weight, codes)
-            present = codes[sample_weight != 0]
-        n_present = len(np.unique(present))
-        if len(self.classes_) < 2 or (every_class and n_present < 2):
-            raise ValueError(
-                f"{type(self).__name__} needs events of at least 2 classes with positive weight. "
-                f"Got 1 class: {self.classes_[present[0]]!r}."
-            )
-        return sample_weight
+    def _predict_stack(self, X):
+        return self._forward(self._validate_events(X, reset=False), class_probabilities)
 
     def _n_outputs(self):
         return 1 if len(self.classes_) == 2 else len(self.classes_)
@@ -261,7 +241,7 @@ class NeuralClassifier(ClassifierMixin, _Neural):
         probability : ndarray of shape (n_events, n_classes)
         """
         check_is_fitted(self)
-        return self._forward(self._validate_events(X, reset=False), _probabilities)
+        return self._predict_stack(X)
 
     def predict(self, X):
         """The most probable class.
@@ -278,21 +258,6 @@ class NeuralClassifier(ClassifierMixin, _Neural):
         score = self.decision_function(X)
         index = (score > 0).astype(int) if score.ndim == 1 else score.argmax(1)
         return self.classes_[index]
-
-
-def _probabilities(logits):
-    if logits.shape[1] > 1:
-        return torch.softmax(logits, 1)
-    return torch.sigmoid(torch.cat([-logits, logits], 1))
-
-
-def _required(estimator, y):
-    if y is None:
-        raise ValueError(
-            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y "
-            "is None."
-        )
-    return y
 
 
 class NeuralRegressor(RegressorMixin, _Neural):
@@ -403,10 +368,10 @@ class NeuralRegressor(RegressorMixin, _Neural):
         self._check_partial_fit()
         return self._fit(X, y, sample_weight, reset=not self.__sklearn_is_fitted__(), max_epochs=1)
 
-    def _fit(self, X, y, sample_weight, *, reset, max_epochs=None):
+    def _fit(self, X, y, sample_weight, *, reset, max_epochs=None, member_weights=None):
         X = self._validate_events(X, reset=reset)
         float32 = getattr(y, "dtype", None) == np.float32 and X.dtype == np.float32
-        y = validate_targets(_required(self, y))
+        y = validate_targets(y, self)
         check_consistent_length(X, y)
         sample_weight = validate_weights(sample_weight, X)
         if self.loss == "poisson" and (y.min() < 0 or y.sum() <= 0):
@@ -431,11 +396,18 @@ class NeuralRegressor(RegressorMixin, _Neural):
         self._fit_events(
             X,
             {"y": (targets - self.target_mean_) / self.target_scale_},
-            sample_weight=sample_weight,
+            sample_weight=sample_weight if member_weights is None else member_weights,
             reset=reset,
             max_epochs=max_epochs,
+            n_members=None if member_weights is None else len(member_weights),
         )
         return self
+
+    def _predict_stack(self, X):
+        exponential = torch.exp if self.loss == "poisson" else None
+        output = self._forward(self._validate_events(X, reset=False), exponential)
+        # In float64: a mean that is large against the spread costs no digits.
+        return output * self.target_scale_ + self.target_mean_
 
     def _n_outputs(self):
         return len(self.target_mean_)
@@ -457,10 +429,7 @@ class NeuralRegressor(RegressorMixin, _Neural):
             In the units of the targets in ``fit``; float32 if both `X` and `y` were.
         """
         check_is_fitted(self)
-        exponential = torch.exp if self.loss == "poisson" else None
-        output = self._forward(self._validate_events(X, reset=False), exponential)
-        # In float64: a mean that is large against the spread costs no digits.
-        output = output * self.target_scale_ + self.target_mean_
+        output = self._predict_stack(X)
         output = output.astype(self._output_dtype, copy=False)
         return output[:, 0] if self._y_ndim == 1 else output
 

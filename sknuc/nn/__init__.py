@@ -5,11 +5,19 @@ from sknuc.nn._blocks import (
     GradientReversal,
     Standardize,
     activation,
+    class_probabilities,
     convolution,
     group_norm,
     real_rows,
 )
 from sknuc.nn._convlstm import ConvLSTMLayers, TemporalAttention, pad_sphere
+from sknuc.nn._dropout import (
+    MASK_GROUPS,
+    GroupedDropout,
+    MaskedDraws,
+    group_dropout,
+    mask_groups,
+)
 from sknuc.nn._quantiles import (
     AutoregressiveQuantiles,
     FreeQuantiles,
@@ -32,6 +40,7 @@ from sknuc.nn._sphere import (
 from sknuc.nn._stacked import StackedDense, StackedModule, stack
 
 __all__ = [
+    "MASK_GROUPS",
     "AttentionPooling",
     "AutoregressiveQuantiles",
     "ConvLSTMLayers",
@@ -39,6 +48,8 @@ __all__ = [
     "FeatureNorm",
     "FreeQuantiles",
     "GradientReversal",
+    "GroupedDropout",
+    "MaskedDraws",
     "MonotoneQuantiles",
     "OrderedQuantiles",
     "Patches",
@@ -51,8 +62,11 @@ __all__ = [
     "Standardize",
     "TemporalAttention",
     "activation",
+    "class_probabilities",
     "convolution",
+    "group_dropout",
     "group_norm",
+    "mask_groups",
     "pad_sphere",
     "real_rows",
     "sequence_pooling",

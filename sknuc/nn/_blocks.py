@@ -8,6 +8,7 @@ __all__ = [
     "GradientReversal",
     "Standardize",
     "activation",
+    "class_probabilities",
     "convolution",
     "group_norm",
     "real_rows",
@@ -26,6 +27,13 @@ _ACTIVATIONS = {
 def activation(name):
     """The activation layer of that name."""
     return _ACTIVATIONS[name]()
+
+
+def class_probabilities(logits):
+    """Probabilities (..., n_classes) of logits, or of the log odds (..., 1) of the second class."""
+    if logits.shape[-1] > 1:
+        return torch.softmax(logits, -1)
+    return torch.sigmoid(torch.cat([-logits, logits], -1))
 
 
 def convolution(dimensions):

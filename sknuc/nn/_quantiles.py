@@ -109,21 +109,29 @@ class MonotoneQuantiles(nn.Module):
         super().__init__()
         self.n_units = n_units
         self.network = _Context(n_features, n_conditions, hidden_layer_sizes, 2 + 3 * n_units)
-        self.register_buffer("offsets", torch.linspace(2.5, -2.5, n_units))
+        # At the start s = 1/2, and all steps together have this slope as well: f is about z.
+        offsets = torch.linspace(2.5, -2.5, n_units)
+        positive = torch.ones(1 + 2 * n_units)
+        positive[0] = 0.5
+        positive[1 : 1 + n_units] = (offsets[0] - offsets[1]) / 4
+        with torch.no_grad():
+            self.network.layers[-1].bias[1:] += torch.cat([offsets, positive.expm1().log()])
         # How many numbers a level needs.
         self.width = n_units
 
     def context(self, features, conditions):
-        """Return what does not depend on z, (n, r, ...), of (n, n_features), (n, r, n_conditions).
+        """Return what does not depend on z, (n, r, ...).
 
-        At the start all steps together have the slope 1/2, as s has: f is about z.
+        Parameters
+        ----------
+        features : Tensor of shape (n, n_features)
+        conditions : Tensor of shape (n, r, n_conditions)
         """
         shift, offsets, positive = self.network(features, conditions).split(
             [1, self.n_units, 1 + 2 * self.n_units], -1
         )
-        slope, weights, rates = _positive(positive).split([1, self.n_units, self.n_units], -1)
-        weights = (self.offsets[0] - self.offsets[1]) / 4 * weights
-        return shift, slope / 2, weights, rates, self.offsets + offsets
+        slope, weights, rates = F.softplus(positive).split([1, self.n_units, self.n_units], -1)
+        return shift, slope, weights, rates, offsets
 
     def value(self, context, z):
         """Return f at deviates z (n, r, m), of the same shape; axes of z may be 1."""

@@ -1,4 +1,4 @@
-r"""What both baselines do with the weights of their training data.
+r"""Weights that count events: what estimators do with them to the last bit.
 
 A weight is a multiplicity: weight 0 is no event, weight 2 is the event twice. To keep this to the
 last bit, an event of weight zero is left out before anything is fitted, and identical events become
@@ -30,6 +30,7 @@ __all__ = [
     "hold_out",
     "merge_identical",
     "net_weights",
+    "row_hash",
     "training_events",
 ]
 
@@ -102,7 +103,7 @@ def merge_identical(X, y, sample_weight):
     X, y, sample_weight : ndarray, ndarray, ndarray or None
         None stays None where no event appears twice.
     """
-    key = _row_hash(X) + np.uint64(31) * _row_hash(y.reshape(len(y), -1))
+    key = row_hash(X) + np.uint64(31) * row_hash(y.reshape(len(y), -1))
     order = np.argsort(key)
     key, X, y = key[order], X.take(order, axis=0), y.take(order, axis=0)
     weight = None if sample_weight is None else sample_weight[order]
@@ -137,7 +138,7 @@ def count_pieces(X, weight, sample_weight):
     -------
     pieces : ndarray of int of shape (n_rows,)
     """
-    key = np.sort(_row_hash(X))
+    key = np.sort(row_hash(X))
     if weight is None or not (key[1:] == key[:-1]).any():
         return np.ones(len(X), dtype=np.intp)
     size = np.abs(weight)
@@ -210,7 +211,7 @@ def _bits(table):
     return table.view(f"u{table.dtype.itemsize}")
 
 
-def _row_hash(table):
+def row_hash(table):
     """Return a 64-bit hash of every row; equal rows have equal hashes."""
     factors = np.random.default_rng(0).integers(2**63, size=table.shape[1], dtype=np.uint64) | 1
     block = max(1, 2**20 // table.shape[1])

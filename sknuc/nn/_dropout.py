@@ -1,0 +1,112 @@
+"""Dropout whose masks belong to events, not to their places in a batch."""
+
+import contextlib
+
+import torch
+from torch import nn
+
+__all__ = ["MASK_GROUPS", "GroupedDropout", "MaskedDraws", "group_dropout", "mask_groups"]
+
+#: Groups of events that share a mask in one step of the training.
+MASK_GROUPS = 64
+
+
+class GroupedDropout(nn.Module):
+    r"""Dropout, :math:`x \odot m / (1-p)`, with the mask m of the group that an event belongs to.
+
+    In training, each step draws a mask for every group of events (:func:`mask_groups`); events of a
+    group share it. Which group that is follows from the event itself, so that an event of weight 2
+    is exactly the event twice. In prediction it is the identity, or, within :class:`MaskedDraws`,
+    one mask for all events: a function drawn from the posterior that dropout stands for.
+
+    Parameters
+    ----------
+    p : float in (0, 1)
+        Probability to drop.
+
+    References
+    ----------
+    Y. Gal, Z. Ghahramani, "Dropout as a Bayesian Approximation", ICML 2016, arXiv:1506.02142.
+    """
+
+    def __init__(self, p):
+        super().__init__()
+        self.p = p
+        self.groups = None
+        self.generator = None
+
+    def forward(self, x):
+        """Mask x of shape (n, ...)."""
+        if self.training:
+            if self.groups is None:
+                return nn.functional.dropout(x, self.p)
+            mask = self._mask((MASK_GROUPS, *x.shape[1:]), x, None)
+            return x * mask[self.groups]
+        if self.generator is None:
+            return x
+        return x * self._mask(x.shape[1:], x, self.generator)
+
+    def _mask(self, shape, x, generator):
+        # A generator of the CPU, so that a device changes speed and not numbers.
+        device = x.device if generator is None else "cpu"
+        uniform = torch.rand(shape, generator=generator, device=device, dtype=torch.float32)
+        return (uniform.to(x.device) >= self.p).to(x.dtype) / (1 - self.p)
+
+
+class MaskedDraws(nn.Module):
+    """A network under several masks, each the same for all events.
+
+    Parameters
+    ----------
+    network : nn.Module
+        With layers of :class:`GroupedDropout`, in evaluation mode.
+    seeds : sequence of int
+        One per mask.
+    """
+
+    def __init__(self, network, seeds):
+        super().__init__()
+        self.network = network
+        self.seeds = tuple(seeds)
+        self.n_members = len(self.seeds)
+
+    def forward(self, x):
+        """Evaluate x of shape (n, *input_shape) under all masks, to (n_members, n, ...)."""
+        outputs = []
+        for seed in self.seeds:
+            generator = torch.Generator().manual_seed(seed)
+            with _set(self.network, "generator", generator):
+                outputs.append(self.network(x))
+        return torch.stack(outputs)
+
+
+def group_dropout(module):
+    """Put :class:`GroupedDropout` in the place of every dropout layer, and return how many."""
+    n_layers = 0
+    for name, child in module.named_children():
+        if isinstance(child, nn.Dropout | nn.Dropout1d | nn.Dropout2d | nn.Dropout3d):
+            if child.p:
+                setattr(module, name, GroupedDropout(child.p))
+                n_layers += 1
+        else:
+            n_layers += group_dropout(child)
+    return n_layers
+
+
+@contextlib.contextmanager
+def mask_groups(module, groups):
+    """Give the layers the groups (n,) of the events of a batch, each below `MASK_GROUPS`."""
+    with _set(module, "groups", groups):
+        yield
+
+
+@contextlib.contextmanager
+def _set(module, name, value):
+    layers = [layer for layer in module.modules() if isinstance(layer, GroupedDropout)]
+    for layer in layers:
+        setattr(layer, name, value)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            setattr(layer, name, None)

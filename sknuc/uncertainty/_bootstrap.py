@@ -1,0 +1,438 @@
+r"""Bootstrap: the spread of estimators that learned from events drawn anew.
+
+What would have come out, had the same experiment been done again? Each of K members learns from the
+events with weights drawn from a Poisson distribution of mean one (events drawn with replacement,
+without fixing their number) or an exponential one (Rubin's Bayesian bootstrap). The spread of the
+members is what the statistics of the training leaves open. The noise of single events is measured
+where it is honest: on the events that a member has not seen (out of bag).
+"""
+
+from numbers import Integral
+
+import numpy as np
+from joblib import Parallel, delayed
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, _fit_context, clone
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import has_fit_parameter
+from tqdm.auto import tqdm
+
+from sknuc.base import (
+    EnsembleClassifierMixin,
+    PredictiveRegressorMixin,
+    encode_labels,
+    validate_events,
+    validate_labels,
+    validate_targets,
+)
+from sknuc.multiplicity import count_pieces, merge_identical, training_events
+from sknuc.predictive import Draws, NormalMixture
+
+__all__ = ["BootstrapClassifier", "BootstrapRegressor"]
+
+# Draws of one member until events of two classes are among them.
+_MAX_DRAWS = 1000
+
+
+class _Bootstrap(MetaEstimatorMixin, BaseEstimator):
+    """Draws of weights, training and prediction of the members."""
+
+    _parameter_constraints = {
+        "estimator": [HasMethods(["fit", "predict"]), None],
+        "n_members": [Interval(Integral, 2, None, closed="left")],
+        "weights": [StrOptions({"poisson", "bayesian"})],
+        "random_state": ["random_state"],
+        "n_jobs": [Integral, None],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        n_members=20,
+        weights="poisson",
+        random_state=None,
+        n_jobs=None,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.n_members = n_members
+        self.weights = weights
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def _validate_events(self, X, *, reset):
+        return validate_events(self, X, reset=reset, ensure_all_finite=self._finite())
+
+    def _finite(self):
+        return "allow-nan" if self._base().__sklearn_tags__().input_tags.allow_nan else True
+
+    def _base(self):
+        return self._default() if self.estimator is None else self.estimator
+
+    def _events(self, X):
+        """Rows of the table in the shape in which the events came."""
+        return X if len(self.input_shape_) == 1 else X.reshape(len(X), *self.input_shape_)
+
+    def _training_events(self, X, y, sample_weight, targets):
+        return training_events(
+            self, X, y, sample_weight, targets=targets, ensure_all_finite=self._finite()
+        )
+
+    def _draw(self, pieces, size, accept, rng):
+        """Weights of the events for every member, of shape (n_members, n)."""
+        drawn = np.empty((self.n_members, len(pieces)))
+        for member in drawn:
+            for _ in range(_MAX_DRAWS):
+                if self.weights == "poisson":
+                    member[:] = rng.poisson(pieces)
+                else:
+                    member[:] = rng.standard_gamma(pieces)
+                if accept(member):
+                    break
+            else:
+                raise ValueError(
+                    f"Of {_MAX_DRAWS} bootstrap samples of {len(pieces)} events none had events of "
+                    "two classes. Give more events, or weights='bayesian', which leaves none out."
+                )
+        return drawn * size
+
+    def _train(self, X, y, pieces, weight, accept):
+        """Fit the members; returns the weights that each gave the events."""
+        rng = check_random_state(self.random_state)
+        size = 1.0 if weight is None else weight / pieces
+        drawn = self._draw(pieces, size, accept, rng)
+        base = self._base()
+        if hasattr(base, "_fit_stack"):
+            estimator = _with_seed(clone(base), rng)
+            self.estimators_ = [estimator._fit_stack(self._events(X), y, drawn)]
+            return drawn
+        weighted = has_fit_parameter(base, "sample_weight")
+        if not weighted and (self.weights != "poisson" or np.any(size != 1)):
+            raise ValueError(
+                f"{type(base).__name__}.fit takes no sample_weight, and so the 'estimator' "
+                "parameter can have whole events only: neither fractional weights nor "
+                "weights='bayesian'."
+            )
+        members = [_with_seed(clone(base), rng) for _ in drawn]
+
+        def fit(estimator, member):
+            used = np.flatnonzero(member)
+            if not weighted:
+                used = np.repeat(used, member[used].astype(np.intp))
+                return estimator.fit(self._events(X[used]), y[used])
+            return estimator.fit(self._events(X[used]), y[used], sample_weight=member[used])
+
+        jobs = Parallel(n_jobs=self.n_jobs, return_as="generator")(
+            delayed(fit)(estimator, member)
+            for estimator, member in zip(members, drawn, strict=True)
+        )
+        progress = tqdm(jobs, total=len(members), desc="members", disable=not self.verbose)
+        self.estimators_ = list(progress)
+        return drawn
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self._base().__sklearn_tags__().input_tags.allow_nan
+        return tags
+
+
+class BootstrapRegressor(PredictiveRegressorMixin, _Bootstrap):
+    r"""Any regressor, fitted on K bootstrap samples.
+
+    The members' predictions :math:`\mu_k(x)` are an ensemble for what the statistics of the
+    training leaves open. Around each, a measurement scatters by the noise :math:`\sigma`, the root
+    mean square of :math:`y_i - \bar\mu_{-i}(x_i)`, where :math:`\bar\mu_{-i}` is the mean of the
+    members that have not seen event i.
+
+    Parameters
+    ----------
+    estimator : regressor or None, default=None
+        What is fitted; None is a :class:`~sklearn.tree.DecisionTreeRegressor`. The members of a
+        :class:`sknuc.networks.NeuralRegressor` are trained as one stack.
+    n_members : int, default=20
+        K.
+    weights : {"poisson", "bayesian"}, default="poisson"
+        Numbers of times that an event is drawn, or exponential weights, with which every event
+        takes part. Events are then never out of bag, and `noise` cannot be "oob".
+    noise : {"oob", "model"} or None, default="oob"
+        How a measurement scatters around a member: as measured out of bag, as the members say
+        themselves (``predict(X, return_std=True)``), or not at all: intervals are then those of the
+        mean.
+    random_state : int, RandomState or None, default=None
+        Seed of the draws and of the members.
+    n_jobs : int or None, default=None
+        Processes that fit members; a stack of networks is one computation.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Attributes
+    ----------
+    estimators_ : list of regressor
+        The members; one for all, if it is a stack of networks.
+    noise_ : ndarray of shape (n_targets,)
+        :math:`\sigma`, in the units of the targets; nan unless `noise` is "oob".
+    target_mean_, target_scale_ : ndarray of shape (n_targets,)
+        Of the targets in the training.
+    input_shape_ : tuple of int
+        The shape of one event.
+    n_features_in_ : int
+        Numbers per event.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, if `X` was a data frame.
+
+    Notes
+    -----
+    A weight counts events: identical events are merged, and their number of draws has their summed
+    weight as its mean, so that a weight of 2 is exactly the event twice.
+
+    References
+    ----------
+    B. Efron, R. Tibshirani, "Improvements on Cross-Validation: The .632+ Bootstrap Method", JASA 92
+    (1997) 548. D. B. Rubin, "The Bayesian Bootstrap", Ann. Statist. 9 (1981) 130.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import LinearRegression
+    >>> from sknuc.uncertainty import BootstrapRegressor
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(400, 1))
+    >>> y = X[:, 0] + 0.5 * rng.normal(size=400)
+    >>> model = BootstrapRegressor(LinearRegression(), random_state=0).fit(X, y)
+    >>> bool(0.45 < model.noise_[0] < 0.55)
+    True
+    """
+
+    _parameter_constraints = {
+        **_Bootstrap._parameter_constraints,
+        "noise": [StrOptions({"oob", "model"}), None],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        n_members=20,
+        weights="poisson",
+        noise="oob",
+        random_state=None,
+        n_jobs=None,
+        verbose=0,
+    ):
+        super().__init__(
+            estimator,
+            n_members=n_members,
+            weights=weights,
+            random_state=random_state,
+            n_jobs=n_jobs,
+            verbose=verbose,
+        )
+        self.noise = noise
+
+    def _default(self):
+        return DecisionTreeRegressor()
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y, sample_weight=None):
+        """Fit the members.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+        y : array-like of shape (n_events,) or (n_events, n_targets)
+            The targets.
+        sample_weight : array-like of shape (n_events,) or None, default=None
+            Non-negative weights.
+
+        Returns
+        -------
+        self : BootstrapRegressor
+
+        Raises
+        ------
+        ValueError
+            If an input is not finite, lengths disagree, `weights` and `noise` do not fit together,
+            or the estimator takes no weights where some are needed.
+        """
+        if self.weights == "bayesian" and self.noise == "oob":
+            raise ValueError(
+                "weights='bayesian' leaves no event out of bag, and so noise='oob' cannot be "
+                "measured. Set noise='model' or None, or weights='poisson'."
+            )
+        X, y, weight = self._training_events(X, y, sample_weight, validate_targets)
+        self._scale_targets(X, y, weight)
+        given = weight
+        X, y, weight = merge_identical(X, y, weight)
+        pieces = count_pieces(X, weight, given)
+        drawn = self._train(X, y, pieces, weight, np.any)
+        self.noise_ = np.full(len(self.target_mean_), np.nan)
+        if self.noise == "oob":
+            self.noise_ = self._measure_noise(X, y.reshape(len(y), -1), weight, drawn == 0)
+        return self
+
+    def _measure_noise(self, X, y, weight, unseen):
+        squares, total = np.zeros(y.shape[1]), 0.0
+        step = max(1, 2**22 // (self.n_members * y.shape[1]))
+        for start in range(0, len(X), step):
+            rows = slice(start, start + step)
+            judged = unseen[:, rows].T[..., None]
+            predictions, _ = self._members(X[rows])
+            counts = judged.sum(1)
+            mean = (predictions * judged).sum(1) / np.maximum(counts, 1)
+            w = (counts[:, 0] > 0) * (1.0 if weight is None else weight[rows])
+            squares += w @ (y[rows] - mean) ** 2
+            total += w.sum()
+        if total == 0:
+            raise ValueError(
+                f"Of n_samples={len(X)} different events none is out of bag for any of "
+                f"n_members={self.n_members}. Give more of either, or noise=None."
+            )
+        return np.sqrt(squares / total)
+
+    def _members(self, X, *, return_std=False):
+        """Predictions and spreads of the members, (n, n_members, n_targets) each."""
+        events = self._events(X)
+        if len(self.estimators_) == 1:
+            return self.estimators_[0]._predict_stack(events), None
+        if return_std:
+            pairs = [e.predict(events, return_std=True) for e in self.estimators_]
+        else:
+            pairs = [(e.predict(events), np.empty(0)) for e in self.estimators_]
+        means, stds = (np.stack(parts, axis=1) for parts in zip(*pairs, strict=True))
+        shape = (len(X), self.n_members, -1)
+        return means.reshape(shape), stds.reshape(shape) if return_std else None
+
+    def _predictive(self, X):
+        means, stds = self._members(X, return_std=self.noise == "model")
+        if self.noise is None:
+            return Draws(means.transpose(0, 2, 1))
+        if self.noise == "oob":
+            # Members that reproduce every event leave no noise; a density needs some.
+            tiny = np.finfo(np.float64).eps * (np.abs(self.target_mean_) + self.target_scale_)
+            stds = np.maximum(self.noise_, tiny)
+        return NormalMixture(np.full(self.n_members, 1 / self.n_members), means, stds)
+
+    def _numbers_per_event(self):
+        return 4 * self.n_members * len(self.target_mean_)
+
+    def _has_density(self):
+        return self.noise is not None
+
+    def _splits_uncertainty(self):
+        return True
+
+
+class BootstrapClassifier(EnsembleClassifierMixin, _Bootstrap):
+    r"""Any classifier, fitted on K bootstrap samples.
+
+    The prediction is the mean of the members' probabilities; their disagreement is what the
+    statistics of the training leaves open.
+
+    Parameters
+    ----------
+    estimator : classifier or None, default=None
+        What is fitted, with ``predict_proba``; None is a
+        :class:`~sklearn.tree.DecisionTreeClassifier`. The members of a
+        :class:`sknuc.networks.NeuralClassifier` are trained as one stack.
+    n_members : int, default=20
+        K.
+    weights : {"poisson", "bayesian"}, default="poisson"
+        Numbers of times that an event is drawn, or exponential weights, with which every event
+        takes part.
+    random_state : int, RandomState or None, default=None
+        Seed of the draws and of the members.
+    n_jobs : int or None, default=None
+        Processes that fit members; a stack of networks is one computation.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels.
+    estimators_ : list of classifier
+        The members; one for all, if it is a stack of networks.
+    input_shape_ : tuple of int
+        The shape of one event.
+    n_features_in_ : int
+        Numbers per event.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, if `X` was a data frame.
+
+    References
+    ----------
+    L. Breiman, "Bagging Predictors", Machine Learning 24 (1996) 123. D. B. Rubin, "The Bayesian
+    Bootstrap", Ann. Statist. 9 (1981) 130.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_moons
+    >>> from sknuc.uncertainty import BootstrapClassifier
+    >>> X, y = make_moons(300, noise=0.1, random_state=0)
+    >>> model = BootstrapClassifier(random_state=0).fit(X, y)
+    >>> bool(model.score(X, y) > 0.95)
+    True
+    """
+
+    _parameter_constraints = {
+        **_Bootstrap._parameter_constraints,
+        "estimator": [HasMethods(["fit", "predict_proba"]), None],
+    }
+
+    def _default(self):
+        return DecisionTreeClassifier()
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y, sample_weight=None):
+        """Fit the members.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+        y : array-like of shape (n_events,)
+            Labels of any kind.
+        sample_weight : array-like of shape (n_events,) or None, default=None
+            Non-negative weights.
+
+        Returns
+        -------
+        self : BootstrapClassifier
+
+        Raises
+        ------
+        ValueError
+            If an input is not finite, lengths disagree, there is only one class, or the estimator
+            takes no weights where some are needed.
+        """
+        X, y, weight = self._training_events(X, y, sample_weight, validate_labels)
+        self.classes_, codes = encode_labels(self, y)
+        given = weight
+        X, codes, weight = merge_identical(X, codes, weight)
+        pieces = count_pieces(X, weight, given)
+        self._train(X, codes, pieces, weight, lambda drawn: len(np.unique(codes[drawn > 0])) > 1)
+        return self
+
+    def _member_probabilities(self, X):
+        events = self._events(X)
+        if len(self.estimators_) == 1:
+            return self.estimators_[0]._predict_stack(events)
+        result = np.zeros((len(X), self.n_members, len(self.classes_)))
+        for k, estimator in enumerate(self.estimators_):
+            # A class that a member has not met has no column there.
+            result[:, k, estimator.classes_] = estimator.predict_proba(events)
+        return result
+
+    def _numbers_per_event(self):
+        return 2 * self.n_members * len(self.classes_)
+
+
+def _with_seed(estimator, rng):
+    """Give every ``random_state`` among the parameters, of steps as well, a seed."""
+    names = [n for n in sorted(estimator.get_params()) if n.split("__")[-1] == "random_state"]
+    return estimator.set_params(**{n: int(rng.randint(2**31 - 1)) for n in names})

@@ -1,0 +1,262 @@
+"""Deep ensembles, Monte-Carlo dropout and the bootstrap."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.base import clone
+from sklearn.datasets import make_moons
+from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from sknuc.encoders import CNN, LSTM, MLP, ModuleEncoder, Transformer
+from sknuc.networks import NeuralClassifier, NeuralRegressor
+from sknuc.nn import MASK_GROUPS, GroupedDropout, MaskedDraws, mask_groups
+from sknuc.uncertainty import (
+    BootstrapClassifier,
+    BootstrapRegressor,
+    DeepEnsembleClassifier,
+    DeepEnsembleRegressor,
+    MCDropoutClassifier,
+    MCDropoutRegressor,
+)
+
+
+def noisy_line(n, seed, spread=lambda x: 0.1 + 0.4 * (x > 0)):
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(-1, 1, n)
+    return x[:, None], 2 * x + spread(x) * rng.standard_normal(n)
+
+
+class TestDeepEnsemble:
+    def test_members_find_mean_and_noise(self):
+        X, y = noisy_line(4000, 0)
+        model = DeepEnsembleRegressor(max_epochs=60, random_state=0).fit(X, y)
+        x = np.array([[-0.7], [-0.3], [0.3], [0.7]])
+        mean, std = model.predict(x, return_std=True)
+        # Some tens of events determine a piece of a smooth function of this size.
+        np.testing.assert_allclose(mean, 2 * x[:, 0], atol=0.08)
+        np.testing.assert_allclose(std, [0.1, 0.1, 0.5, 0.5], rtol=0.15)
+        X_test, y_test = noisy_line(4000, 1)
+        low, high = model.predict_interval(X_test, 0.68).T
+        inside = np.mean((y_test > low) & (y_test < high))
+        assert abs(inside - 0.68) < 5 * np.sqrt(0.68 * 0.32 / 4000)
+
+    def test_ignorance_grows_outside(self):
+        X, y = noisy_line(500, 0)
+        model = DeepEnsembleRegressor(random_state=0).fit(X, y)
+        _, aleatoric, epistemic = model.predict_uncertainty([[0.0], [4.0]])
+        assert epistemic[1] > 5 * epistemic[0]
+        total = model.predict([[0.0], [4.0]], return_std=True)[1]
+        np.testing.assert_allclose(total**2, aleatoric**2 + epistemic**2, rtol=1e-6)
+
+    def test_the_prediction_is_the_mixture_of_the_members(self):
+        X, y = noisy_line(200, 0)
+        model = DeepEnsembleRegressor(n_members=3, max_epochs=3, random_state=0).fit(X, y)
+        scaling, network = model.module_
+        x = torch.from_numpy(X)
+        with torch.no_grad():
+            outputs = torch.stack([network.member(k)(scaling(x)) for k in range(3)])
+        means = model.target_mean_ + model.target_scale_ * outputs[..., 0].numpy()
+        np.testing.assert_allclose(model.predict(X), means.mean(0), rtol=1e-9)
+        np.testing.assert_allclose(model.predict_uncertainty(X).epistemic, means.std(0), rtol=1e-7)
+
+    @pytest.mark.parametrize(
+        "encoder", [MLP(), CNN(channels=(4,)), LSTM(hidden_size=4), Transformer(width=16)]
+    )
+    def test_every_kind_of_encoder(self, encoder):
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(60, 2, 16)).astype(np.float32)
+        y = rng.normal(size=(60, 2))
+        model = DeepEnsembleRegressor(encoder=encoder, n_members=2, max_epochs=2, random_state=0)
+        mean, std = model.fit(X, y).predict(X, return_std=True)
+        assert mean.shape == std.shape == (60, 2)
+        assert np.all(std > 0)
+        rows = clone(model).set_params(input_shape=(2, 16)).fit(X.reshape(60, -1), y)
+        np.testing.assert_array_equal(rows.predict(X.reshape(60, -1)), mean)
+
+    def test_warnings_of_disagreement_for_labels(self):
+        X, y = make_moons(400, noise=0.1, random_state=0)
+        labels = np.array(["a", "b"])[y]
+        model = DeepEnsembleClassifier(random_state=0).fit(X, labels)
+        assert model.score(X, labels) > 0.97
+        assert set(model.predict(X)) == {"a", "b"}
+        p = model.predict_proba(X)
+        total, aleatoric, epistemic = model.predict_uncertainty(X)
+        np.testing.assert_allclose(total, -(p * np.log(p)).sum(1), rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(total, aleatoric + epistemic, atol=1e-6)
+        far = model.predict_uncertainty([[0.5, 0.25], [-1.0, 8.0]])
+        assert epistemic.max() > 3 * np.median(epistemic)
+        assert np.all(far.total <= np.log(2) + 1e-6)
+
+    def test_grid_search_over_members_and_encoders(self):
+        X, y = noisy_line(90, 0)
+        search = GridSearchCV(
+            DeepEnsembleRegressor(encoder=MLP(), max_epochs=2, random_state=0),
+            {"n_members": [1, 3], "encoder__hidden_layer_sizes": [(4,), (8,)]},
+            cv=2,
+        ).fit(X, y)
+        assert search.best_estimator_.module_[1].n_members == search.best_params_["n_members"]
+
+
+class TestMCDropout:
+    def test_masks_of_a_network_have_the_variance_of_the_theory(self):
+        # One layer of dropout in front of a linear one: Var = Σ (w x)² p/(1-p).
+        torch.manual_seed(0)
+        p, x = 0.3, torch.randn(5, 40, dtype=torch.float64)
+        network = nn.Sequential(GroupedDropout(p), nn.Linear(40, 1, dtype=torch.float64)).eval()
+        draws = MaskedDraws(network, range(20_000))(x)[..., 0].detach()
+        expected = ((network[1].weight * x) ** 2).sum(1) * p / (1 - p)
+        error = expected * np.sqrt(2 / 20_000)
+        assert torch.all((draws.var(0) - expected).abs() < 6 * error)
+        mean = network(x)[:, 0]
+        assert torch.all((draws.mean(0) - mean).abs() < 5 * (expected / 20_000).sqrt())
+
+    def test_events_of_a_group_share_masks_in_training(self):
+        torch.manual_seed(0)
+        layer = GroupedDropout(0.5).train()
+        groups = torch.arange(200) % MASK_GROUPS
+        with mask_groups(nn.Sequential(layer), groups):
+            masks = layer(torch.ones(200, 100))
+        torch.testing.assert_close(masks[:MASK_GROUPS], masks[MASK_GROUPS : 2 * MASK_GROUPS])
+        assert len(torch.unique(masks[:MASK_GROUPS], dim=0)) == MASK_GROUPS
+        share = (masks[:MASK_GROUPS] == 0).double().mean()
+        assert abs(share - 0.5) < 5 * 0.5 / np.sqrt(100 * MASK_GROUPS)
+
+    def test_groups_are_even(self):
+        from sknuc.uncertainty._dropout import _groups
+
+        for X in (
+            np.random.default_rng(0).normal(size=(6400, 3)),
+            np.arange(6400.0)[:, None],
+            np.random.default_rng(0).integers(0, 2**14, (6400, 4)).astype(np.uint16),
+        ):
+            counts = np.bincount(_groups(X), minlength=MASK_GROUPS)
+            assert stats.chisquare(counts).pvalue > 1e-4
+
+    def test_predictions_do_not_depend_on_company_or_call(self):
+        X, y = noisy_line(300, 0)
+        model = MCDropoutRegressor(max_epochs=5, random_state=0).fit(X, y)
+        mean, std = model.predict(X, return_std=True)
+        np.testing.assert_array_equal(model.predict(X), mean)
+        np.testing.assert_allclose(model.predict(X[17:18]), mean[17:18], rtol=1e-10)
+        assert np.all(std > 0)
+
+    def test_spread_and_noise(self):
+        X, y = noisy_line(2000, 0)
+        model = MCDropoutRegressor(random_state=0).fit(X, y)
+        low, high = model.predict_uncertainty([[-0.5], [0.5]]).aleatoric
+        # What the masks add in training is noise to the network: where the true one is small, it
+        # finds more.
+        assert high == pytest.approx(0.5, rel=0.15)
+        assert 0.1 < low < 0.5 * high
+
+    @pytest.mark.parametrize(
+        "encoder",
+        [MLP(), ModuleEncoder(lambda shape: nn.Sequential(nn.Linear(*shape, 4), nn.ReLU()))],
+    )
+    def test_an_encoder_without_dropout_is_refused(self, encoder):
+        X, y = noisy_line(20, 0)
+        with pytest.raises(ValueError, match=r"must have dropout.*none"):
+            MCDropoutRegressor(encoder=encoder).fit(X, y)
+
+    def test_classifier(self):
+        X, y = make_moons(400, noise=0.1, random_state=0)
+        model = MCDropoutClassifier(random_state=0).fit(X, y)
+        assert model.score(X, y) > 0.97
+        assert np.all(model.predict_uncertainty(X).epistemic >= 0)
+
+
+class TestBootstrap:
+    def test_spread_is_the_standard_error(self):
+        # Of a mean, the bootstrap knows the answer: s/√n.
+        rng = np.random.default_rng(0)
+        y = rng.exponential(size=400)
+        X = np.arange(400.0)[:, None]
+
+        class Mean(KNeighborsRegressor):
+            def fit(self, X, y, sample_weight=None):
+                self.mean_ = np.average(y, weights=sample_weight)
+                self.is_fitted_ = True
+                return self
+
+            def predict(self, X):
+                return np.full(len(X), self.mean_)
+
+        n_members = 2000
+        for weights in ("poisson", "bayesian"):
+            model = BootstrapRegressor(
+                Mean(), n_members=n_members, weights=weights, noise=None, random_state=0
+            ).fit(X, y)
+            std = model.predict(X[:1], return_std=True)[1][0]
+            expected = y.std() / np.sqrt(400)
+            # The spread of a spread of n members, and a bias of order 1/n of the weights.
+            assert abs(std / expected - 1) < 5 / np.sqrt(2 * n_members) + 5 / 400
+
+    def test_noise_is_measured_on_events_that_were_not_seen(self):
+        X, y = noisy_line(600, 0, spread=lambda x: 0.3)
+        # One neighbour reproduces its own training events: only others show the noise, twice.
+        model = BootstrapRegressor(KNeighborsRegressor(1), n_members=50, random_state=0).fit(X, y)
+        mean_of_many = 0.3  # the out-of-bag mean over some 18 members has little noise of its own
+        assert mean_of_many < model.noise_[0] < np.sqrt(2) * 0.3
+        line = BootstrapRegressor(LinearRegression(), random_state=0).fit(X, y)
+        assert line.noise_[0] == pytest.approx(0.3, rel=5 / np.sqrt(2 * 600))
+
+    def test_weights_are_repetitions(self):
+        X, y = noisy_line(100, 0)
+        weight = np.random.default_rng(1).integers(0, 4, 100)
+        model = BootstrapRegressor(LinearRegression(), random_state=0)
+        weighted = clone(model).fit(X, y, sample_weight=weight)
+        repeated = clone(model).fit(np.repeat(X, weight, 0), np.repeat(y, weight))
+        np.testing.assert_allclose(weighted.predict(X), repeated.predict(X), rtol=1e-9)
+        np.testing.assert_allclose(weighted.noise_, repeated.noise_, rtol=1e-9)
+
+    def test_coverage_of_a_line(self):
+        X, y = noisy_line(300, 0, spread=lambda x: 0.3)
+        X_test, y_test = noisy_line(5000, 1, spread=lambda x: 0.3)
+        model = BootstrapRegressor(LinearRegression(), random_state=0).fit(X, y)
+        low, high = model.predict_interval(X_test, 0.9).T
+        inside = np.mean((y_test > low) & (y_test < high))
+        # The noise is known to 1/√(2·300) only.
+        slack = 2 * stats.norm.pdf(1.645) * 1.645 / np.sqrt(600)
+        assert abs(inside - 0.9) < 4 * np.hypot(slack, np.sqrt(0.09 / 5000))
+
+    def test_a_stack_of_networks_is_what_a_loop_would_be(self):
+        # The same draws: an estimator that hides its stack is fitted member by member.
+        X, y = noisy_line(120, 0)
+        network = NeuralRegressor(max_epochs=40, encoder=MLP(hidden_layer_sizes=(16,)))
+        stacked = BootstrapRegressor(network, n_members=10, random_state=0).fit(X, y)
+        looped = BootstrapRegressor(
+            make_pipeline(StandardScaler(), network), n_members=10, random_state=0
+        ).fit(X, y)
+        assert len(stacked.estimators_) == 1
+        assert len(looped.estimators_) == 10
+        # Other first weights: the same function up to the spread of the members.
+        difference = stacked.predict(X) - looped.predict(X)
+        spread = stacked.predict_uncertainty(X).epistemic
+        assert np.sqrt(np.mean(difference**2)) < np.sqrt(np.mean(spread**2))
+        assert stacked.noise_[0] == pytest.approx(looped.noise_[0], rel=0.15)
+
+    def test_classifiers(self):
+        X, y = make_moons(300, noise=0.15, random_state=0)
+        labels = np.array(["β", "γ"])[y]
+        tree = BootstrapClassifier(random_state=0).fit(X, labels)
+        assert tree.score(X, labels) > 0.95
+        network = BootstrapClassifier(
+            NeuralClassifier(class_weight="balanced", max_epochs=50), n_members=5, random_state=0
+        ).fit(X, labels)
+        assert network.score(X, labels) > 0.95
+        assert network.predict_uncertainty(X).epistemic.max() > 0.01
+
+    def test_what_does_not_fit_together_is_refused(self):
+        X, y = noisy_line(30, 0)
+        with pytest.raises(ValueError, match="leaves no event out of bag"):
+            BootstrapRegressor(weights="bayesian").fit(X, y)
+        neighbours = BootstrapRegressor(KNeighborsRegressor(2), random_state=0)
+        with pytest.raises(ValueError, match="takes no sample_weight"):
+            neighbours.fit(X, y, sample_weight=np.full(30, 0.5))
+        assert not hasattr(BootstrapRegressor(noise=None), "log_prob")
