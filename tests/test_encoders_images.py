@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.signal import correlate
 from scipy.special import expit, softmax
+from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from sknuc.encoders import CNN, ConvLSTM
@@ -234,6 +235,23 @@ def test_members_of_a_stack_are_the_members():
     torch.testing.assert_close(StackedModule(members, event_ndim=3)(x), expected)
 
 
+def kernels(encoder, shape):
+    return [layer.from_input.kernel_size for layer in encoder.build(shape).layers.layers]
+
+
+def test_default_kernels_fit_any_number_of_layers_and_any_sphere():
+    assert kernels(ConvLSTM(), (4, 12, 16)) == [(5, 5), (3, 3)]
+    assert kernels(ConvLSTM(hidden_channels=(4,)), (4, 12, 16)) == [(3, 3)]
+    assert kernels(ConvLSTM(hidden_channels=(4, 4, 4)), (4, 12, 16)) == [(3, 3)] * 3
+    assert kernels(ConvLSTM(padding="sphere"), (4, 1, 8)) == [(3, 5), (3, 3)]
+    assert kernels(ConvLSTM(), (4, 1, 8)) == [(1, 5), (1, 3)]
+    X = np.random.default_rng(0).random((12, 3, 4, 6), dtype=np.float32)
+    depths = {"encoder__hidden_channels": [(2,), (2, 3), (2, 2, 2)]}
+    model = NeuralClassifier(encoder=ConvLSTM(padding="sphere"), max_epochs=1, random_state=0)
+    search = GridSearchCV(model, depths, cv=2, error_score="raise").fit(X, np.arange(12) % 2)
+    assert len(search.cv_results_["params"]) == 3
+
+
 @pytest.mark.parametrize(
     ("parameters", "shape", "words"),
     [
@@ -245,7 +263,7 @@ def test_members_of_a_stack_are_the_members():
         ({"kernel_size": (3, (3, 3, 3))}, (5, 8, 8), "each of the 2 layers"),
         ({"pooling": "max"}, (5,), "'pooling' parameter"),
         ({"padding": "sphere"}, (5, 8, 7), r"even width.*\(8, 7\)"),
-        ({"padding": "sphere", "kernel_size": 7}, (5, 2, 8), "at most once around"),
+        ({"padding": "sphere", "kernel_size": 7}, (5, 2, 8), r"of ConvLSTM .* once .*\(5, 17\)"),
     ],
 )
 def test_errors_name_parameter_and_value(parameters, shape, words):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from sknuc._engine import multiply_adds
 from sknuc.encoders import KamNet, SphericalCNN
 from sknuc.geometry import (
     equiangular_sphere,
@@ -486,9 +487,11 @@ def test_the_mean_that_is_subtracted_from_counts_is_uniform_light():
 
 def test_tubes_that_leave_half_of_the_sphere_open_are_told():
     half = fibonacci_sphere(400)[:200]
-    with pytest.warns(UserWarning, match="200 pixels of SphericalCNN .* means of the channels"):
+    with pytest.warns(UserWarning, match="200 pixels of SphericalCNN resolve no direction"):
         module = SphericalCNN(positions=half).build((3, 200))
     assert module[1].bandwidths == (1, 1, 1)
+    with pytest.warns(UserWarning, match="8 pixels of KamNet resolve no direction"):
+        KamNet().build((3, 1, 8))
     # Of one pixel there is nothing more to know, and whoever asks for means gets them: no warning.
     assert SphericalCNN().build((3,))[1].bandwidths == (1, 1, 1)
     assert SphericalCNN(positions=half, bandwidths=(1, 1, 1)).build((3, 200))
@@ -711,6 +714,10 @@ def test_kamnet_has_the_sizes_of_the_paper_at_its_frames():
     assert [layer["linear"].l_max for layer in sphere.layers] == [18, 13, 9, 5]
     widths = [layer.out_features for layer in dense if isinstance(layer, nn.Linear)]
     assert widths == [1080, 864, 432, 216, 54]
+    # As the documentation says.
+    with torch.no_grad():
+        _, work, *_ = multiply_adds(module, torch.zeros(1, 28, 38, 38))
+    assert work == pytest.approx(1.7e9, rel=0.03)
     assert dense[0].in_features == sphere.n_features
 
 
@@ -797,10 +804,11 @@ def test_kamnet_finds_no_structure_in_uniform_light():
         ({}, (2, 3, 4, 5, 6), r"KamNet reads.*\(2, 3, 4, 5, 6\)"),
         ({"channels": ()}, (3, 8, 8), "'channels' parameter must have at least one"),
         ({"hidden_channels": (), "kernel_size": ()}, (3, 8, 8), "'hidden_channels' parameter"),
-        ({"kernel_size": (5, 4)}, (3, 8, 8), "odd positive integer"),
+        ({"kernel_size": (5, 4)}, (3, 8, 8), "'kernel_size' .* KamNet must be an odd positive"),
+        ({"kernel_size": 7}, (3, 2, 8), r"'kernel_size' parameter of KamNet .* once .*\(5, 17\)"),
         ({"bandwidths": (4, 3)}, (3, 8, 8), "each of the 4 layers"),
         ({"bandwidths": (9, 4, 3, 2, 2)}, (3, 8, 8), "64 pixels do not determine"),
-        ({"padding": "sphere"}, (3, 8, 7), "even width"),
+        ({"padding": "sphere"}, (3, 8, 7), "padding='sphere' of KamNet .* even width"),
         ({"padding": "wrap"}, (3, 8, 8), "'padding' parameter"),
         ({"max_order": "full"}, (28, 38, 38), "'max_order' parameter of KamNet.*1 GiB"),
         ({}, (2, 200, 400), "'bandwidths' parameter of KamNet.*1 GiB"),

@@ -36,10 +36,12 @@ class ConvLSTM(Encoder):
     ----------
     hidden_channels : tuple of int, default=(12, 22)
         Channels of the hidden state of each layer; KamNet's.
-    kernel_size : int or tuple, default=(5, 3)
+    kernel_size : int, tuple or None, default=None
         Odd width of the convolutions in pixels: one for all layers, or one for each; of each, one
-        for both axes or a pair for H and W. What would reach past the far edge of the image is
-        cut off, since it would only ever meet zeros.
+        for both axes or a pair for H and W. None is KamNet's (5, 3) for two layers, and 3 for every
+        layer of another number, or less on images so small that it would reach farther than once
+        around the sphere. With zeros, what would reach past the far edge of the image is cut off,
+        since it would only ever meet zeros.
     pooling : {"attention", "pixel_attention", "mean", "last"}, default="attention"
         From hidden states to an image: the attention of KamNet, with a W that all pixels share or
         (as in KamNet's code) one for each pixel, which depends on the absolute position; the mean
@@ -86,7 +88,7 @@ class ConvLSTM(Encoder):
 
     _parameter_constraints = {
         "hidden_channels": ["array-like"],
-        "kernel_size": [Interval(Integral, 1, None, closed="left"), "array-like"],
+        "kernel_size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
         "pooling": [StrOptions({"attention", "pixel_attention", "mean", "last"})],
         "spatial_pooling": [StrOptions({"mean_max", "mean", "max", "flatten"})],
         "padding": [StrOptions({"zeros", "sphere"})],
@@ -98,7 +100,7 @@ class ConvLSTM(Encoder):
         self,
         *,
         hidden_channels=(12, 22),
-        kernel_size=(5, 3),
+        kernel_size=None,
         pooling="attention",
         spatial_pooling="mean_max",
         padding="zeros",
@@ -146,7 +148,9 @@ class ConvLSTM(Encoder):
                 "The 'hidden_channels' parameter must have at least one layer. Got "
                 f"{self.hidden_channels!r} instead."
             )
-        kernels = self._kernels(len(hidden), height, width)
+        kernels = check_kernels(
+            "ConvLSTM", self.kernel_size, len(hidden), (height, width), self.padding
+        )
         image = (height, width) if self.pooling == "pixel_attention" else (1, 1)
         return _ConvLSTM(
             (n_steps, channels, height, width),
@@ -164,33 +168,6 @@ class ConvLSTM(Encoder):
         n_features = 2 * channels if self.spatial_pooling == "mean_max" else channels
         # What one event's light adds to the mean state of all pixels is little.
         return nn.Sequential(Pool(self.spatial_pooling), FeatureNorm(n_features))
-
-    def _kernels(self, n_layers, height, width):
-        """Pairs of widths along H and W, one for each layer."""
-        size = self.kernel_size
-        sizes = [size] * n_layers if isinstance(size, Integral) else list(size)
-        pairs = [(s, s) if isinstance(s, Integral) else tuple(s) for s in sizes]
-        odd = all(isinstance(s, Integral) and s > 0 and s % 2 for pair in pairs for s in pair)
-        if len(pairs) != n_layers or not odd or any(len(pair) != 2 for pair in pairs):
-            raise ValueError(
-                "The 'kernel_size' parameter of ConvLSTM must be an odd positive integer, or hold "
-                f"one (or a pair for H and W) for each of the {n_layers} layers. Got "
-                f"{self.kernel_size!r} instead."
-            )
-        if self.padding == "zeros":
-            return [(min(h, 2 * height - 1), min(w, 2 * width - 1)) for h, w in pairs]
-        if width % 2:
-            raise ValueError(
-                "padding='sphere' goes on half a turn away beyond the poles, so that images must "
-                f"have an even width. Got images of shape {(height, width)} instead."
-            )
-        if any(h // 2 > height or w // 2 > width for h, w in pairs):
-            raise ValueError(
-                "The 'kernel_size' parameter of ConvLSTM must reach at most once around the sphere "
-                f"with padding='sphere'. Got {self.kernel_size!r} for images of shape "
-                f"{(height, width)} instead."
-            )
-        return pairs
 
 
 class _ConvLSTM(nn.Module):
@@ -225,3 +202,52 @@ class _ConvLSTM(nn.Module):
 
     def _hidden(self, x):
         return self.layers(x.reshape(len(x), *self.shape))
+
+
+def check_kernels(name, kernel_size, n_layers, image, padding):
+    """Widths of the convolutions along H and W.
+
+    Parameters
+    ----------
+    name : str
+        Whose parameters these are, for the errors.
+    kernel_size, padding
+        As of :class:`ConvLSTM`.
+    n_layers : int
+    image : (int, int)
+        H and W.
+
+    Returns
+    -------
+    kernels : list of (int, int)
+        One for each layer.
+    """
+    sizes = kernel_size
+    if kernel_size is None:
+        sizes = (5, 3) if n_layers == 2 else (3,) * n_layers
+    elif isinstance(kernel_size, Integral):
+        sizes = (kernel_size,) * n_layers
+    pairs = [(s, s) if isinstance(s, Integral) else tuple(s) for s in sizes]
+    odd = all(isinstance(s, Integral) and s > 0 and s % 2 for pair in pairs for s in pair)
+    if len(pairs) != n_layers or not odd or any(len(pair) != 2 for pair in pairs):
+        raise ValueError(
+            f"The 'kernel_size' parameter of {name} must be an odd positive integer, or hold one "
+            f"(or a pair for H and W) for each of the {n_layers} layers, or None. Got "
+            f"{kernel_size!r} instead."
+        )
+    # Farther than once around a sphere, or from one edge to the other, there is nothing more.
+    farthest = [2 * n + (1 if padding == "sphere" else -1) for n in image]
+    cut = [tuple(map(min, pair, farthest)) for pair in pairs]
+    if padding == "sphere":
+        if image[1] % 2:
+            raise ValueError(
+                f"padding='sphere' of {name} goes on half a turn away beyond the poles, so that "
+                f"images must have an even width. Got images of shape {tuple(image)} instead."
+            )
+        if kernel_size is not None and cut != pairs:
+            raise ValueError(
+                f"The 'kernel_size' parameter of {name} must reach at most once around the sphere: "
+                f"be at most {tuple(farthest)} along H and W of images of shape {tuple(image)}. "
+                f"Got {kernel_size!r} instead."
+            )
+    return cut

@@ -17,15 +17,16 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
 from sknuc.encoders._base import Encoder
-from sknuc.encoders._convlstm import ConvLSTM
+from sknuc.encoders._convlstm import ConvLSTM, check_kernels
 from sknuc.encoders._mlp import MLP, check_widths
 from sknuc.encoders._spherical import (
     SphericalNetwork,
     check_bandwidths,
     check_memory,
+    resolved_bandwidth,
     uniform_counts,
 )
-from sknuc.geometry import equiangular_sphere, harmonic_analysis, highest_degree
+from sknuc.geometry import equiangular_sphere, harmonic_analysis
 
 __all__ = ["KamNet"]
 
@@ -60,8 +61,9 @@ class KamNet(Encoder):
     ----------
     hidden_channels : tuple of int, default=(12, 22)
         Channels of the convolutional LSTM layers.
-    kernel_size : tuple of int, default=(5, 3)
-        Odd widths of their convolutions, in cells.
+    kernel_size : int, tuple or None, default=None
+        Odd widths of their convolutions, in cells, as in :class:`ConvLSTM`: None is the paper's
+        (5, 3) for two layers.
     channels : tuple of int, default=(36, 63, 74, 124)
         Channels of the spherical layers.
     bandwidths : tuple of int or None, default=None
@@ -92,7 +94,7 @@ class KamNet(Encoder):
     Notes
     -----
     The paper trains with RMSprop (``learning_rate=7.73e-5``, momentum 0.781), 32 events per step,
-    for 30 epochs. One event of its shape costs 1.8 billion multiply-adds forward, nearly all in the
+    for 30 epochs. One event of its shape costs 1.7 billion multiply-adds forward, nearly all in the
     LSTM.
 
     The weights over time of a trained estimator are those of its first layer, as in
@@ -114,7 +116,7 @@ class KamNet(Encoder):
 
     _parameter_constraints = {
         "hidden_channels": ["array-like"],
-        "kernel_size": ["array-like"],
+        "kernel_size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
         "channels": ["array-like"],
         "bandwidths": ["array-like", None],
         "hidden_layer_sizes": ["array-like", None],
@@ -130,7 +132,7 @@ class KamNet(Encoder):
         self,
         *,
         hidden_channels=(12, 22),
-        kernel_size=(5, 3),
+        kernel_size=None,
         channels=(36, 63, 74, 124),
         bandwidths=None,
         hidden_layer_sizes=None,
@@ -171,6 +173,12 @@ class KamNet(Encoder):
         ValueError
             If the event has more than four axes, the frames do not resolve the bandwidths, the
             matrices would take more than 1 GiB, or a parameter is out of range.
+
+        Warns
+        -----
+        UserWarning
+            If ``bandwidths=None`` and frames of several pixels have too few rows to resolve any
+            direction.
         """
         self._validate_params()
         if len(input_shape) not in (1, 3, 4):
@@ -179,12 +187,16 @@ class KamNet(Encoder):
                 f"{tuple(input_shape)} instead."
             )
         height, width = (1, 1) if len(input_shape) == 1 else input_shape[-2:]
+        padding = self.padding or ("zeros" if width % 2 else "sphere")
+        hidden = check_widths("hidden_channels", self.hidden_channels)
         film = ConvLSTM(
-            hidden_channels=self.hidden_channels,
-            kernel_size=self.kernel_size,
+            hidden_channels=hidden,
+            kernel_size=check_kernels(
+                "KamNet", self.kernel_size, len(hidden), (height, width), padding
+            ),
             pooling="attention",
             spatial_pooling="flatten",
-            padding=self.padding or ("zeros" if width % 2 else "sphere"),
+            padding=padding,
         ).build(input_shape)
         channels = check_widths("channels", self.channels)
         pixels, _ = equiangular_sphere(height, width)
@@ -192,11 +204,11 @@ class KamNet(Encoder):
         if bandwidths is None:
             first = max(height // 2, 1)
             check_memory("KamNet", len(pixels), [first], 0, _OVERSAMPLING)
-            first = 1 + highest_degree(pixels, at_most=first - 1)
+            first = resolved_bandwidth("KamNet", pixels, first)
             bandwidths = np.linspace(first, min(first, 2), len(channels) + 1).astype(int)
         bandwidths = check_bandwidths(bandwidths, channels)
         check_memory("KamNet", len(pixels), bandwidths, self.max_order, _OVERSAMPLING)
-        n_hidden = check_widths("hidden_channels", self.hidden_channels)[-1]
+        n_hidden = hidden[-1]
         sphere = SphericalNetwork(
             harmonic_analysis(pixels, bandwidths[0] - 1),
             n_hidden,

@@ -42,9 +42,10 @@ class SphericalCNN(Encoder):
     from whatever pixels it was measured on: the cells of a grid, HEALPix, or the phototubes of a
     detector where they are. Each layer correlates it with learned filters, which mixes channels
     degree by degree, applies a non-linearity at the points of a finer grid, and keeps lower
-    degrees than the layer before. All of this commutes with rotations, and what leaves the network
-    are invariants: the mean of each input channel, the norms
-    :math:`\sqrt{\sum_m (f^l_m)^2/(2l + 1)}` of each degree of each layer, and the last means.
+    degrees than the layer before. All of this commutes with rotations of signals that the pixels
+    resolve (single hits are none: see Notes), and what leaves the network are invariants: the mean
+    of each input channel, the norms :math:`\sqrt{\sum_m (f^l_m)^2/(2l + 1)}` of each degree of each
+    layer, and the last means.
 
     Events have the shape ``(C, n_pixels)`` or, on an equiangular grid, ``(C, H, W)``, with C
     channels such as time bins. ``(C,)`` are channels of a single pixel, which has no directions.
@@ -88,6 +89,15 @@ class SphericalCNN(Encoder):
     their spread between events, by at most some 5e-4 ("silu"), 2e-3 ("gelu", "elu") or 5e-2
     ("relu") of their norm. Light of higher degrees than the pixels resolve is folded into lower
     ones, as everywhere.
+
+    The hits of an event are no such signal. When it is turned, each photon meets another one of n
+    phototubes, :math:`\delta^2 = 2/n` rad² away in the mean, whose time of flight moves a share q
+    of the hits to other bins of time. Of the shot noise of a bin, :math:`\rho_l = (1 - q) \langle
+    P_l(\cos \delta) \rangle` is left in degree l, and standardised invariants change by
+    :math:`\sqrt{2 (1 - \rho_l^2)}` of their norm, whatever the network: for 250 photo-electrons per
+    MeV in bins of 1.5 ns by 0.8 on 300 tubes and by 0.5 on 1879, mostly for the times, where two
+    events differ by 1.4; after a short training by 0.7 and 0.4. Turned events are other samples of
+    the same light, and what is invariant is their distribution.
 
     References
     ----------
@@ -170,13 +180,7 @@ class SphericalCNN(Encoder):
         channels = check_widths("channels", self.channels)
         bandwidths = self.bandwidths
         if bandwidths is None:
-            first = 1 + highest_degree(pixels, at_most=5)
-            if first == 1 and len(pixels) > 1:
-                warnings.warn(
-                    f"The {len(pixels)} pixels of SphericalCNN are too few or leave too large a "
-                    "hole in the sphere to resolve any direction: the network sees the means of "
-                    "the channels alone. Give positions that cover the whole sphere."
-                )
+            first = resolved_bandwidth("SphericalCNN", pixels, 6)
             bandwidths = np.linspace(first, min(first, 3), len(channels) + 1).round().astype(int)
         bandwidths = check_bandwidths(bandwidths, channels)
         check_memory("SphericalCNN", len(pixels), bandwidths, self.max_order, self.oversampling)
@@ -280,6 +284,18 @@ def check_memory(name, n_pixels, bandwidths, max_order, oversampling):
             f"{_MOST_MEMORY} GiB; they would take {gibibytes:.2f}. Got max_order={max_order!r} "
             f"with the bandwidths {tuple(bandwidths)} on {n_pixels} pixels instead."
         )
+
+
+def resolved_bandwidth(name, pixels, at_most):
+    """The bandwidth that pixels resolve, with a warning where several resolve none but the mean."""
+    bandwidth = 1 + highest_degree(pixels, at_most=at_most - 1)
+    if bandwidth == 1 and len(pixels) > 1:
+        warnings.warn(
+            f"The {len(pixels)} pixels of {name} resolve no direction, since they are too few or "
+            "leave too large a hole in the sphere: its spherical layers see means alone. Give "
+            "pixels that cover the whole sphere."
+        )
+    return bandwidth
 
 
 def check_bandwidths(bandwidths, channels):
