@@ -183,7 +183,7 @@ class FlowRegressor(DensityRegressor):
         )
 
     def _negative_log_density(self, module, batch):
-        return -module.log_prob(module(batch.X).to(batch.y.dtype), batch.y)
+        return -module.log_prob(module(batch.X), batch.y)
 
     @property
     def degrees_of_freedom_(self):

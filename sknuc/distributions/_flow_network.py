@@ -58,11 +58,13 @@ class ConditionalFlow(nn.Module):
 
     def log_prob(self, features, y):
         """Return the log density of scaled targets (..., t), of shape (...)."""
-        z, log_slope = self.transform(features).call_and_ladj(y)
-        base = StudentT(2 + self.log_df.exp(), validate_args=False).log_prob(z)
-        if self.has_angles:
-            base = torch.where(self.angular, -math.log(2 * math.pi), base)
-        return base.sum(-1) + log_slope
+        # In full precision: a shift in bfloat16 has two digits.
+        with torch.autocast(features.device.type, enabled=False):
+            z, log_slope = self.transform(features.to(y.dtype)).call_and_ladj(y)
+            base = StudentT(2 + self.log_df.exp(), validate_args=False).log_prob(z)
+            if self.has_angles:
+                base = torch.where(self.angular, -math.log(2 * math.pi), base)
+            return base.sum(-1) + log_slope
 
     def degrees_of_freedom(self):
         """Return those of Student's law of each target, (t,), in float64."""

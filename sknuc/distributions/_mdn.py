@@ -67,7 +67,9 @@ class _MixtureHead(nn.Module):
         return logits, means.unflatten(-1, (k, t)), scales.unflatten(-1, (k, self.n_scales))
 
     def forward(self, features):
-        return self.linear(features)
+        # In full precision: a mean in bfloat16 has two digits.
+        with torch.autocast(features.device.type, enabled=False):
+            return self.linear(features.to(self.linear.weight.dtype))
 
     def mixture(self, numbers):
         """Logits (n, k), means (n, k, t), and stds (n, k, t) or factors (n, k, t, t)."""
@@ -96,12 +98,12 @@ class MDNRegressor(DensityRegressor):
         Gaussians per event, K. More than needed cost little: weights go to zero.
     covariance : {"full", "diagonal"}, default="full"
         Whether targets are correlated within a component. One target has a variance only.
-    min_scale : float, default=0.01
+    min_scale : float, default=0.003
         The smallest standard deviation of a component, in units of the targets' standard
         deviation ("full": of each target given those before it). It bounds the likelihood, which
         otherwise grows without limit where a component shrinks onto one event, or where targets
         take the same value again and again. A step of the optimizer moves means by about
-        `learning_rate`: lower both together for targets known to better than a per cent.
+        `learning_rate`: lower both together for targets known more precisely than that.
         Components that shrink onto few events are overtraining, too: `early_stopping` and
         `weight_decay` act against it.
     schedule : {"cosine", "constant"}, default="cosine"
@@ -157,7 +159,7 @@ class MDNRegressor(DensityRegressor):
         "min_scale": [Interval(Real, 1e-6, 1, closed="left")],
     }
 
-    def __init__(self, *, n_components=5, covariance="full", min_scale=1e-2, **shared):
+    def __init__(self, *, n_components=5, covariance="full", min_scale=0.003, **shared):
         super().__init__(**shared)
         self.n_components = n_components
         self.covariance = covariance
@@ -176,8 +178,7 @@ class MDNRegressor(DensityRegressor):
         )
 
     def _negative_log_density(self, module, batch):
-        numbers = module(batch.X).to(batch.y.dtype)
-        return losses.mixture_nll(*module[1].mixture(numbers), batch.y)
+        return losses.mixture_nll(*module[1].mixture(module(batch.X)), batch.y)
 
     def _mixture(self, X):
         """Weights, means and stds or factors of a block of events, in units of the targets."""
