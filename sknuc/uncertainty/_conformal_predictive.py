@@ -73,6 +73,8 @@ class Calibration:
         ndarray of shape (n, t) or (1, t)
         """
         targets = targets * (1 - _ROUNDING)
+        if len(targets) == 1 and values.ndim == 2:
+            values = values[None]
         if values.ndim == 2:
             order = values.argsort(0)
             cumulated = self.weights[order].cumsum(0)
@@ -135,7 +137,7 @@ class ConformalPredictive(Predictive):
 
     def quantiles(self, levels):
         """Return the quantiles at `levels` (q,), of shape (n, q, t)."""
-        return np.stack([self._quantile(level) for level in np.atleast_1d(levels)], 1)
+        return _columns([self._quantile(level) for level in np.atleast_1d(levels)])
 
     def _quantile(self, level):
         if not self.symmetric:
@@ -176,7 +178,7 @@ class ConformalPredictive(Predictive):
             self._end(coverage, side, where, scores, True)
             for side, where in zip((-1, 1), locations, strict=True)
         ]
-        return np.stack(ends, 1)
+        return _columns(ends)
 
     def _end(self, share, side, locations, scores, symmetric):
         """The end, on one side, up to which scores that count outwards hold a share."""
@@ -189,6 +191,8 @@ class ConformalPredictive(Predictive):
             distances = self._extend(share, distances, scores.max(0), centre, symmetric)
             moves = side * distances[:, None]
             ends = locations + (moves if scales is None else scales * moves)
+            if ends.shape[1] == 1:
+                return ends[:, 0]
             return ends.max(1) if side == 1 else ends.min(1)
         folds, centre = calibration.folds, side * self._mean_of(locations)
         ends, farthest = np.empty((2, *centre.shape))
@@ -315,12 +319,11 @@ class ConformalQuantiles(ConformalPredictive):
         levels = np.atleast_1d(levels)
         if not self.symmetric:
             predicted, scores = self._predicted(levels), self._scores(levels)
-            return np.stack(
+            return _columns(
                 [
                     self._one_side(level, predicted[:, :, i], scores[:, i])
                     for i, level in enumerate(levels)
-                ],
-                1,
+                ]
             )
         # Both ends of an interval, each the mirror of the other, shall ask for the same two levels.
         lower = np.minimum(levels, 1 - levels)
@@ -337,7 +340,7 @@ class ConformalQuantiles(ConformalPredictive):
             outside = np.maximum(-scores[:, i], scores[:, j])
             side, locations = (1, predicted[:, :, j]) if level > 0.5 else (-1, predicted[:, :, i])
             result.append(self._end(1 - 2 * low, side, locations, outside, True))
-        return np.stack(result, 1)
+        return _columns(result)
 
     def region(self, coverage, sizes):
         """Hyper-rectangles that hold a share of the events with all their targets, (n, 2, t)."""
@@ -412,6 +415,14 @@ class ByCategory(Predictive):
         # For all events at once, so that draws do not depend on the order of categories.
         uniform = rng.uniform(size=(self.n_events, n_samples, t + 1))
         return self._join(part.draw(uniform[rows]) for rows, part in self.parts)
+
+
+def _columns(parts):
+    """Stack arrays (n, t) to (n, q, t), which numpy.stack is slow at for one target."""
+    whole = np.empty((len(parts[0]), len(parts), parts[0].shape[1]))
+    for i, part in enumerate(parts):
+        whole[:, i] = part
+    return whole
 
 
 def needed(share):

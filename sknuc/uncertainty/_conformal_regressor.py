@@ -322,12 +322,9 @@ class ConformalRegressor(PredictiveRegressorMixin, BaseConformal):
             def predicted(levels):
                 key = tuple(levels)
                 if key not in asked:
-                    asked[key] = np.stack(
-                        [
-                            np.asarray(e.predict_quantiles(X, levels)).reshape(n, len(levels), t)
-                            for e in self.estimators_
-                        ],
-                        axis=1,
+                    asked[key] = _join(
+                        np.asarray(e.predict_quantiles(X, levels)).reshape(n, len(levels), t)
+                        for e in self.estimators_
                     )
                 return asked[key]
 
@@ -342,10 +339,10 @@ class ConformalRegressor(PredictiveRegressorMixin, BaseConformal):
                 )
         else:
             parts = [self._locate(estimator, X) for estimator in self.estimators_]
-            locations = np.stack([location for location, _ in parts], axis=1)
+            locations = _join(location for location, _ in parts)
             scales = None
             if self.conformity_score == "normalized":
-                scales = np.stack([scale for _, scale in parts], axis=1)
+                scales = _join(scale for _, scale in parts)
 
             def distribution(rows, chosen, calibration):
                 return ConformalPredictive(
@@ -377,7 +374,7 @@ class ConformalRegressor(PredictiveRegressorMixin, BaseConformal):
         return np.stack([self._quantiles_of_fold[level] for level in levels], axis=1)
 
     def _numbers_per_event(self):
-        n_levels = 4 * N_LEVELS if self.conformity_score == "cqr" else 4
+        n_levels = 2 * N_LEVELS if self.conformity_score == "cqr" else 4
         return n_levels * len(self.estimators_) * len(self.target_mean_)
 
     def _has_density(self):
@@ -411,3 +408,9 @@ class ConformalRegressor(PredictiveRegressorMixin, BaseConformal):
             X, lambda p, _: (p.region(coverage, self._sizes),), extra=extra
         )
         return self._without_targets_axis(region)
+
+
+def _join(members):
+    """Stack what the estimators say, (n, ...), to (n, k, ...); a single one without a copy."""
+    members = list(members)
+    return members[0][:, None] if len(members) == 1 else np.stack(members, axis=1)
