@@ -216,6 +216,37 @@ class Observations:
                 torch.stack(gains),
             )
 
+    def moments(self):
+        """How to find the latent means and variances at the events themselves.
+
+        Returns
+        -------
+        moments : callable
+            ``moments(z, variance) -> mean, variance``, both of shape (n, t), for the present
+            kernel, whose matrix is computed once.
+        """
+        with torch.no_grad():
+            features = self.prior(self.X)
+            if self.inducing is None:
+                matrix = covariance(self.prior.kernel, features)
+
+        def exact(z, variance):
+            columns = []
+            for v, part in _groups(z, variance):
+                v = v + self.jitter
+                factor = _cholesky(matrix, v)
+                mean = part - v[:, None] * torch.cholesky_solve(part, factor)
+                left = v - v.square() * torch.cholesky_inverse(factor).diagonal()
+                columns.append((mean, left[:, None]))
+            return tuple(torch.cat(parts, 1) for parts in zip(*columns, strict=True))
+
+        def sparse(z, variance):
+            posterior = self.posterior(z, variance)
+            blocks = [(posterior.mean(u), posterior.variance(u)) for u in features.split(_ROWS)]
+            return tuple(torch.cat(parts) for parts in zip(*blocks, strict=True))
+
+        return torch.no_grad()(exact if self.inducing is None else sparse)
+
     def _statistics(self, z, variance):
         """Sums over events that the sparse bound needs, one set for each column of `variance`."""
         prior = self.prior
