@@ -20,8 +20,8 @@ from sknuc.predictive import Predictive
 
 __all__ = ["N_DRAWS", "N_NODES", "ImplicitQuantiles", "wrap"]
 
-N_DRAWS = 512  # a power of 2, for which Sobol's sequence is balanced
-N_NODES = 257
+N_DRAWS = 256  # a power of 2, for which Sobol's sequence is balanced
+N_NODES = 129
 _BLOCK_NUMBERS = 2**22
 
 
@@ -47,8 +47,6 @@ class ImplicitQuantiles(Predictive):
         self.order = network.order.cpu().numpy()
         parameter = next(network.head.parameters())
         self.features = torch.from_numpy(features).to(parameter)
-        # In double precision: neighbouring quantiles do not cross by rounding, roots are sharp.
-        self.head = copy.deepcopy(network.head).double()
         self.reference = reference
         self.center = reference + mean
         self.scale = scale
@@ -67,7 +65,7 @@ class ImplicitQuantiles(Predictive):
 
         Exact for the first target of the order; of samples for the others.
         """
-        values = self._first(ndtri(levels))[..., None]
+        values = self._first(self._double_head, ndtri(levels))[..., None]
         if len(self.scale) > 1:
             others = np.quantile(self._draws[:, 1:], levels, axis=2).transpose(1, 0, 2)
             values = np.concatenate([values, others], 2)
@@ -86,14 +84,15 @@ class ImplicitQuantiles(Predictive):
         for k in np.flatnonzero(self.periods):
             y[:, k] = self.reference[:, k] + wrap(y[:, k] - self.reference[:, k], self.periods[k])
         scaled = ((y - self.center) / self.scale)[:, self.order]
+        head = self._double_head
         with torch.no_grad():
             targets = torch.from_numpy(scaled).to(self.features.device)
             conditions = self.network.conditions(targets).double()
-            context = self.head.context(self.features.double(), conditions)
-            z = _solve(lambda z: self.head.value(context, z), targets.unsqueeze(-1))
+            context = head.context(self.features.double(), conditions)
+            z = _solve(lambda z: head.value(context, z), targets.unsqueeze(-1))
         z.requires_grad_(True)
         with torch.enable_grad():
-            (slope,) = torch.autograd.grad(self.head.value(context, z).sum(), z)
+            (slope,) = torch.autograd.grad(head.value(context, z).sum(), z)
         z, slope = (a.detach().cpu().numpy()[..., 0] for a in (z, slope))
         found = np.isfinite(z).all(1)
         result = np.full(len(y), -np.inf)
@@ -110,7 +109,7 @@ class ImplicitQuantiles(Predictive):
         z = np.linspace(-6, 6, N_NODES)
         weights = norm.pdf(z)
         weights /= weights.sum()
-        values = self._first(z)
+        values = self._first(self.network.head, z)
         mean = values @ weights
         std = np.sqrt((values - mean[:, None]) ** 2 @ weights)
         if len(self.scale) == 1:
@@ -124,14 +123,19 @@ class ImplicitQuantiles(Predictive):
         sobol = qmc.Sobol(len(self.scale), scramble=True, rng=0).random(N_DRAWS)
         return self._sample(ndtri(sobol)[None]).transpose(0, 2, 1).astype(np.float64)
 
-    def _first(self, z):
-        """Quantiles (n, q) of the first target at deviates (q,), scaled."""
+    @cached_property
+    def _double_head(self):
+        # Neighbouring quantiles do not cross by rounding, and roots are sharp.
+        return copy.deepcopy(self.network.head).double()
+
+    def _first(self, head, z):
+        """Quantiles (n, q) of the first target at deviates (q,), scaled, as precise as `head`."""
         with torch.inference_mode():
-            features = self.features.double()
+            features = self.features.to(next(head.parameters()))
             z = torch.from_numpy(z).to(features).expand(1, 1, -1)
             nothing = features.new_zeros(len(features), 1, len(self.scale))
-            conditions = self.network.conditions_of(0, nothing).double()
-            values = self.head.value(self.head.context(features, conditions), z)
+            conditions = self.network.conditions_of(0, nothing).to(features)
+            values = head.value(head.context(features, conditions), z)
         return values[:, 0].cpu().numpy()
 
     def _sample(self, z):

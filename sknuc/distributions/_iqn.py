@@ -64,7 +64,7 @@ class IQNRegressor(PinballRegressor):
         derivative by the level); quantiles may then cross, mostly outside the data.
     penalty : float, default=100.0
         λ of ``monotone="penalty"``.
-    hidden_layer_sizes : tuple of int, default=(64, 64)
+    hidden_layer_sizes : tuple of int, default=(64,)
         Widths of the layers (SiLU) behind the encoder that read the earlier targets, and with
         "penalty" the level.
     n_taus : int, default=8
@@ -125,7 +125,8 @@ class IQNRegressor(PinballRegressor):
     >>> X = rng.uniform(0, 1, (1000, 1))
     >>> pt = X[:, 0] + 0.1 * rng.normal(size=1000)
     >>> mass = pt + 0.05 * rng.normal(size=1000)
-    >>> model = IQNRegressor(max_epochs=20, random_state=0).fit(X, np.column_stack([pt, mass]))
+    >>> model = IQNRegressor(max_epochs=20, batch_size=64, random_state=0)
+    >>> model = model.fit(X, np.column_stack([pt, mass]))
     >>> pt, mass = model.sample_y([[0.5]], n_samples=1000)[0]
     >>> bool(np.corrcoef(pt, mass)[0, 1] > 0.7)
     True
@@ -149,7 +150,7 @@ class IQNRegressor(PinballRegressor):
         periodic=None,
         monotone="construction",
         penalty=100.0,
-        hidden_layer_sizes=(64, 64),
+        hidden_layer_sizes=(64,),
         n_taus=8,
         tail_scale=None,
         **shared,
