@@ -934,6 +934,10 @@ def test_errors_say_what_to_do():
         ConformalRegressor(mondrian=lambda X: X).fit(X, y)
     with pytest.raises(ValueError, match="one finite ratio"):
         ConformalRegressor(density_ratio=lambda X: -np.ones(len(X))).fit(X, y)
+    with pytest.raises(ValueError, match="events of category True the ratio 0"):
+        ConformalRegressor(
+            density_ratio=lambda X: 1.0 * (X[:, 0] < 0), mondrian=lambda X: X[:, 0] > 0
+        ).fit(X, y)
     labels = (np.arange(12) % 2).astype(str)
     classifier = ConformalClassifier(random_state=0).fit(X, labels)
     with pytest.raises(ValueError, match=r"at least 19 calibration events, but there are 12"):

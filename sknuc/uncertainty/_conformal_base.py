@@ -222,11 +222,6 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
         self._ratios, self._codes = np.ones(len(indices)), np.zeros(len(indices), dtype=np.intp)
         if self.density_ratio is not None:
             self._ratios = self._density_ratio(_safe_indexing(X, indices))
-            if not np.sum(self._weights * self._ratios) > 0:
-                raise ValueError(
-                    "The 'density_ratio' parameter gives all calibration events the ratio 0: "
-                    "there are no new events where they are."
-                )
         if self.mondrian is not None:
             categories = self._category(_safe_indexing(X, indices))
             self.categories_, self._codes = np.unique(categories, return_inverse=True)
@@ -241,6 +236,11 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
             weights = weights / np.bincount(groups, weights)[groups]
             n_units, unit = groups.max() + 1, "groups"
         weights = weights * self._ratios[chosen]
+        if not weights.sum() > 0:
+            raise ValueError(
+                f"The 'density_ratio' parameter gives all calibration events{where} the ratio 0: "
+                "no new event is expected where they are."
+            )
         self.calibration_weights_[chosen] = weights
         return Calibration(weights, folds[chosen], n_units, unit, where)
 

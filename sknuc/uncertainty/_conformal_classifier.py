@@ -215,12 +215,7 @@ class ConformalClassifier(EnsembleClassifierMixin, BaseConformal):
                 f"{type(self._get_estimator()).__name__} instead."
             )
         X = self._validate_events(X, reset=True)
-        if y is None:
-            raise ValueError(
-                "This ConformalClassifier estimator requires y to be passed, but the target y is "
-                "None."
-            )
-        y = validate_labels(y)
+        y = validate_labels(y, self)
         check_consistent_length(np.empty(X.shape[0]), y)
         sample_weight = check_weights(sample_weight, X)
         present = slice(None) if sample_weight is None else sample_weight > 0
@@ -242,10 +237,14 @@ class ConformalClassifier(EnsembleClassifierMixin, BaseConformal):
         for category in range(self._codes.max() + 1):
             for code in range(len(self.classes_) if self.class_conditional else 1):
                 chosen = self._codes == category
-                where = "" if self.mondrian is None else f" of {self.categories_[category]!r}"
+                where = (
+                    ""
+                    if self.mondrian is None
+                    else f" of category {self.categories_.tolist()[category]!r}"
+                )
                 if self.class_conditional:
                     chosen &= codes == code
-                    where += f" of class {self.classes_[code]!r}"
+                    where += f" of class {self.classes_.tolist()[code]!r}"
                 self._tables[category, code] = self._table(np.flatnonzero(chosen), where)
         return self
 

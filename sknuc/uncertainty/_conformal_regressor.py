@@ -273,7 +273,9 @@ class ConformalRegressor(PredictiveRegressorMixin, BaseConformal):
         self._calibrations = []
         for code in range(self._codes.max() + 1):
             chosen = np.flatnonzero(self._codes == code)
-            where = "" if self.mondrian is None else f" of category {self.categories_[code]!r}"
+            where = (
+                "" if self.mondrian is None else f" of category {self.categories_.tolist()[code]!r}"
+            )
             self._calibrations.append((chosen, self._calibration(chosen, folds, where)))
         self._quantiles_of_fold = {}
         if self.conformity_score == "cqr":
