@@ -285,8 +285,21 @@ class TestTraining:
         model.fit(X, y + 1)
         assert model.n_iter_ == 10
         np.testing.assert_array_equal(model.target_scale_, scale)
-        with pytest.raises(ValueError, match="warm_start"):
-            model.fit(X, y[:, 0])
+        for periodic in (None, {1: 6.0}):
+            model = small_model(warm_start=True, periodic=periodic).fit(X, y)
+            with pytest.raises(ValueError, match="warm_start"):
+                model.fit(X, y[:, 0])
+
+    def test_quantiles_in_full_precision_under_autocast(self):
+        X, y, _ = correlated(300, 0)
+        model = small_model().fit(X.astype(np.float32), y.astype(np.float32))
+        network = model.module_[1]
+        features, targets, z = torch.randn(50, 64), torch.randn(50, 2), torch.randn(50, 2, 3)
+        network.encoder = torch.nn.Identity()
+        with torch.no_grad():
+            expected = network(features, targets, z)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                torch.testing.assert_close(network(features, targets, z), expected)
 
     def test_grid_search_over_encoders(self):
         rng = np.random.default_rng(0)

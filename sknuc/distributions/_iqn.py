@@ -269,7 +269,10 @@ class IQNRegressor(PinballRegressor):
         return super()._continue_with(X, self._differences(X, y))
 
     def _differences(self, X, y):
-        """Replace periodic targets by their differences to the reference."""
+        """Replace periodic targets by their differences to the reference.
+
+        Those of another number, of a warm start, are returned for the base class to refuse.
+        """
         if not self._periods:
             return y
         float32 = getattr(y, "dtype", None) == np.float32
@@ -277,13 +280,14 @@ class IQNRegressor(PinballRegressor):
         check_consistent_length(X, y)
         targets = y.reshape(len(y), -1).copy()
         reference = self._reference(X)
-        for k, (period, _) in self._periods.items():
-            targets[:, k] = wrap(targets[:, k] - reference[:, k], period)
+        if targets.shape[1] == reference.shape[1]:
+            for k, (period, _) in self._periods.items():
+                targets[:, k] = wrap(targets[:, k] - reference[:, k], period)
         y = targets.reshape(y.shape)
         return y.astype(np.float32) if float32 else y
 
     def _reference(self, X):
-        """Reference of each event and target, of shape (n, t) or (1, t); 0 if not periodic."""
+        """Reference of each event and target, of shape (n, t); 0 if not periodic."""
         if not self._periods:
             return np.zeros((X.shape[0], len(self.order_)))
         reference = np.zeros((X.shape[0], len(self._circular_means)))

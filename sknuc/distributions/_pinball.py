@@ -13,25 +13,14 @@ after the share p of all steps [1]_.
 
 import math
 
-from sklearn.utils._param_validation import StrOptions
-
 from sknuc.distributions._density import DensityRegressor
-from sknuc.torch_estimator import Player, TorchEstimator
+from sknuc.torch_estimator import Player
 
 __all__ = ["PinballRegressor"]
 
 
 class PinballRegressor(DensityRegressor):
     """Fit a network by its ``_pinball(module, batch)`` of scaled targets."""
-
-    _parameter_constraints = {
-        **TorchEstimator._parameter_constraints,
-        "schedule": [StrOptions({"cosine", "constant"})],
-    }
-
-    def __init__(self, *, schedule="cosine", **shared):
-        super().__init__(**shared)
-        self.schedule = schedule
 
     def _pinball(self, module, batch):
         """Return the loss of each event, of shape (n,)."""

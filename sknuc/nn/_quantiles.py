@@ -47,7 +47,10 @@ class OrderedQuantiles(nn.Module):
 
     def forward(self, features):
         """Return quantiles (n, n_targets, q) of features (n, n_features)."""
-        raw = self.linear(features).unflatten(-1, (self.n_targets, -1))
+        # In full precision: a quantile in bfloat16 has two digits.
+        with torch.autocast(features.device.type, enabled=False):
+            raw = self.linear(features.to(self.steps.dtype))
+        raw = raw.unflatten(-1, (self.n_targets, -1))
         center, steps = raw[..., :1], self.steps * _positive(raw[..., 1:])
         below, above = steps[..., : self.center], steps[..., self.center :]
         return torch.cat(
@@ -222,7 +225,10 @@ class AutoregressiveQuantiles(nn.Module):
         features = self.encoder(x)
         if targets is None:
             return features
-        return self.head.value(self.head.context(features, self.conditions(targets)), z)
+        # In full precision: a quantile in bfloat16 has two digits.
+        with torch.autocast(features.device.type, enabled=False):
+            context = self.head.context(features.to(z.dtype), self.conditions(targets))
+            return self.head.value(context, z)
 
     def conditions(self, targets):
         """Return the conditions (n, t, c) of all targets (n, t)."""
