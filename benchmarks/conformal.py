@@ -63,7 +63,7 @@ def compare(name, ours, theirs, repeat, rows):
 
 
 def main(quick):
-    shrink, repeat = (10, 3) if quick else (1, 7)
+    shrink, repeat = (10, 3) if quick else (1, 5)
     rows = []
     X, y = draw(11_000, 0)
     fitted = LinearRegression().fit(X[:1000], y[:1000])
@@ -83,8 +83,8 @@ def main(quick):
         rows,
     )
     for label, cv, n, n_new in (
-        ("CV+, 10 folds", KFold(10), 2000, 20_000 // shrink),
-        ("jackknife+", LeaveOneOut(), 300, 5000 // shrink),
+        ("CV+, 10 folds", KFold(10), 2000, 5000 // shrink),
+        ("jackknife+", LeaveOneOut(), 300, 3000 // shrink),
     ):
         new = many[:n_new]
         compare(
