@@ -6,6 +6,7 @@ distinct events the last of them is all events; beyond, it is the sparse bound o
 """
 
 import copy
+import inspect
 import warnings
 from functools import partial
 from numbers import Integral, Real
@@ -71,7 +72,7 @@ class GaussianProcess(BaseEstimator):
         Further searches, from random hyper-parameters, on the smallest subset of events.
     max_iter : int, default=200
         Most steps of each search; 0 keeps the hyper-parameters as they are given.
-    tol : float, default=1e-4
+    tol : float, default={tol}
         The search has converged when a further step promises less of the log evidence, in nats.
     device : str, default="auto"
         "auto" takes a CUDA device where there is one; or a name as torch knows it. Computations
@@ -101,7 +102,8 @@ class GaussianProcess(BaseEstimator):
         super().__init_subclass__(**kwargs)
         if cls.__doc__ and GaussianProcess.__doc__:
             shared = GaussianProcess.__doc__.split("----------\n", 1)[1].rstrip() + "\n"
-            shared = shared.replace("{max_exact_samples}", str(cls._default_exact))
+            for name, parameter in inspect.signature(cls.__init__).parameters.items():
+                shared = shared.replace(f"{{{name}}}", str(parameter.default))
             cls.__doc__ = cls.__doc__.replace("    {shared_parameters}\n", shared)
 
     def _validate_events(self, X, *, reset):

@@ -54,7 +54,8 @@ _LOG2_POINTS = 8
 
 # Change of log c at which c has converged: its error enters the bound in second order. And the most
 # extrapolations, of two updates each.
-_STILL = 1e-4
+_STILL = 1e-2
+_AT_REST = 1e-6
 _UPDATES = 100
 
 
@@ -122,7 +123,6 @@ class GPClassifier(EnsembleClassifierMixin, GaussianProcess):
         "class_weight": [dict, StrOptions({"balanced"}), None],
         **GaussianProcess._parameter_constraints,
     }
-    _default_exact = 2000
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class GPClassifier(EnsembleClassifierMixin, GaussianProcess):
         n_inducing=500,
         n_restarts=0,
         max_iter=200,
-        tol=1e-4,
+        tol=1e-2,
         device="auto",
         random_state=None,
     ):
@@ -197,12 +197,15 @@ class GPClassifier(EnsembleClassifierMixin, GaussianProcess):
         prior = self._make_prior(X[first], total, rng, 1.0, learn_noise=False).to(device)
         counts = torch.from_numpy(counts).to(device)
 
+        labels = None
+
         def learn(observed, rows, memory, tol):
+            nonlocal labels
             labels = _Labels(observed, counts[rows])
             return maximise(observed, labels.bound, max_iter=self.max_iter, tol=tol, memory=memory)
 
         observed, optimum = self._learn(prior, self._tensor(X[first]).to(device), rng, learn)
-        measured = _Labels(observed, counts).converge(still=1e-9)
+        measured = labels.converge(still=_AT_REST)
         with torch.no_grad():
             gaussian = observed.log_evidence(measured.values, measured.variances)
             self.elbo_ = float(gaussian + measured.constant + prior.log_density())

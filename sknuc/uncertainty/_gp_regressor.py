@@ -112,7 +112,6 @@ class GPRegressor(PredictiveRegressorMixin, GaussianProcess):
         "noise": [StrOptions({"learned"}), Interval(Real, 0, None, closed="left")],
         **GaussianProcess._parameter_constraints,
     }
-    _default_exact = 5000
     __metadata_request__fit = {"sample_noise": True}
 
     def __init__(
@@ -184,7 +183,7 @@ class GPRegressor(PredictiveRegressorMixin, GaussianProcess):
         first, group, total = merge_identical(X, weight, *() if known is None else (known,))
         means, scatter = _means(targets, weight, group, total)
         learned = self.noise == "learned"
-        start = _FIRST_NOISE if learned else _LEAST_NOISE
+        start = _FIRST_NOISE if learned else 0.0
         prior = self._make_prior(X[first], total, rng, start, learn_noise=learned).to(device)
         known = torch.zeros(1, 1) if known is None else torch.from_numpy(known[first])
         data = [

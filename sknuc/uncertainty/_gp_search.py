@@ -22,6 +22,7 @@ __all__ = ["Optimum", "minimise"]
 _FIRST, _LONGEST = 0.5, 3.0
 _ARMIJO = 1e-4
 _TRIALS = 25
+_STALLED = 3
 
 
 class Optimum(NamedTuple):
@@ -63,7 +64,7 @@ def minimise(evaluate, theta, bounds, *, max_iter, tol, memory=(), most_pairs=50
     value, gradient = evaluate(theta)
     if max_iter == 0 or math.isinf(value):
         return Optimum(theta, value, 0, max_iter == 0, memory)
-    gradient = gradient()
+    gradient, stalled = gradient(), 0
     for n_iter in range(max_iter):
         held = ((theta <= bounds[0]) & (gradient > 0)) | ((theta >= bounds[1]) & (gradient < 0))
         direction, informed = _direction(memory, gradient, ~held)
@@ -89,6 +90,10 @@ def minimise(evaluate, theta, bounds, *, max_iter, tol, memory=(), most_pairs=50
                 return Optimum(theta, value, n_iter, True, memory)
             memory = []
             continue
+        # Promised gains that never come are rounding errors, of a matrix that is nearly singular.
+        stalled = stalled + 1 if value - new_value < tol / 10 else 0
+        if stalled == _STALLED:
+            return Optimum(trial, new_value, n_iter + 1, True, memory)
         new_gradient = new_gradient()
         moved, change = trial - theta, new_gradient - gradient
         theta, value, gradient = trial, new_value, new_gradient
