@@ -5,6 +5,7 @@ from sknuc.uncertainty._conformal_classifier import ConformalClassifier
 from sknuc.uncertainty._conformal_regressor import ConformalRegressor
 from sknuc.uncertainty._dropout import MCDropoutClassifier, MCDropoutRegressor
 from sknuc.uncertainty._ensemble import DeepEnsembleClassifier, DeepEnsembleRegressor
+from sknuc.uncertainty._gp_classifier import GPClassifier
 from sknuc.uncertainty._gp_regressor import GPRegressor
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "ConformalRegressor",
     "DeepEnsembleClassifier",
     "DeepEnsembleRegressor",
+    "GPClassifier",
     "GPRegressor",
     "MCDropoutClassifier",
     "MCDropoutRegressor",
