@@ -27,7 +27,7 @@ ROOMS = {
     "torch_estimator": ({"_engine", "encoders", "nn"}, {"torch"}),
     "networks": (METHOD, NETWORK),
     "distributions": (METHOD, NETWORK | {"zuko"}),
-    "uncertainty": (METHOD, NETWORK),
+    "uncertainty": (METHOD | {"metrics"}, NETWORK),
     "baselines": (set(), {"xgboost"}),
     "preprocessing": (set(), {"numba"}),
     "metrics": (set(), set()),

@@ -7,6 +7,7 @@ from sknuc.metrics._calibration import (
     EnergyCalibration,
     calibrate_energy,
 )
+from sknuc.metrics._chains import effective_sample_size, r_hat
 from sknuc.metrics._coverage import Coverage, coverage
 from sknuc.metrics._intervals import binomial_interval
 from sknuc.metrics._peaks import PeakFit, fit_peak
@@ -65,6 +66,7 @@ __all__ = [
     "crps_ensemble",
     "crps_gaussian",
     "crps_quantile",
+    "effective_sample_size",
     "expected_calibration_error",
     "fit_compton_bands",
     "fit_peak",
@@ -76,6 +78,7 @@ __all__ = [
     "pit",
     "pit_test",
     "quantile_calibration_error",
+    "r_hat",
     "rejection_at_acceptance",
     "reliability_curve",
     "sharpness",

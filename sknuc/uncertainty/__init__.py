@@ -1,5 +1,6 @@
 """How sure is it: Gaussian processes, Bayesian networks, ensembles and conformal sets."""
 
+from sknuc.uncertainty._bnn import BNNClassifier, BNNRegressor
 from sknuc.uncertainty._bootstrap import BootstrapClassifier, BootstrapRegressor
 from sknuc.uncertainty._conformal_classifier import ConformalClassifier
 from sknuc.uncertainty._conformal_regressor import ConformalRegressor
@@ -9,6 +10,8 @@ from sknuc.uncertainty._gp_classifier import GPClassifier
 from sknuc.uncertainty._gp_regressor import GPRegressor
 
 __all__ = [
+    "BNNClassifier",
+    "BNNRegressor",
     "BootstrapClassifier",
     "BootstrapRegressor",
     "ConformalClassifier",

@@ -1,0 +1,617 @@
+"""What the Bayesian classifier and regressor share: training, then inference around what it found.
+
+Every inference starts from a network that is trained to the maximum of the posterior density: it
+is where Laplace's Gaussian is put, where variational means start, and from where chains need a
+short warm-up only.
+"""
+
+import contextlib
+import copy
+import math
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import nn
+from tqdm.auto import tqdm
+
+from sknuc.metrics import effective_sample_size, r_hat
+from sknuc.torch_estimator import Player, TorchEstimator
+from sknuc.uncertainty._hmc import HMC
+from sknuc.uncertainty._laplace import jacobian, last_layer_jacobian
+from sknuc.uncertainty._posterior import (
+    LayerPrior,
+    Posterior,
+    PosteriorNetworks,
+    StackedNetwork,
+    best_scale,
+    diagonal_curvature,
+    draw_scale,
+)
+from sknuc.uncertainty._sghmc import SGHMC
+from sknuc.uncertainty._variational import MeanField
+
+__all__ = ["BayesianNetwork"]
+
+# Laplace of all layers: a matrix of at most so many rows is factorised again and again, and at
+# most so many numbers (256 MiB) are kept.
+_LARGEST_MATRIX = 1000
+_LARGEST_JACOBIAN = 2**25
+# Spreads start small and grow by a learning rate per step at most, so few epochs of few batches are
+# not enough.
+_VARIATIONAL_STEPS = 5000
+# Events and outputs whose predictions are followed along the chains.
+_FOLLOWED = 32
+_FOLLOWED_OUTPUTS = 256
+# Above, R-hat says that chains have not mixed, and below so many independent draws per chain it
+# cannot tell (Vehtari et al. 2021).
+_R_HAT = 1.01
+_ESS_PER_CHAIN = 100
+
+
+class BayesianNetwork(TorchEstimator):
+    """Base class of the Bayesian estimators.
+
+    Parameters
+    ----------
+    inference : {"laplace", "hmc", "sghmc", "variational"}, default="laplace"
+        How the posterior is found. "laplace": a Gaussian around the trained network, to first
+        order exact; quick, and a good first answer. "hmc": draws by Hamiltonian Monte Carlo, the
+        reference for networks and data of moderate size (each step takes all events). "sghmc":
+        draws at the price of training, biased by the size of the step, for data too large for
+        "hmc". "variational": independent Gaussians for all parameters, too narrow where those are
+        correlated.
+    prior_scale : "learned" or float, default="learned"
+        Standard deviation of the parameters a priori, times the root of the number of inputs for
+        weights. "learned": one for each tensor of parameters, with a broad prior of its own
+        (scaled inverse χ² with 4 degrees of freedom: 0.6 to 2.9 at 95 %).
+    laplace_layers : {"auto", "all", "last"}, default="auto"
+        Whose parameters "laplace" takes as uncertain. "all" needs 1000 parameters or 1000 numbers
+        (events × outputs) at most, and encoders without recurrent layers; "auto" takes the last
+        layer elsewhere.
+    n_chains : int, default=4
+        Chains of "hmc" and "sghmc", which are computed together; and of "laplace" and
+        "variational", whose draws are independent, the same number of draws.
+    n_warmup : int, default=500
+        Trajectories per chain that adapt the sampler and are thrown away.
+    n_samples : int, default=1000
+        Trajectories per chain after them.
+    thinning : int, default=10
+        One of so many trajectories is kept for prediction; convergence is judged on all.
+    n_leapfrog : int, default=20
+        Gradient steps per trajectory on average.
+    target_accept : float in (0, 1), default=0.8
+        Probability of acceptance that the step size of "hmc" is adapted to. More is slower, and
+        helps against divergences.
+    step_size : float, default=0.01
+        η of "sghmc", in units of the curvature; its bias is of the order of it.
+    friction : float in (0, 1], default=0.1
+        α of "sghmc", the share of the velocity that is lost in a step.
+    n_cycles : int or None, default=None
+        Cycles of "sghmc", each with a step size that falls along half a cosine, whose first half
+        is thrown away; None for a constant step size.
+    """
+
+    _parameter_constraints = {
+        **TorchEstimator._parameter_constraints,
+        "inference": [StrOptions({"laplace", "hmc", "sghmc", "variational"})],
+        "prior_scale": [StrOptions({"learned"}), Interval(Real, 0, None, closed="neither")],
+        "laplace_layers": [StrOptions({"auto", "all", "last"})],
+        "n_chains": [Interval(Integral, 1, None, closed="left")],
+        "n_warmup": [Interval(Integral, 1, None, closed="left")],
+        "n_samples": [Interval(Integral, 1, None, closed="left")],
+        "thinning": [Interval(Integral, 1, None, closed="left")],
+        "n_leapfrog": [Interval(Integral, 1, None, closed="left")],
+        "target_accept": [Interval(Real, 0, 1, closed="neither")],
+        "step_size": [Interval(Real, 0, None, closed="neither")],
+        "friction": [Interval(Real, 0, 1, closed="right")],
+        "n_cycles": [Interval(Integral, 1, None, closed="left"), None],
+    }
+
+    def __init__(
+        self,
+        *,
+        inference="laplace",
+        prior_scale="learned",
+        laplace_layers="auto",
+        n_chains=4,
+        n_warmup=500,
+        n_samples=1000,
+        thinning=10,
+        n_leapfrog=20,
+        target_accept=0.8,
+        step_size=0.01,
+        friction=0.1,
+        n_cycles=None,
+        **shared,
+    ):
+        super().__init__(**shared)
+        self.inference = inference
+        self.prior_scale = prior_scale
+        self.laplace_layers = laplace_layers
+        self.n_chains = n_chains
+        self.n_warmup = n_warmup
+        self.n_samples = n_samples
+        self.thinning = thinning
+        self.n_leapfrog = n_leapfrog
+        self.target_accept = target_accept
+        self.step_size = step_size
+        self.friction = friction
+        self.n_cycles = n_cycles
+
+    def __init_subclass__(cls, **kwargs):
+        """Fill in the documentation of the parameters above."""
+        if cls.__doc__ and BayesianNetwork.__doc__:
+            own = BayesianNetwork.__doc__.split("----------\n", 1)[1].rstrip() + "\n"
+            cls.__doc__ = cls.__doc__.replace("    {bayesian_parameters}\n", own)
+        super().__init_subclass__(**kwargs)
+
+    # For the classifier and the regressor to define.
+
+    def _likelihood(self):
+        raise NotImplementedError
+
+    def _n_outputs(self):
+        raise NotImplementedError
+
+    def _fit_laplace(self, jacobians, outputs, y, weight, prior, mode):
+        raise NotImplementedError
+
+    # Training.
+
+    def _build(self):
+        encoder, n_features = self._encoder()
+        network = nn.Sequential(encoder, nn.Linear(n_features, self._n_outputs()))
+        self._prior = LayerPrior(network, self._scale(self.prior_scale))
+        return network
+
+    @staticmethod
+    def _scale(prior_scale):
+        return None if prior_scale == "learned" else float(prior_scale)
+
+    def _stack(self, networks):
+        # What standardises features is part of the model, and so is the same in all chains.
+        for network in networks[1:]:
+            for own, common in zip(network.buffers(), networks[0].buffers(), strict=True):
+                own.copy_(common)
+        return super()._stack(networks)
+
+    def _players(self):
+        return [Player(self._loss, optimizer=self._make_optimizer)]
+
+    def _fit_posterior(self, X, y, sample_weight, stratify=None):
+        """Train, and infer.
+
+        Parameters
+        ----------
+        X : as returned by `_validate_events`
+        y : ndarray of shape (n, t), in units of the targets' standard deviation, or (n,) of codes
+        sample_weight : ndarray of shape (n,) or None
+        stratify : ndarray of shape (n,) or None
+        """
+        if self.warm_start:
+            raise ValueError(
+                f"{type(self).__name__} does not support warm_start=True: a posterior is found "
+                "anew. Use warm_start=False."
+            )
+        if self.n_samples < 4 * self.thinning and self.inference in ("hmc", "sghmc"):
+            raise ValueError(
+                "The 'n_samples' parameter must be at least 4 × thinning, so that four draws per "
+                f"chain are kept. Got n_samples={self.n_samples} and thinning={self.thinning}."
+            )
+        self._start_anew()
+        for name in list(self.__dict__):
+            if name.endswith("_") and name in self._of_the_posterior:
+                del self.__dict__[name]
+        total = X.shape[0] if sample_weight is None else sample_weight.sum()
+        likelihood = self._likelihood()
+        chains = self.n_chains if self.inference in ("hmc", "sghmc") else 1
+        self._loss = _MAPLoss(likelihood, self, total)
+        self._make_optimizer = self._optimizer
+        try:
+            self._fit_events(
+                X,
+                {"y": y},
+                sample_weight=sample_weight,
+                stratify=stratify,
+                reset=True,
+                n_members=chains,
+            )
+            self._prior.to(next(self.module_.parameters()))
+            infer = getattr(self, f"_infer_{self.inference}")
+            with _few_threads(self._largest_product * chains * min(X.shape[0], self.batch_size)):
+                infer(X, y, sample_weight, likelihood, total)
+        finally:
+            # Functions of this training, which no pickle holds.
+            del self._loss, self._make_optimizer
+        self._optimizer_states = None
+
+    _of_the_posterior = frozenset(
+        {
+            "acceptance_rate_",
+            "draw_weights_",
+            "ess_",
+            "log_evidence_",
+            "n_divergences_",
+            "noise_",
+            "prior_scales_",
+            "r_hat_",
+        }
+    )
+
+    def _tensors(self, X, y, sample_weight):
+        """Scaled events, targets and weights on the device, without events of weight zero."""
+        parameter = next(self.module_.parameters())
+        like = {"device": parameter.device, "dtype": parameter.dtype}
+        used = slice(None) if sample_weight is None else np.flatnonzero(sample_weight)
+        x = np.array(X[used]).reshape(-1, *self.input_shape_)
+        y = torch.as_tensor(y[used], device=parameter.device)
+        y = y.to(parameter.dtype) if y.is_floating_point() else y
+        weight = None
+        if sample_weight is not None:
+            weight = torch.as_tensor(sample_weight[used].astype(np.float64)).to(**like)
+        with torch.no_grad():
+            return self.module_[0](torch.as_tensor(x).to(**like)), y, weight
+
+    def _seeds(self):
+        """Generators of torch and numpy for what follows."""
+        device = next(self.module_.parameters()).device
+        seeds = self._random_state.randint(2**31 - 1, size=2)
+        generator = torch.Generator(device=device).manual_seed(int(seeds[0]))
+        return generator, np.random.RandomState(seeds[1])
+
+    # Hamiltonian Monte Carlo.
+
+    def _infer_hmc(self, X, y, sample_weight, likelihood, total):
+        x, y, weight = self._tensors(X, y, sample_weight)
+        generator, rng = self._seeds()
+        stack = self.module_[1]
+        network = StackedNetwork(stack)
+        theta = network.parameters()
+        posterior = Posterior(network, self._prior, likelihood, x, y, weight, rng)
+        posterior.draw_noise(theta)
+        rows = _some(len(x), 1024)
+        some = (x[rows], y[rows], None if weight is None else weight[rows])
+        curvature = diagonal_curvature(
+            network, likelihood, theta, posterior.noise, *some, generator
+        )
+        curvature = curvature * (len(x) / len(rows)) + self._prior.marginal(theta)[1]
+        walk = HMC(
+            posterior,
+            inverse_mass=1 / curvature,
+            n_warmup=self.n_warmup,
+            n_leapfrog=self.n_leapfrog,
+            target_accept=self.target_accept,
+            generator=generator,
+            rng=rng,
+        )
+        chains = _Chains(self, network, x, rng)
+        steps = range(self.n_warmup + self.n_samples)
+        for i in tqdm(steps, desc="HMC", unit="trajectory", disable=not self.verbose):
+            theta = walk.step(theta)
+            posterior.draw_noise(theta)
+            if i >= self.n_warmup:
+                chains.record(theta, posterior.noise)
+        self.acceptance_rate_ = walk.acceptance_rate.cpu().numpy()
+        self.n_divergences_ = int(walk.n_divergences.sum())
+        self._keep_chains(chains, stack)
+        if self.n_divergences_:
+            warnings.warn(
+                f"{self.n_divergences_} of {self.n_chains * self.n_samples} trajectories diverged, "
+                "so that regions of strong curvature are missing. Raise target_accept, now "
+                f"{self.target_accept}, or n_warmup.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+
+    # Stochastic-gradient Hamiltonian Monte Carlo.
+
+    def _infer_sghmc(self, X, y, sample_weight, likelihood, total):
+        x, y_all, weight = self._tensors(X[:], y, sample_weight)
+        generator, rng = self._seeds()
+        stack = self.module_[1]
+        network = StackedNetwork(stack)
+        theta = network.parameters()
+        rows = _some(len(x), 1024)
+        some = (x[rows], y_all[rows], None if weight is None else weight[rows])
+        start = Posterior(network, self._prior, likelihood, *some, rng)
+        start.draw_noise(theta)
+        curvature = diagonal_curvature(network, likelihood, theta, start.noise, *some, generator)
+        curvature = curvature * (len(x) / len(rows)) + self._prior.marginal(theta)[1]
+        inverse_mass = total / curvature
+        loss = _SamplingLoss(likelihood, self._prior, start.noise, total)
+        chains = _Chains(self, network, x, rng)
+        warmup = self.n_warmup * self.n_leapfrog
+        n_steps = self.n_samples * self.n_leapfrog
+        # The first half of a cycle is not kept.
+        n_steps *= 1 if self.n_cycles is None else 2
+        cycle = None if self.n_cycles is None else -(-n_steps // self.n_cycles)
+
+        def after_step(k, share):
+            if k % self.n_leapfrog:
+                return
+            loss.draw_noise(rng)
+            if k > warmup and share > 0.5 and len(chains) < self.n_samples:
+                chains.record(network.parameters(), loss.noise)
+
+        def optimizer(parameters):
+            return SGHMC(
+                parameters,
+                self.step_size,
+                inverse_mass=network.split(inverse_mass),
+                friction=self.friction,
+                temperature=1 / total,
+                generator=generator,
+                cycle=cycle,
+                after_step=after_step,
+            )
+
+        self._loss, self._make_optimizer = loss, optimizer
+        self._optimizer_states = None
+        history = copy.deepcopy(self.history_)
+        n_batches = -(-len(x) // self.batch_size)
+        epochs = -(-(warmup + n_steps) // n_batches) + (0 if cycle is None else 1)
+        self._fit_events(
+            X,
+            {"y": y},
+            sample_weight=sample_weight,
+            reset=False,
+            max_epochs=epochs,
+            n_members=self.n_chains,
+        )
+        self.history_, self.n_iter_ = history, len(history)
+        self._keep_chains(chains, stack)
+
+    def _keep_chains(self, chains, stack):
+        """Keep the draws for prediction, and say whether they can be trusted."""
+        draws, scales, noise = chains.kept()
+        self.module_ = nn.Sequential(self.module_[0], PosteriorNetworks(stack, draws))
+        self._keep_hyperparameters(scales, noise)
+        self.draw_weights_ = np.full(len(draws), 1 / len(draws))
+        trace = chains.trace()
+        reductions, sizes = r_hat(trace), effective_sample_size(trace)
+        # What never moves has neither.
+        moving = ~np.isnan(reductions)
+        self.r_hat_ = float(reductions[moving].max(initial=1.0))
+        self.ess_ = float(sizes[moving].min(initial=trace.shape[0] * trace.shape[1]))
+        if self.r_hat_ > _R_HAT or self.ess_ < _ESS_PER_CHAIN * self.n_chains:
+            warnings.warn(
+                f"The chains have not converged: R-hat is {self.r_hat_:.3f} (1.01 at most) and the "
+                f"effective sample size {self.ess_:.0f} ({_ESS_PER_CHAIN} per chain at least) for "
+                "the worst of predictions, scales and noise. Raise n_samples, n_warmup or "
+                "n_leapfrog, or take a smaller encoder.",
+                ConvergenceWarning,
+                stacklevel=6,
+            )
+
+    def _keep_hyperparameters(self, scales, noise):
+        self.prior_scales_ = scales.double().cpu().numpy()
+        if noise is not None:
+            self.noise_ = noise.double().cpu().numpy() * self.target_scale_
+
+    # Variational inference.
+
+    def _infer_variational(self, X, y, sample_weight, likelihood, total):
+        generator, _ = self._seeds()
+        scaling, stack = self.module_
+        rows = _some(X.shape[0], 1024)
+        noise = None
+        if likelihood.has_noise:
+            some = None if sample_weight is None else sample_weight[rows]
+            if some is None or some.any():
+                x, targets, weight = self._tensors(X[rows], y[rows], some)
+            else:
+                x, targets, weight = self._tensors(X[:], y, sample_weight)
+            with torch.no_grad():
+                squares = likelihood.squares(
+                    StackedNetwork(stack)(StackedNetwork(stack).parameters(), x), targets, weight
+                )
+            n = len(x) if weight is None else weight.sum()
+            noise = best_scale(likelihood.degrees, likelihood.typical, n, squares)
+        field = MeanField(stack, self._prior, noise)
+        self.module_ = nn.Sequential(scaling, field)
+        self._loss = _ELBO(likelihood, total)
+        self._optimizer_states = None
+        history = copy.deepcopy(self.history_)
+        n_batches = -(-X.shape[0] // self.batch_size)
+        epochs = max(self.max_epochs, -(-_VARIATIONAL_STEPS // n_batches))
+        self._fit_events(X, {"y": y}, sample_weight=sample_weight, reset=False, max_epochs=epochs)
+        self.bound_history_ = [row["train_loss"] for row in self.history_[len(history) :]]
+        self.history_, self.n_iter_ = history, len(history)
+        stack.requires_grad_(True)
+        draws = field.draws(self._n_draws(), generator)
+        self.module_ = nn.Sequential(scaling, PosteriorNetworks(stack, draws))
+        noise = None if field.noise is None else field.noise.detach()
+        self._keep_hyperparameters(field.scales(), noise)
+        if noise is not None:
+            self.noise_ = np.broadcast_to(self.noise_, (len(draws), self.noise_.shape[1]))
+        self.draw_weights_ = np.full(len(draws), 1 / len(draws))
+
+    def _n_draws(self):
+        return self.n_chains * max(1, self.n_samples // self.thinning)
+
+    # Laplace.
+
+    def _infer_laplace(self, X, y, sample_weight, likelihood, total):
+        scaling, stack = self.module_
+        network = stack.member(0).eval()
+        self.module_ = nn.Sequential(scaling, network)
+        self._last_layer = self._takes_last_layer(network, X.shape[0])
+        head = network[1] if self._last_layer else network
+        prior = copy.copy(self._prior)
+        if self._last_layer:
+            prior = LayerPrior(head, self._prior.scale)
+        mode = torch.cat([p.detach().flatten() for p in head.parameters()]).double()
+        prior.to(mode)
+        x, y, weight = self._tensors(X[:], y, sample_weight)
+        jacobians, outputs = self._jacobians(x)
+        y = y.double() if y.is_floating_point() else y
+        weight = None if weight is None else weight.double()
+        self._laplace = self._fit_laplace(jacobians, outputs, y, weight, prior, mode)
+        self.log_evidence_ = self._laplace.log_evidence
+        noise = self._laplace.noise[None] if likelihood.has_noise else None
+        self._keep_hyperparameters(self._laplace.scales[None], noise)
+        generator, _ = self._seeds()
+        self._prepare_laplace(generator)
+
+    def _prepare_laplace(self, generator):
+        """What the classifier draws once."""
+
+    def _takes_last_layer(self, network, n):
+        if self.laplace_layers == "last":
+            return True
+        p = sum(parameter.numel() for parameter in network.parameters())
+        m = n * self._n_outputs()
+        recurrent = any(isinstance(layer, nn.RNNBase) for layer in network.modules())
+        fits = min(m, p) <= _LARGEST_MATRIX and m * p <= _LARGEST_JACOBIAN and not recurrent
+        if self.laplace_layers == "all" and not fits:
+            why = "has recurrent layers" if recurrent else f"has {p} parameters"
+            raise ValueError(
+                f"laplace_layers='all' needs a network without recurrent layers and at most "
+                f"{_LARGEST_MATRIX} parameters, or events × outputs. Got {m} of those, and a "
+                f"network that {why}. Use laplace_layers='auto' or another inference."
+            )
+        return not fits
+
+    def _jacobians(self, x):
+        """Derivatives (n, o, P) and outputs (n, o) for scaled events, in float64."""
+        network = copy.deepcopy(self.module_[1]).double()
+        x = x.double()
+        function = last_layer_jacobian if self._last_layer else jacobian
+        parts = [function(network, x[i : i + 256]) for i in range(0, len(x), 256)]
+        outputs, jacobians = zip(*parts, strict=True)
+        return torch.cat(jacobians).detach(), torch.cat(outputs).detach()
+
+    def _numbers_per_event(self):
+        if self.inference == "laplace":
+            return 4 * self._n_outputs() * (len(self._laplace.mode) + self._n_draws())
+        return 8 * len(self.draw_weights_) * self._n_outputs()
+
+
+class _MAPLoss:
+    """Minus the log posterior density per unit of weight; scales that are learned are 1."""
+
+    def __init__(self, likelihood, estimator, total):
+        self.likelihood = likelihood
+        self.estimator = estimator
+        self.total = total
+        self.shrinkage = None
+
+    def __call__(self, module, batch):
+        output = module(batch.X)
+        loss = self.likelihood.profile_loss(output, batch.y, batch.sample_weight)
+        theta = torch.cat([p.flatten(1) for p in module.parameters()], 1)
+        if self.shrinkage is None:
+            self.prior = self.estimator._prior.to(theta)
+            self.shrinkage = self.prior.precision(self.prior.initial_scales(1)) / (2 * self.total)
+        penalty = (self.shrinkage * (theta - self.prior.mean) ** 2).sum(1, keepdim=True)
+        return loss + penalty
+
+
+class _SamplingLoss:
+    """Minus the log posterior density per unit of weight, at a noise drawn in between."""
+
+    def __init__(self, likelihood, prior, noise, total):
+        self.likelihood, self.prior = likelihood, prior
+        self.noise = noise
+        self.total = total
+        self._squares, self._weight = 0.0, 0.0
+
+    def __call__(self, module, batch):
+        output = module(batch.X)
+        loss = -self.likelihood.log_prob(output, batch.y, self.noise)
+        if self.likelihood.has_noise:
+            weight = batch.sample_weight
+            squares = self.likelihood.squares(output.detach(), batch.y, weight)
+            self._squares = self._squares + squares.double()
+            n = len(batch) if weight is None else weight.double().sum(-1, keepdim=True)
+            self._weight = self._weight + n
+        theta = torch.cat([p.flatten(1) for p in module.parameters()], 1)
+        prior = self.prior.marginal(theta)[0].to(loss.dtype)
+        return loss - (prior / self.total).unsqueeze(1)
+
+    def draw_noise(self, rng):
+        """Draw the noise, from the events seen since the last time."""
+        if self.likelihood.has_noise:
+            like = self.likelihood
+            squares = self._squares * (self.total / self._weight)
+            noise = draw_scale(like.degrees, like.typical, self.total, squares, rng)
+            self.noise = noise.to(self.noise.dtype)
+            self._squares, self._weight = 0.0, 0.0
+
+
+class _ELBO:
+    """Minus the evidence lower bound per unit of weight."""
+
+    def __init__(self, likelihood, total):
+        self.likelihood = likelihood
+        self.total = total
+
+    def __call__(self, module, batch):
+        loss = -self.likelihood.log_prob(module(batch.X), batch.y, module.noise)[0]
+        divergence = module.divergence()
+        if module.log_noise is not None:
+            like, log_noise = self.likelihood, module.log_noise
+            prior = like.degrees * (log_noise + like.typical**2 / 2 * (-2 * log_noise).exp())
+            divergence = divergence + prior.sum()
+        return loss + divergence / self.total
+
+
+class _Chains:
+    """Collects draws, and follows predictions, scales and noise."""
+
+    def __init__(self, estimator, network, x, rng):
+        self.network = network
+        self.prior = estimator._prior
+        self.rng = rng
+        self.thinning = estimator.thinning
+        o = estimator._n_outputs()
+        self.x = x[_some(len(x), max(4, min(_FOLLOWED, _FOLLOWED_OUTPUTS // o)))]
+        self.draws, self.scales, self.noise, self.traces = [], [], [], []
+
+    def __len__(self):
+        return len(self.traces)
+
+    @torch.no_grad()
+    def record(self, theta, noise):
+        scales = self.prior.draw_scales(theta, self.rng)
+        parts = [self.network(theta, self.x).flatten(1), scales.log()]
+        if noise is not None:
+            parts.append(noise.log())
+        self.traces.append(torch.cat([part.double() for part in parts], 1))
+        if len(self.traces) % self.thinning == 0:
+            self.draws.append(theta)
+            self.scales.append(scales)
+            self.noise.append(noise)
+
+    def trace(self):
+        """What was followed, (n_chains, n_samples, n_quantities)."""
+        return torch.stack(self.traces, 1).cpu().numpy()
+
+    def kept(self):
+        """Parameters (n_draws, P), scales (n_draws, G), noise (n_draws, t) or None; by chain."""
+
+        def join(parts):
+            return None if parts[0] is None else torch.stack(parts, 1).flatten(0, 1)
+
+        return join(self.draws), join(self.scales), join(self.noise)
+
+
+def _some(n, most):
+    """At most so many of n rows, evenly spaced."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
+
+
+@contextlib.contextmanager
+def _few_threads(work):
+    """One thread for products of few multiply-adds, as in training."""
+    before = torch.get_num_threads()
+    if work < 10_000_000 or not math.isfinite(work):
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,332 @@
+"""Samplers against distributions that are known."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from scipy.linalg import solve_discrete_lyapunov
+from torch import nn
+
+from sknuc.metrics import effective_sample_size, r_hat
+from sknuc.nn import stack
+from sknuc.uncertainty._hmc import HMC, DualAveraging, leapfrog
+from sknuc.uncertainty._posterior import (
+    Gaussian,
+    LayerPrior,
+    Posterior,
+    StackedNetwork,
+    diagonal_curvature,
+)
+from sknuc.uncertainty._sghmc import SGHMC
+
+SHORT = {"n_warmup": 150, "n_samples": 500, "n_leapfrog": 6}
+
+
+def gaussian(precision):
+    def function(position):
+        gradient = -position @ precision
+        return 0.5 * (position * gradient).sum(1), gradient
+
+    return function
+
+
+def banana(position):
+    """A density that is no Gaussian."""
+    x, y = position.T
+    log_density = -0.5 * x**2 - 0.5 * (y - x**2) ** 2
+    return log_density, torch.stack([-x + 2 * x * (y - x**2), -(y - x**2)], 1)
+
+
+def sample(function, position, *, n_warmup=300, n_samples=1000, n_leapfrog=10, seed=0):
+    walk = HMC(
+        function,
+        inverse_mass=torch.ones_like(position),
+        n_warmup=n_warmup,
+        n_leapfrog=n_leapfrog,
+        target_accept=0.8,
+        generator=torch.Generator().manual_seed(seed),
+        rng=np.random.RandomState(seed),
+    )
+    draws = []
+    for i in range(n_warmup + n_samples):
+        position = walk.step(position)
+        if i >= n_warmup:
+            draws.append(position)
+    return walk, torch.stack(draws, 1).numpy()
+
+
+def assert_means(values, expected):
+    """Means of chains (c, n, ...) are as expected, within four standard errors."""
+    values = values.reshape(*values.shape[:2], -1)
+    error = values.std((0, 1)) / np.sqrt(effective_sample_size(values, kind="mean"))
+    assert np.all(np.abs(values.mean((0, 1)) - np.ravel(expected)) < 4 * error)
+
+
+def start(n=3, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    position, momentum = (torch.randn(n, 2, generator=generator, dtype=dtype) for _ in range(2))
+    mass = torch.tensor([[0.5, 2.0]], dtype=dtype).expand(n, 2)
+    return position, momentum, mass
+
+
+def test_leapfrog_is_reversible():
+    position, momentum, inverse_mass = start()
+    step = torch.full((3,), 0.1, dtype=torch.float64)
+    _, gradient = banana(position)
+    q, p, _, gradient = leapfrog(banana, position, momentum, gradient, step, 50, inverse_mass)
+    assert not torch.allclose(q, position)
+    q, p, _, _ = leapfrog(banana, q, -p, gradient, step, 50, inverse_mass)
+    torch.testing.assert_close(q, position, rtol=0, atol=1e-10)
+    torch.testing.assert_close(p, -momentum, rtol=0, atol=1e-10)
+
+
+def test_leapfrog_keeps_the_volume():
+    position, momentum, inverse_mass = start(1)
+    step = torch.full((1,), 0.2, dtype=torch.float64)
+
+    def end(state):
+        q, p = state[None, :2], state[None, 2:]
+        q, p, _, _ = leapfrog(banana, q, p, banana(q)[1], step, 7, inverse_mass)
+        return torch.cat([q[0], p[0]])
+
+    jacobian = torch.autograd.functional.jacobian(end, torch.cat([position[0], momentum[0]]))
+    assert torch.linalg.det(jacobian).item() == pytest.approx(1, abs=1e-10)
+
+
+def test_error_of_the_energy_is_of_second_order():
+    position, momentum, inverse_mass = start()
+    log_density, gradient = banana(position)
+    kinetic = (momentum**2 * inverse_mass).sum(1) / 2
+    errors = []
+    for n_steps in (20, 40, 80, 160):
+        step = torch.full((3,), 1.0 / n_steps, dtype=torch.float64)
+        _, p, end, _ = leapfrog(banana, position, momentum, gradient, step, n_steps, inverse_mass)
+        change = end - (p**2 * inverse_mass).sum(1) / 2 - (log_density - kinetic)
+        errors.append(change.abs().mean().item())
+    slope = np.polyfit(np.log([20, 40, 80, 160]), np.log(errors), 1)[0]
+    assert slope == pytest.approx(-2, abs=0.1)
+
+
+def test_dual_averaging_finds_the_step_size():
+    # Acceptance as that of a Gaussian in many dimensions, 2Φ(-ε²), plus noise.
+    rng = np.random.default_rng(0)
+    averaging = DualAveraging(torch.tensor([0.01, 10.0], dtype=torch.float64), 0.8)
+    step = averaging.average
+    for _ in range(3000):
+        mean = 2 * stats.norm.cdf(-(step.numpy() ** 2))
+        noisy = np.clip(mean + 0.2 * rng.uniform(-1, 1, 2) * np.minimum(mean, 1 - mean), 0, 1)
+        step = averaging.update(torch.from_numpy(noisy))
+    reached = 2 * stats.norm.cdf(-(averaging.average.numpy() ** 2))
+    np.testing.assert_allclose(reached, 0.8, atol=0.02)
+
+
+def test_draws_of_a_correlated_gaussian_of_many_scales():
+    root = np.random.default_rng(0).normal(size=(4, 4)) * [0.01, 1, 10, 1]
+    covariance = root.T @ root
+    precision = torch.from_numpy(np.linalg.inv(covariance))
+    walk, draws = sample(gaussian(precision), torch.zeros(4, 4, dtype=torch.float64), n_leapfrog=25)
+    assert r_hat(draws).max() < 1.02
+    assert walk.n_divergences.sum() == 0
+    assert_means(draws, np.zeros(4))
+    assert_means(draws[..., :, None] * draws[..., None, :], covariance)
+
+
+def test_draws_of_a_density_that_is_no_gaussian():
+    _, draws = sample(banana, torch.zeros(4, 2, dtype=torch.float64))
+    x, y = draws[..., 0], draws[..., 1]
+    assert_means(np.stack([x, x**2, y, y - x**2, (y - x**2) ** 2], 2), [0, 1, 1, 0, 1])
+
+
+def test_each_chain_finds_the_mass_of_its_own_coordinates():
+    precision = torch.diag(torch.tensor([1.0, 100.0, 1e4], dtype=torch.float64))
+    walk, _ = sample(
+        gaussian(precision), torch.zeros(4, 3, dtype=torch.float64), n_warmup=400, n_samples=4
+    )
+    found = (walk.inverse_mass * precision.diagonal()).numpy()
+    assert np.abs(np.log(found / found.mean(1, keepdims=True))).max() < np.log(2)
+
+
+# Posteriors of networks.
+
+
+def linear(n_inputs, c, bias=True, dtype=torch.float64):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(n_inputs, 1, bias=bias)).to(dtype)
+    return module, StackedNetwork(stack([module] * c, event_ndim=1))
+
+
+@pytest.fixture(autouse=True)
+def _own_generator():
+    state = torch.get_rng_state()
+    yield
+    torch.set_rng_state(state)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_gradient_of_the_posterior(learned):
+    torch.manual_seed(1)
+    module = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3), nn.Tanh(), nn.Linear(3, 2)).double()
+    network = StackedNetwork(stack([module] * 2, event_ndim=1))
+    prior = LayerPrior(module, None if learned else 0.7)
+    x, y, w = torch.randn(5, 2).double(), torch.randn(5, 2).double(), torch.rand(5).double()
+    posterior = Posterior(network, prior, Gaussian(), x, y, w, np.random.RandomState(0))
+    theta = network.parameters() + 0.1 * torch.randn(2, network.parameters().shape[1]).double()
+    posterior.draw_noise(theta)
+    _, gradient = posterior(theta)
+
+    def density(theta):
+        output = network(theta, x)
+        z = (y - output) / posterior.noise[:, None]
+        log_likelihood = -(z**2 / 2).sum(2) - posterior.noise.log().sum(1, keepdim=True)
+        return (w * log_likelihood).sum() + prior.marginal(theta)[0].sum()
+
+    expected = torch.autograd.functional.jacobian(density, theta)
+    torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_scales_integrated_out_are_the_integral():
+    module, _ = linear(3, 1)
+    prior = LayerPrior(module, None)
+    theta = torch.tensor([[0.3, -1.0, 0.2, 0.5]], dtype=torch.float64)
+    s = np.geomspace(1e-3, 1e3, 20_001)
+    density = np.ones_like(s)
+    result = 0.0
+    for part, fan_in in ((theta[0, :3].numpy(), 3), (theta[0, 3:].numpy(), 1)):
+        # s² = ντ²/χ²_ν, in the measure d log s.
+        chi2 = prior.degrees * prior.typical**2 / s**2
+        density = stats.chi2.pdf(chi2, prior.degrees) * 2 * chi2
+        likelihood = stats.norm.pdf(part[:, None], 0, s / np.sqrt(fan_in)).prod(0)
+        result += np.log(np.trapezoid(density * likelihood, np.log(s)))
+    assert prior.marginal(theta)[0].item() == pytest.approx(result, rel=1e-8)
+
+
+def test_without_data_the_draws_are_those_of_the_prior():
+    module, network = linear(3, 4)
+    prior = LayerPrior(module, None)
+    x, y = torch.ones(1, 3).double(), torch.zeros(1, 1).double()
+    posterior = Posterior(
+        network, prior, Gaussian(), x, y, torch.zeros(1).double(), np.random.RandomState(0)
+    )
+    posterior.noise = torch.ones(4, 1).double()
+    _, draws = sample(posterior, torch.zeros(4, 4, dtype=torch.float64), **SHORT)
+    squares = np.stack([3 * (draws[..., :3] ** 2).mean(2), draws[..., 3] ** 2], 2)
+    # Means of squares of normal numbers with a scale from an inverse χ² follow Fisher's F.
+    share = np.stack([stats.f(n, prior.degrees).cdf(squares[..., k]) for k, n in ((0, 3), (1, 1))])
+    share = share.transpose(1, 2, 0)
+    assert_means(np.concatenate([share, (share - 0.5) ** 2], 2), [0.5, 0.5, 1 / 12, 1 / 12])
+
+
+def test_learned_scales_against_quadrature():
+    module, network = linear(8, 4, bias=False)
+    prior = LayerPrior(module, None)
+    y = torch.tensor([0.3, -0.8, 1.1, 0.1, -0.4, 0.6, -1.5, 0.2]).double()[:, None]
+    posterior = Posterior(
+        network, prior, Gaussian(), torch.eye(8).double(), y, None, np.random.RandomState(0)
+    )
+    posterior.noise = torch.full((4, 1), 0.5).double()
+    _, draws = sample(posterior, torch.zeros(4, 8, dtype=torch.float64), **SHORT)
+    rng = np.random.RandomState(1)
+    scales = prior.draw_scales(torch.from_numpy(draws.reshape(-1, 8)), rng).numpy()
+    log_scales = np.log(scales).reshape(4, -1, 1)
+
+    s = np.geomspace(1e-2, 1e2, 5001)
+    chi2 = prior.degrees * prior.typical**2 / s**2
+    weight = stats.chi2.pdf(chi2, prior.degrees) * chi2
+    weight *= stats.norm.pdf(y.numpy(), 0, np.sqrt(0.25 + s**2 / 8)).prod(0)
+    weight /= weight.sum()
+    expected = [weight @ np.log(s), weight @ np.log(s) ** 2]
+    assert_means(np.concatenate([log_scales, log_scales**2], 2), expected)
+
+
+def test_noise_is_drawn_from_its_conditional_distribution():
+    _, network = linear(1, 4)
+    module, _ = linear(1, 1)
+    x = torch.linspace(-1, 1, 7).double()[:, None]
+    weight = torch.tensor([1, 1, 2, 0, 1, 1, 0.5]).double()
+    posterior = Posterior(
+        network, LayerPrior(module, 1.0), Gaussian(), x, x**2, weight, np.random.RandomState(0)
+    )
+    theta = torch.zeros(4, 2).double()
+    draws = []
+    for _ in range(2000):
+        posterior.draw_noise(theta)
+        draws.append(posterior.noise[:, 0])
+    like = Gaussian()
+    squares = (weight[:, None] * x**4).sum().item() + like.degrees * like.typical**2
+    chi2 = squares / torch.stack(draws).numpy().ravel() ** 2
+    assert stats.kstest(chi2, stats.chi2(like.degrees + 6.5).cdf).pvalue > 1e-3
+
+
+def test_curvature_is_the_sum_of_squared_gradients():
+    _, network = linear(3, 2, bias=False)
+    torch.manual_seed(3)
+    x, y = torch.randn(50, 3).double(), torch.randn(50, 1).double()
+    noise = torch.tensor([[1.0], [2.0]]).double()
+    theta = torch.zeros(2, 3).double()
+    found = diagonal_curvature(
+        network, Gaussian(), theta, noise, x, y, None, torch.Generator().manual_seed(0), 4000
+    )
+    exact = ((x * y) ** 2).sum(0) / noise**4
+    exact = (exact + exact.mean(1, keepdim=True)) / 2
+    # A probe's square has a spread of √2 of its mean.
+    torch.testing.assert_close(found, exact, rtol=4 * np.sqrt(2 / 4000), atol=0)
+
+
+# Stochastic-gradient Hamiltonian Monte Carlo.
+
+
+def stationary(lr, k, friction, temperature, inverse_mass):
+    """Covariance of (θ, v) of the recursion for a potential kθ²/2, exactly."""
+    step = lr * inverse_mass
+    matrix = np.array([[1 - step * k, 1 - friction], [-step * k, 1 - friction]])
+    noise = 2 * friction * step * temperature * np.ones((2, 2))
+    return solve_discrete_lyapunov(matrix, noise)
+
+
+def test_sghmc_samples_a_gaussian_up_to_its_step_size():
+    k, friction, temperature, inverse_mass = 4.0, 0.3, 0.01, 0.5
+    theta = nn.Parameter(torch.zeros(40_000, dtype=torch.float64))
+    optimizer = SGHMC(
+        [theta],
+        0.1,
+        inverse_mass=[torch.full_like(theta, inverse_mass)],
+        friction=friction,
+        temperature=temperature,
+        generator=torch.Generator().manual_seed(0),
+    )
+    for _ in range(150):
+        theta.grad = k * theta.detach()
+        optimizer.step()
+    exact = stationary(0.1, k, friction, temperature, inverse_mass)[0, 0]
+    found = theta.detach().var().item()
+    assert found == pytest.approx(exact, rel=4 * np.sqrt(2 / len(theta)))
+    bias = [
+        stationary(lr, k, friction, temperature, inverse_mass)[0, 0] * k / temperature - 1
+        for lr in (0.1, 0.05, 0.025)
+    ]
+    assert abs(bias[0]) < 0.1
+    np.testing.assert_allclose([bias[0] / bias[1], bias[1] / bias[2]], 2, rtol=0.1)
+
+
+def test_cycles_of_the_step_size():
+    seen = []
+    theta = nn.Parameter(torch.zeros(1))
+    optimizer = SGHMC(
+        [theta],
+        1.0,
+        inverse_mass=[torch.ones(1)],
+        friction=1.0,
+        temperature=0.0,
+        generator=torch.Generator().manual_seed(0),
+        cycle=4,
+        after_step=lambda k, share: seen.append((k, share)),
+    )
+    steps = []
+    for _ in range(8):
+        before = theta.item()
+        theta.grad = torch.full((1,), -1.0)
+        optimizer.step()
+        steps.append(theta.item() - before)
+    expected = (1 + np.cos(np.pi * np.arange(4) / 4)) / 2
+    np.testing.assert_allclose(steps, [*expected, *expected], rtol=1e-5)
+    assert seen == [(k + 1, (k % 4 + 1) / 4) for k in range(8)]
