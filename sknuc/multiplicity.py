@@ -103,8 +103,12 @@ def merge_identical(X, y, sample_weight):
     X, y, sample_weight : ndarray, ndarray, ndarray or None
         None stays None where no event appears twice.
     """
-    key = row_hash(X) + np.uint64(31) * row_hash(y.reshape(len(y), -1))
+    key, second_key = row_hash(X), row_hash(y.reshape(len(y), -1))
+    # By X alone where that decides: what is drawn then does not depend on the unit of y.
     order = np.argsort(key)
+    if (key[order[1:]] == key[order[:-1]]).any():
+        order = np.lexsort((second_key, key))
+    key = key + np.uint64(31) * second_key
     key, X, y = key[order], X.take(order, axis=0), y.take(order, axis=0)
     weight = None if sample_weight is None else sample_weight[order]
     copy = np.append(False, key[1:] == key[:-1])

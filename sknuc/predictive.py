@@ -155,6 +155,7 @@ class NormalMixture(Predictive):
         high = np.where(used, ends, -np.inf).max(1)
         x = np.clip(self.mean(), low, high)
         tolerance = 8 * np.finfo(np.float64).eps
+        done = np.zeros(x.shape, bool)
         for _ in range(200):
             z = (x[:, None] - self.means) / self.stds
             excess = np.einsum("nk,nkt->nt", self.weights, ndtr(z)) - level
@@ -166,9 +167,12 @@ class NormalMixture(Predictive):
                 new = x - excess / density
             # Outside the bracket, or where the density vanishes between two components: bisect.
             new = np.where((new > low) & (new < high), new, (low + high) / 2)
-            done = np.abs(new - x) <= tolerance * np.maximum(np.abs(x), high - low)
-            x = np.where(excess == 0, x, new)
-            if np.all(done | (excess == 0)):
+            done |= excess == 0
+            close = np.abs(new - x) <= tolerance * np.maximum(np.abs(x), high - low)
+            # What has arrived stays: an event does not depend on those that take longer.
+            x = np.where(done, x, new)
+            done |= close
+            if done.all():
                 break
         return x
 

@@ -8,6 +8,7 @@ pickling. A method adds what is its own: which module, which players, which outp
 import copy
 import inspect
 import math
+import re
 from numbers import Integral, Real
 
 import numpy as np
@@ -40,7 +41,7 @@ _OPTIMIZERS = {
 
 
 class TorchEstimator(BaseEstimator):
-    """Base class of the estimators that train a network.
+    r"""Base class of the estimators that train a network.
 
     Subclasses define ``_build`` and ``_players``, call ``_fit_events`` from ``fit`` and
     ``_forward`` from ``predict``.
@@ -69,6 +70,10 @@ class TorchEstimator(BaseEstimator):
     optimizer : {"adamw", "adam", "sgd", "rmsprop"} or callable, default="adamw"
         Name, or ``optimizer(parameters, lr=..., weight_decay=...)`` such as a class of
         :mod:`torch.optim` or a :func:`functools.partial` of one.
+    schedule : {"constant", "cosine"}, default="constant"
+        How the learning rate goes on: as it is, or falling to zero within the fit as
+        :math:`(1+\cos\pi p)/2` of the share p of its steps, which gets closer to the optimum where
+        the number of epochs is known to suffice. Other schedules are callbacks of skorch.
     weight_decay : float, default=0.0
         Shrinkage of the weights, as the optimizer defines it ("adamw": decoupled).
     early_stopping : bool, default=False
@@ -109,6 +114,7 @@ class TorchEstimator(BaseEstimator):
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "optimizer": [StrOptions(set(_OPTIMIZERS)), callable],
+        "schedule": [StrOptions({"constant", "cosine"})],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -133,6 +139,7 @@ class TorchEstimator(BaseEstimator):
         batch_size=256,
         learning_rate=0.003,
         optimizer="adamw",
+        schedule="constant",
         weight_decay=0.0,
         early_stopping=False,
         validation_fraction=0.1,
@@ -153,6 +160,7 @@ class TorchEstimator(BaseEstimator):
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.optimizer = optimizer
+        self.schedule = schedule
         self.weight_decay = weight_decay
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
@@ -175,6 +183,10 @@ class TorchEstimator(BaseEstimator):
         super().__init_subclass__(**kwargs)
         if cls.__doc__ and TorchEstimator.__doc__:
             shared = TorchEstimator.__doc__.split("----------\n", 1)[1].rstrip() + "\n"
+            # What a method says of a parameter itself is not said twice.
+            entries = re.split(r"(?m)^(?=    \w+ : )", shared)
+            own = re.findall(r"(?m)^    (\w+) : ", cls.__doc__)
+            shared = "".join(entry for entry in entries if entry.split(" : ")[0].strip() not in own)
             cls.__doc__ = cls.__doc__.replace("    {shared_parameters}\n", shared)
         init = cls.__dict__.get("__init__")
         if init is not None:
@@ -407,7 +419,7 @@ class TorchEstimator(BaseEstimator):
             ):
                 result = _engine.train(
                     network,
-                    self._players(),
+                    self._scheduled_players(max_epochs),
                     data,
                     valid=valid,
                     max_epochs=max_epochs or self.max_epochs,
@@ -432,6 +444,14 @@ class TorchEstimator(BaseEstimator):
         """Forget the last fit, so that a fit that fails leaves no half of each."""
         for name in ("module_", "history_", "n_iter_"):
             self.__dict__.pop(name, None)
+
+    def _scheduled_players(self, max_epochs):
+        players = self._players()
+        # One epoch of partial_fit is no training of its own.
+        if self.schedule == "cosine" and max_epochs is None:
+            for player in players:
+                player.schedule = _cosine
+        return players
 
     def _threads(self, n_rows):
         return _engine.threads_for(self._largest_product * min(self.batch_size, n_rows))
@@ -627,6 +647,10 @@ def _moments(events, real):
     mean = events.sum(2) / present
     variance = (events - mean.unsqueeze(2)).square_().mul_(real).sum(2) / present
     return mean, variance, count
+
+
+def _cosine(progress):
+    return (1 + math.cos(math.pi * progress)) / 2
 
 
 def _some_rows(rows, step):

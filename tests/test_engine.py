@@ -897,3 +897,25 @@ class TestManyPlayers:
         data = data_of(X, 200, seeds=(0, 1, 2), y=y)
         result = play(stack(members, event_ndim=1), [Player(squared, optimizer=sgd)], data, 1)
         assert result.history[0, "train_loss"] == pytest.approx(np.mean(losses), rel=1e-12)
+
+
+def test_a_schedule_moves_the_learning_rate_of_every_step():
+    rates = []
+
+    class Watch(skorch.callbacks.Callback):
+        def on_batch_end(self, net, training=False, **_):
+            rates.append(net.optimizer_.param_groups[0]["lr"])
+
+    X = np.random.default_rng(0).normal(size=(40, 2))
+    options = {"max_epochs": 5, "batch_size": 10, "learning_rate": 0.01, "random_state": 0}
+    model = NeuralRegressor(schedule="cosine", warm_start=True, callbacks=[Watch()], **options).fit(
+        X, X[:, 0]
+    )
+    expected = 0.005 * (1 + np.cos(np.pi * np.arange(20) / 20))
+    np.testing.assert_allclose(rates, expected, rtol=1e-12)
+    # A fit that goes on starts its schedule anew, from the full rate.
+    model.fit(X, X[:, 0])
+    np.testing.assert_allclose(rates[20:], expected, rtol=1e-12)
+    rates.clear()
+    model.partial_fit(X, X[:, 0])
+    np.testing.assert_allclose(rates, 0.01)

@@ -51,6 +51,9 @@ class Player:
     every : int
         The player moves in every so many batches: a critic with ``every=1`` and a generator with
         ``every=5`` are a Wasserstein GAN's five critic steps per generator step.
+    schedule : callable or None
+        ``schedule(progress) -> factor`` of the learning rates, from progress 0 to 1; None leaves
+        them to the optimizer and to callbacks.
     """
 
     loss: Callable[[nn.Module, object], torch.Tensor]
@@ -58,6 +61,7 @@ class Player:
     parameters: Callable[[nn.Module], Iterable[nn.Parameter]] | None = None
     optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam
     every: int = 1
+    schedule: Callable[[float], float] | None = None
 
 
 @dataclass
@@ -344,6 +348,7 @@ class _Game(skorch.NeuralNet):
                 batch=batch,
                 training=True,
             )
+        move.follow_schedule(batch.progress)
         move.optimizer.step()
         return value
 
@@ -426,9 +431,17 @@ class _Move:
         self.named_parameters = [(name, p) for name, p in named.items() if p.requires_grad]
         self.parameters = [p for _, p in self.named_parameters]
         self.optimizer = player.optimizer(self.parameters)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
         # Gradients of what others move would be computed in vain, and spoil their clipping.
         whole = sum(p.requires_grad for p in module.parameters()) == len(self.parameters)
         self.inputs = None if whole else self.parameters
+
+    def follow_schedule(self, progress):
+        if self.player.schedule is None:
+            return
+        factor = self.player.schedule(progress)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
 
     def state(self):
         return type(self.optimizer).__name__, self.optimizer.state_dict()

@@ -34,7 +34,7 @@ from scipy.stats import qmc
 from scipy.stats import t as student
 from sklearn.utils._param_validation import Interval
 
-from sknuc.distributions._density import DensityRegressor
+from sknuc.distributions._base import DistributionRegressor
 from sknuc.distributions._flow_network import BOX, ConditionalFlow
 from sknuc.predictive import Predictive
 
@@ -46,7 +46,7 @@ _POINTS = 2**14
 _CELLS, _NODES = 40, 4
 
 
-class FlowRegressor(DensityRegressor):
+class FlowRegressor(DistributionRegressor):
     r"""Conditional neural spline flow: any shape of distribution, of one or several targets.
 
     .. math:: \log p(y|x) = \log p_Z(f(y; x)) + \log |\det \partial f / \partial y|
@@ -132,7 +132,7 @@ class FlowRegressor(DensityRegressor):
     """
 
     _parameter_constraints = {
-        **DensityRegressor._parameter_constraints,
+        **DistributionRegressor._parameter_constraints,
         "n_transforms": [Interval(Integral, 1, None, closed="left")],
         "hidden_features": ["array-like"],
         "bins": [Interval(Integral, 2, None, closed="left")],
@@ -182,7 +182,7 @@ class FlowRegressor(DensityRegressor):
             self.bins,
         )
 
-    def _negative_log_density(self, module, batch):
+    def _loss(self, module, batch):
         return -module.log_prob(module(batch.X), batch.y)
 
     @property

@@ -26,8 +26,8 @@ from sklearn.utils.validation import check_consistent_length
 
 from sknuc import losses
 from sknuc.base import validate_targets
+from sknuc.distributions._base import DistributionRegressor
 from sknuc.distributions._implicit import N_DRAWS, N_NODES, ImplicitQuantiles, wrap
-from sknuc.distributions._pinball import PinballRegressor
 from sknuc.nn import AutoregressiveQuantiles, FreeQuantiles, MonotoneQuantiles
 
 __all__ = ["IQNRegressor"]
@@ -35,7 +35,7 @@ __all__ = ["IQNRegressor"]
 _GOLDEN = (np.sqrt(5) - 1) / 2
 
 
-class IQNRegressor(PinballRegressor):
+class IQNRegressor(DistributionRegressor):
     r"""Implicit quantile network, autoregressive over several targets.
 
     All quantiles of any target, samples of all targets together, and their density, from one
@@ -133,7 +133,7 @@ class IQNRegressor(PinballRegressor):
     """
 
     _parameter_constraints = {
-        **PinballRegressor._parameter_constraints,
+        **DistributionRegressor._parameter_constraints,
         "order": ["array-like", None],
         "periodic": [dict, None],
         "monotone": [StrOptions({"construction", "penalty"})],
@@ -196,7 +196,7 @@ class IQNRegressor(PinballRegressor):
             encoder, lambda n: head(n_features, n, sizes), self.order_.tolist(), spreads
         )
 
-    def _pinball(self, module, batch):
+    def _loss(self, module, batch):
         """Pinball loss at `n_taus` levels per event and target, one in each part of (0, 1)."""
         y = batch.y[:, module.order]
         shift = torch.rand(y.shape[1], self.n_taus, dtype=y.dtype, device=y.device)

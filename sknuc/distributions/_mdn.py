@@ -25,7 +25,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sknuc import losses
-from sknuc.distributions._density import DensityRegressor
+from sknuc.distributions._base import DistributionRegressor
 from sknuc.distributions._modes import mixture_modes
 from sknuc.predictive import NormalMixture
 
@@ -83,7 +83,7 @@ class _MixtureHead(nn.Module):
         return logits, means, factors
 
 
-class MDNRegressor(DensityRegressor):
+class MDNRegressor(DistributionRegressor):
     r"""Mixture density network: a mixture of Gaussians for one or several targets.
 
     .. math:: p(y|x) = \sum_{k=1}^K w_k(x)\, N(y;\, \mu_k(x),\, L_k(x) L_k(x)^T)
@@ -152,7 +152,7 @@ class MDNRegressor(DensityRegressor):
     """
 
     _parameter_constraints = {
-        **DensityRegressor._parameter_constraints,
+        **DistributionRegressor._parameter_constraints,
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "covariance": [StrOptions({"full", "diagonal"})],
         # Below, squares of scales would be lost to rounding against variances of one.
@@ -177,7 +177,7 @@ class MDNRegressor(DensityRegressor):
             encoder, _MixtureHead(n_features, means, std, n_scales, self.min_scale)
         )
 
-    def _negative_log_density(self, module, batch):
+    def _loss(self, module, batch):
         return losses.mixture_nll(*module[1].mixture(module(batch.X)), batch.y)
 
     def _mixture(self, X):

@@ -18,8 +18,8 @@ from scipy.special import ndtri
 from torch import nn
 
 from sknuc import losses
+from sknuc.distributions._base import DistributionRegressor
 from sknuc.distributions._levels import check_levels
-from sknuc.distributions._pinball import PinballRegressor
 from sknuc.nn import OrderedQuantiles
 from sknuc.predictive import Affine, QuantileFunction
 
@@ -29,7 +29,7 @@ __all__ = ["QuantileNetRegressor"]
 LEVELS = (0.005, 0.01, 0.025, *(i / 20 for i in range(1, 20)), 0.975, 0.99, 0.995)
 
 
-class QuantileNetRegressor(PinballRegressor):
+class QuantileNetRegressor(DistributionRegressor):
     r"""Neural network for quantiles that cannot cross.
 
     Minimises the pinball loss, the mean over `quantiles` and targets. Levels in between are
@@ -94,7 +94,7 @@ class QuantileNetRegressor(PinballRegressor):
     """
 
     _parameter_constraints = {
-        **PinballRegressor._parameter_constraints,
+        **DistributionRegressor._parameter_constraints,
         "quantiles": ["array-like"],
     }
 
@@ -111,7 +111,7 @@ class QuantileNetRegressor(PinballRegressor):
         head = OrderedQuantiles(n_features, len(self.target_mean_), deviates)
         return nn.Sequential(encoder, head)
 
-    def _pinball(self, module, batch):
+    def _loss(self, module, batch):
         levels = torch.from_numpy(self.levels_).to(batch.y)
         return losses.pinball(module(batch.X), batch.y, levels)
 

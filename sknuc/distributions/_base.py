@@ -1,63 +1,34 @@
-r"""What regressors have in common that learn the density p(y | x) by maximum likelihood.
+"""What regressors have in common that learn distributions p(y | x).
 
-At a constant learning rate the parameters keep jumping about their optimum, by steps that matter
-where densities are narrow. So the learning rate falls to zero within the training, as
-
-.. math:: \eta(p) = \eta\,(1 + \cos \pi p)/2
-
-after the share p of all steps [1]_.
-
-.. [1] I. Loshchilov, F. Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017,
-       arXiv:1608.03983.
+Densities by maximum likelihood, quantiles by the pinball loss: at a constant learning rate the
+parameters keep jumping about their optimum, by steps that matter where distributions are narrow and
+where the loss has corners. So the learning rate falls to zero within the training.
 """
 
-import math
-
 from sklearn.base import _fit_context
-from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_consistent_length
 
 from sknuc.base import PredictiveRegressorMixin, validate_targets, validate_weights
 from sknuc.torch_estimator import Player, TorchEstimator
 
-__all__ = ["DensityRegressor"]
+__all__ = ["DistributionRegressor"]
 
 
-class DensityRegressor(PredictiveRegressorMixin, TorchEstimator):
-    """Fit a network by its ``_negative_log_density(module, batch)`` of scaled targets."""
-
-    _parameter_constraints = {
-        **TorchEstimator._parameter_constraints,
-        "schedule": [StrOptions({"cosine", "constant"})],
-    }
+class DistributionRegressor(PredictiveRegressorMixin, TorchEstimator):
+    """Fit a network by its ``_loss(module, batch)`` of scaled targets."""
 
     def __init__(self, *, schedule="cosine", **shared):
-        super().__init__(**shared)
-        self.schedule = schedule
+        super().__init__(schedule=schedule, **shared)
 
-    def _negative_log_density(self, module, batch):
-        """Return -log p of the scaled targets ``batch.y``, of shape (n,)."""
+    def _loss(self, module, batch):
+        """Return the loss of the scaled targets ``batch.y``, of shape (n,)."""
         raise NotImplementedError
 
     def _prepare(self, targets, sample_weight):
         """Read off the scaled targets what the initial network needs."""
 
     def _players(self):
-        if self.schedule == "constant":
-            return [Player(self._negative_log_density, optimizer=self._optimizer)]
-        moved = []
-
-        def optimizer(parameters):
-            made = self._optimizer(parameters)
-            moved.extend((group, group["lr"]) for group in made.param_groups)
-            return made
-
-        def loss(module, batch):
-            for group, rate in moved:
-                group["lr"] = rate * (1 + math.cos(math.pi * batch.progress)) / 2
-            return self._negative_log_density(module, batch)
-
-        return [Player(loss, optimizer=optimizer)]
+        return [Player(self._loss, optimizer=self._optimizer)]
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y, sample_weight=None):
