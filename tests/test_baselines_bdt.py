@@ -16,8 +16,8 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV
 
 from sknuc.baselines import BDTClassifier, BDTRegressor
-from sknuc.multiplicity import count_pieces, deal_folds, hold_out, merge_identical
 from sknuc.baselines._losses import LOSSES, loss_metric, signed_objective
+from sknuc.multiplicity import count_pieces, deal_folds, hold_out, merge_identical
 
 BDTS = [BDTClassifier, BDTRegressor]
 

@@ -29,8 +29,8 @@ from sknuc.base import (
     validate_targets,
 )
 from sknuc.baselines._boosting import BaseBDT
-from sknuc.multiplicity import net_weights
 from sknuc.baselines._losses import LOSSES
+from sknuc.multiplicity import net_weights
 
 __all__ = ["BDTClassifier", "BDTRegressor"]
 

@@ -17,8 +17,8 @@ from threadpoolctl import ThreadpoolController
 from tqdm.auto import tqdm
 
 from sknuc.base import validate_events
-from sknuc.multiplicity import count_pieces, hold_out, merge_identical, training_events
 from sknuc.baselines._losses import loss_metric, signed_objective
+from sknuc.multiplicity import count_pieces, hold_out, merge_identical, training_events
 
 __all__ = ["BaseBDT"]
 

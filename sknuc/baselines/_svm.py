@@ -36,6 +36,7 @@ from sknuc.base import (
     validate_labels,
     validate_targets,
 )
+from sknuc.baselines._nystroem import NystroemMachine
 from sknuc.multiplicity import (
     count_pieces,
     deal_folds,
@@ -43,7 +44,6 @@ from sknuc.multiplicity import (
     net_weights,
     training_events,
 )
-from sknuc.baselines._nystroem import NystroemMachine
 
 __all__ = ["SVMClassifier", "SVMRegressor"]
 
