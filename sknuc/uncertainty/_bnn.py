@@ -12,10 +12,13 @@ and the spread says so.
 
 import copy
 import warnings
+from functools import lru_cache
 from numbers import Real
 
 import numpy as np
 import torch
+from scipy.special import ndtri
+from scipy.stats import qmc
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
@@ -35,6 +38,9 @@ from sknuc.uncertainty._laplace import GaussianLaplace, LabelLaplace
 from sknuc.uncertainty._posterior import Categorical, Gaussian
 
 __all__ = ["BNNClassifier", "BNNRegressor"]
+
+# Where Laplace's Gaussian of the logits is evaluated: a power of two, as Sobol sequences want.
+_POINTS = 256
 
 
 class _Draws:
@@ -277,7 +283,7 @@ class BNNRegressor(_Draws, PredictiveRegressorMixin, BayesianNetwork):
         return NormalMixture(self.draw_weights_, means, noise)
 
     def _gaussian(self, X):
-        x, _, _ = self._tensors(X, np.zeros(len(X)), None)
+        x, _, _, _ = self._tensors(X, np.zeros(len(X)), None)
         jacobians, outputs = self._jacobians(x)
         laplace, scale = self._laplace, self.target_scale_
         means = self.target_mean_ + scale * (outputs + jacobians @ laplace.shift).numpy()
@@ -432,17 +438,32 @@ class BNNClassifier(_Draws, EnsembleClassifierMixin, BayesianNetwork):
         log_prob = self._likelihood().log_prob(outputs, y)
         return LabelLaplace(prior, mode).fit(jacobians, outputs, log_prob, weight)
 
-    def _prepare_laplace(self, generator):
-        self._laplace_draws = self._laplace.draws(self._n_draws(), generator)
-
     def _member_probabilities(self, X):
-        if self.inference == "laplace":
-            x, _, _ = self._tensors(X, np.zeros(len(X)), None)
-            jacobians, outputs = self._jacobians(x)
-            logits = (outputs[..., None] + jacobians @ self._laplace_draws).mT
-        else:
-            logits = torch.from_numpy(self._forward(X)).double()
+        if self.inference != "laplace":
+            return (
+                self._likelihood()
+                .probabilities(torch.from_numpy(self._forward(X)).double())
+                .numpy()
+            )
+        x, _, _, _ = self._tensors(X, np.zeros(len(X)), None)
+        jacobians, logits = self._jacobians(x)
+        values, vectors = torch.linalg.eigh(self._laplace.covariance(jacobians))
+        root = vectors * values.clamp(min=0).sqrt().unsqueeze(1) @ vectors.mT
+        # The same evenly spread normal numbers for each event: probabilities are smooth functions.
+        logits = logits.unsqueeze(1) + torch.from_numpy(_normal_points(logits.shape[1])) @ root
         return self._likelihood().probabilities(logits).numpy()
+
+    def _numbers_per_event(self):
+        points = 4 * _POINTS * len(self.classes_) if self.inference == "laplace" else 0
+        return super(EnsembleClassifierMixin, self)._numbers_per_event() + points
 
     def _member_weights(self):
         return None if self.inference == "laplace" else self.draw_weights_
+
+
+@lru_cache
+def _normal_points(dimension):
+    """Points (n, dimension) that cover the standard normal distribution evenly."""
+    # Shifted off the corner, where the normal quantile is infinite.
+    points = qmc.Sobol(dimension, scramble=False).random(_POINTS) + 0.5 / _POINTS
+    return ndtri(points)

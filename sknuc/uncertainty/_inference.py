@@ -20,6 +20,8 @@ from tqdm.auto import tqdm
 
 from sknuc.metrics import effective_sample_size, r_hat
 from sknuc.torch_estimator import Player, TorchEstimator
+from sknuc.uncertainty._bnn_chains import Chains, some_rows
+from sknuc.uncertainty._bnn_losses import ELBO, MAPLoss, SamplingLoss
 from sknuc.uncertainty._hmc import HMC
 from sknuc.uncertainty._laplace import jacobian, last_layer_jacobian
 from sknuc.uncertainty._posterior import (
@@ -29,23 +31,22 @@ from sknuc.uncertainty._posterior import (
     StackedNetwork,
     best_scale,
     diagonal_curvature,
-    draw_scale,
 )
 from sknuc.uncertainty._sghmc import SGHMC
 from sknuc.uncertainty._variational import MeanField
 
 __all__ = ["BayesianNetwork"]
 
-# Laplace of all layers: a matrix of at most so many rows is factorised again and again, and at
-# most so many numbers (256 MiB) are kept.
-_LARGEST_MATRIX = 1000
+# Laplace of all layers: a matrix of at most so many rows is factorised some thirty times (seconds,
+# and what is taken without being asked), and at most so many numbers (256 MiB) are kept.
+_LARGEST_MATRIX = 2000
+_QUICK_MATRIX = 500
 _LARGEST_JACOBIAN = 2**25
 # Spreads start small and grow by a learning rate per step at most, so few epochs of few batches are
 # not enough.
 _VARIATIONAL_STEPS = 5000
-# Events and outputs whose predictions are followed along the chains.
-_FOLLOWED = 32
-_FOLLOWED_OUTPUTS = 256
+# Events on which curvature and noise are measured before sampling.
+_MEASURED = 1024
 # Above, R-hat says that chains have not mixed, and below so many independent draws per chain it
 # cannot tell (Vehtari et al. 2021).
 _R_HAT = 1.01
@@ -69,9 +70,9 @@ class BayesianNetwork(TorchEstimator):
         weights. "learned": one for each tensor of parameters, with a broad prior of its own
         (scaled inverse χ² with 4 degrees of freedom: 0.6 to 2.9 at 95 %).
     laplace_layers : {"auto", "all", "last"}, default="auto"
-        Whose parameters "laplace" takes as uncertain. "all" needs 1000 parameters or 1000 numbers
-        (events × outputs) at most, and encoders without recurrent layers; "auto" takes the last
-        layer elsewhere.
+        Whose parameters "laplace" takes as uncertain. "all" needs 2000 parameters or 2000 numbers
+        (events × outputs) at most, and encoders without recurrent layers. "auto" is "all" up to
+        500 of either, and "last" beyond.
     n_chains : int, default=4
         Chains of "hmc" and "sghmc", which are computed together; and of "laplace" and
         "variational", whose draws are independent, the same number of draws.
@@ -209,7 +210,7 @@ class BayesianNetwork(TorchEstimator):
         total = X.shape[0] if sample_weight is None else sample_weight.sum()
         likelihood = self._likelihood()
         chains = self.n_chains if self.inference in ("hmc", "sghmc") else 1
-        self._loss = _MAPLoss(likelihood, self, total)
+        self._loss = MAPLoss(likelihood, self, total)
         self._make_optimizer = self._optimizer
         try:
             self._fit_events(
@@ -242,19 +243,25 @@ class BayesianNetwork(TorchEstimator):
         }
     )
 
-    def _tensors(self, X, y, sample_weight):
-        """Scaled events, targets and weights on the device, without events of weight zero."""
+    def _tensors(self, X, y, sample_weight, most=None):
+        """Scaled events, targets and weights on the device, without events of weight zero.
+
+        At most `most` of them, evenly spaced, if that is not None; the last one of the results is
+        how many times as many there are.
+        """
         parameter = next(self.module_.parameters())
         like = {"device": parameter.device, "dtype": parameter.dtype}
-        used = slice(None) if sample_weight is None else np.flatnonzero(sample_weight)
-        x = np.array(X[used]).reshape(-1, *self.input_shape_)
-        y = torch.as_tensor(y[used], device=parameter.device)
+        used = np.arange(X.shape[0]) if sample_weight is None else np.flatnonzero(sample_weight)
+        rows = used if most is None else used[some_rows(len(used), most)]
+        x = np.array(X[rows]).reshape(-1, *self.input_shape_)
+        y = torch.as_tensor(y[rows], device=parameter.device)
         y = y.to(parameter.dtype) if y.is_floating_point() else y
         weight = None
         if sample_weight is not None:
-            weight = torch.as_tensor(sample_weight[used].astype(np.float64)).to(**like)
+            weight = torch.as_tensor(sample_weight[rows].astype(np.float64)).to(**like)
         with torch.no_grad():
-            return self.module_[0](torch.as_tensor(x).to(**like)), y, weight
+            x = self.module_[0](torch.as_tensor(x).to(**like))
+        return x, y, weight, len(used) / len(rows)
 
     def _seeds(self):
         """Generators of torch and numpy for what follows."""
@@ -266,19 +273,14 @@ class BayesianNetwork(TorchEstimator):
     # Hamiltonian Monte Carlo.
 
     def _infer_hmc(self, X, y, sample_weight, likelihood, total):
-        x, y, weight = self._tensors(X, y, sample_weight)
+        x, y, weight, _ = self._tensors(X, y, sample_weight)
         generator, rng = self._seeds()
         stack = self.module_[1]
         network = StackedNetwork(stack)
         theta = network.parameters()
         posterior = Posterior(network, self._prior, likelihood, x, y, weight, rng)
         posterior.draw_noise(theta)
-        rows = _some(len(x), 1024)
-        some = (x[rows], y[rows], None if weight is None else weight[rows])
-        curvature = diagonal_curvature(
-            network, likelihood, theta, posterior.noise, *some, generator
-        )
-        curvature = curvature * (len(x) / len(rows)) + self._prior.marginal(theta)[1]
+        curvature = self._curvature(network, likelihood, posterior, theta, generator)
         walk = HMC(
             posterior,
             inverse_mass=1 / curvature,
@@ -288,7 +290,7 @@ class BayesianNetwork(TorchEstimator):
             generator=generator,
             rng=rng,
         )
-        chains = _Chains(self, network, x, rng)
+        chains = Chains(self, network, x, rng)
         steps = range(self.n_warmup + self.n_samples)
         for i in tqdm(steps, desc="HMC", unit="trajectory", disable=not self.verbose):
             theta = walk.step(theta)
@@ -307,23 +309,32 @@ class BayesianNetwork(TorchEstimator):
                 stacklevel=5,
             )
 
+    def _curvature(self, network, likelihood, posterior, theta, generator):
+        """Diagonal of the curvature of minus the log density, (c, P), measured on some events."""
+        rows = some_rows(len(posterior.x), _MEASURED)
+        weight = posterior.weight
+        weight = None if weight is None else weight[rows]
+        x, y = posterior.x[rows], posterior.y[rows]
+        diagonal = diagonal_curvature(
+            network, likelihood, theta, posterior.noise, x, y, weight, generator
+        )
+        return diagonal * (len(posterior.x) / len(rows)) + self._prior.marginal(theta)[1]
+
     # Stochastic-gradient Hamiltonian Monte Carlo.
 
     def _infer_sghmc(self, X, y, sample_weight, likelihood, total):
-        x, y_all, weight = self._tensors(X[:], y, sample_weight)
+        *some, times = self._tensors(X, y, sample_weight, _MEASURED)
         generator, rng = self._seeds()
         stack = self.module_[1]
         network = StackedNetwork(stack)
         theta = network.parameters()
-        rows = _some(len(x), 1024)
-        some = (x[rows], y_all[rows], None if weight is None else weight[rows])
         start = Posterior(network, self._prior, likelihood, *some, rng)
         start.draw_noise(theta)
         curvature = diagonal_curvature(network, likelihood, theta, start.noise, *some, generator)
-        curvature = curvature * (len(x) / len(rows)) + self._prior.marginal(theta)[1]
+        curvature = curvature * times + self._prior.marginal(theta)[1]
         inverse_mass = total / curvature
-        loss = _SamplingLoss(likelihood, self._prior, start.noise, total)
-        chains = _Chains(self, network, x, rng)
+        loss = SamplingLoss(likelihood, self._prior, start.noise, total)
+        chains = Chains(self, network, some[0], rng)
         warmup = self.n_warmup * self.n_leapfrog
         n_steps = self.n_samples * self.n_leapfrog
         # The first half of a cycle is not kept.
@@ -352,7 +363,7 @@ class BayesianNetwork(TorchEstimator):
         self._loss, self._make_optimizer = loss, optimizer
         self._optimizer_states = None
         history = copy.deepcopy(self.history_)
-        n_batches = -(-len(x) // self.batch_size)
+        n_batches = -(-round(times * len(some[0])) // self.batch_size)
         epochs = -(-(warmup + n_steps) // n_batches) + (0 if cycle is None else 1)
         self._fit_events(
             X,
@@ -397,23 +408,18 @@ class BayesianNetwork(TorchEstimator):
     def _infer_variational(self, X, y, sample_weight, likelihood, total):
         generator, _ = self._seeds()
         scaling, stack = self.module_
-        rows = _some(X.shape[0], 1024)
         noise = None
         if likelihood.has_noise:
-            some = None if sample_weight is None else sample_weight[rows]
-            if some is None or some.any():
-                x, targets, weight = self._tensors(X[rows], y[rows], some)
-            else:
-                x, targets, weight = self._tensors(X[:], y, sample_weight)
+            x, targets, weight, _ = self._tensors(X, y, sample_weight, _MEASURED)
+            network = StackedNetwork(stack)
             with torch.no_grad():
-                squares = likelihood.squares(
-                    StackedNetwork(stack)(StackedNetwork(stack).parameters(), x), targets, weight
-                )
+                output = network(network.parameters(), x)
+            squares = likelihood.squares(output, targets, weight)
             n = len(x) if weight is None else weight.sum()
             noise = best_scale(likelihood.degrees, likelihood.typical, n, squares)
         field = MeanField(stack, self._prior, noise)
         self.module_ = nn.Sequential(scaling, field)
-        self._loss = _ELBO(likelihood, total)
+        self._loss = ELBO(likelihood, total)
         self._optimizer_states = None
         history = copy.deepcopy(self.history_)
         n_batches = -(-X.shape[0] // self.batch_size)
@@ -446,7 +452,7 @@ class BayesianNetwork(TorchEstimator):
             prior = LayerPrior(head, self._prior.scale)
         mode = torch.cat([p.detach().flatten() for p in head.parameters()]).double()
         prior.to(mode)
-        x, y, weight = self._tensors(X[:], y, sample_weight)
+        x, y, weight, _ = self._tensors(X, y, sample_weight)
         jacobians, outputs = self._jacobians(x)
         y = y.double() if y.is_floating_point() else y
         weight = None if weight is None else weight.double()
@@ -454,11 +460,6 @@ class BayesianNetwork(TorchEstimator):
         self.log_evidence_ = self._laplace.log_evidence
         noise = self._laplace.noise[None] if likelihood.has_noise else None
         self._keep_hyperparameters(self._laplace.scales[None], noise)
-        generator, _ = self._seeds()
-        self._prepare_laplace(generator)
-
-    def _prepare_laplace(self, generator):
-        """What the classifier draws once."""
 
     def _takes_last_layer(self, network, n):
         if self.laplace_layers == "last":
@@ -466,7 +467,8 @@ class BayesianNetwork(TorchEstimator):
         p = sum(parameter.numel() for parameter in network.parameters())
         m = n * self._n_outputs()
         recurrent = any(isinstance(layer, nn.RNNBase) for layer in network.modules())
-        fits = min(m, p) <= _LARGEST_MATRIX and m * p <= _LARGEST_JACOBIAN and not recurrent
+        largest = _LARGEST_MATRIX if self.laplace_layers == "all" else _QUICK_MATRIX
+        fits = min(m, p) <= largest and m * p <= _LARGEST_JACOBIAN and not recurrent
         if self.laplace_layers == "all" and not fits:
             why = "has recurrent layers" if recurrent else f"has {p} parameters"
             raise ValueError(
@@ -487,122 +489,8 @@ class BayesianNetwork(TorchEstimator):
 
     def _numbers_per_event(self):
         if self.inference == "laplace":
-            return 4 * self._n_outputs() * (len(self._laplace.mode) + self._n_draws())
+            return 4 * self._n_outputs() * len(self._laplace.mode)
         return 8 * len(self.draw_weights_) * self._n_outputs()
-
-
-class _MAPLoss:
-    """Minus the log posterior density per unit of weight; scales that are learned are 1."""
-
-    def __init__(self, likelihood, estimator, total):
-        self.likelihood = likelihood
-        self.estimator = estimator
-        self.total = total
-        self.shrinkage = None
-
-    def __call__(self, module, batch):
-        output = module(batch.X)
-        loss = self.likelihood.profile_loss(output, batch.y, batch.sample_weight)
-        theta = torch.cat([p.flatten(1) for p in module.parameters()], 1)
-        if self.shrinkage is None:
-            self.prior = self.estimator._prior.to(theta)
-            self.shrinkage = self.prior.precision(self.prior.initial_scales(1)) / (2 * self.total)
-        penalty = (self.shrinkage * (theta - self.prior.mean) ** 2).sum(1, keepdim=True)
-        return loss + penalty
-
-
-class _SamplingLoss:
-    """Minus the log posterior density per unit of weight, at a noise drawn in between."""
-
-    def __init__(self, likelihood, prior, noise, total):
-        self.likelihood, self.prior = likelihood, prior
-        self.noise = noise
-        self.total = total
-        self._squares, self._weight = 0.0, 0.0
-
-    def __call__(self, module, batch):
-        output = module(batch.X)
-        loss = -self.likelihood.log_prob(output, batch.y, self.noise)
-        if self.likelihood.has_noise:
-            weight = batch.sample_weight
-            squares = self.likelihood.squares(output.detach(), batch.y, weight)
-            self._squares = self._squares + squares.double()
-            n = len(batch) if weight is None else weight.double().sum(-1, keepdim=True)
-            self._weight = self._weight + n
-        theta = torch.cat([p.flatten(1) for p in module.parameters()], 1)
-        prior = self.prior.marginal(theta)[0].to(loss.dtype)
-        return loss - (prior / self.total).unsqueeze(1)
-
-    def draw_noise(self, rng):
-        """Draw the noise, from the events seen since the last time."""
-        if self.likelihood.has_noise:
-            like = self.likelihood
-            squares = self._squares * (self.total / self._weight)
-            noise = draw_scale(like.degrees, like.typical, self.total, squares, rng)
-            self.noise = noise.to(self.noise.dtype)
-            self._squares, self._weight = 0.0, 0.0
-
-
-class _ELBO:
-    """Minus the evidence lower bound per unit of weight."""
-
-    def __init__(self, likelihood, total):
-        self.likelihood = likelihood
-        self.total = total
-
-    def __call__(self, module, batch):
-        loss = -self.likelihood.log_prob(module(batch.X), batch.y, module.noise)[0]
-        divergence = module.divergence()
-        if module.log_noise is not None:
-            like, log_noise = self.likelihood, module.log_noise
-            prior = like.degrees * (log_noise + like.typical**2 / 2 * (-2 * log_noise).exp())
-            divergence = divergence + prior.sum()
-        return loss + divergence / self.total
-
-
-class _Chains:
-    """Collects draws, and follows predictions, scales and noise."""
-
-    def __init__(self, estimator, network, x, rng):
-        self.network = network
-        self.prior = estimator._prior
-        self.rng = rng
-        self.thinning = estimator.thinning
-        o = estimator._n_outputs()
-        self.x = x[_some(len(x), max(4, min(_FOLLOWED, _FOLLOWED_OUTPUTS // o)))]
-        self.draws, self.scales, self.noise, self.traces = [], [], [], []
-
-    def __len__(self):
-        return len(self.traces)
-
-    @torch.no_grad()
-    def record(self, theta, noise):
-        scales = self.prior.draw_scales(theta, self.rng)
-        parts = [self.network(theta, self.x).flatten(1), scales.log()]
-        if noise is not None:
-            parts.append(noise.log())
-        self.traces.append(torch.cat([part.double() for part in parts], 1))
-        if len(self.traces) % self.thinning == 0:
-            self.draws.append(theta)
-            self.scales.append(scales)
-            self.noise.append(noise)
-
-    def trace(self):
-        """What was followed, (n_chains, n_samples, n_quantities)."""
-        return torch.stack(self.traces, 1).cpu().numpy()
-
-    def kept(self):
-        """Parameters (n_draws, P), scales (n_draws, G), noise (n_draws, t) or None; by chain."""
-
-        def join(parts):
-            return None if parts[0] is None else torch.stack(parts, 1).flatten(0, 1)
-
-        return join(self.draws), join(self.scales), join(self.noise)
-
-
-def _some(n, most):
-    """At most so many of n rows, evenly spaced."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
 
 
 @contextlib.contextmanager

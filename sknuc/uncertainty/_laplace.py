@@ -152,21 +152,6 @@ class _Laplace:
         root = root.T.reshape(n, o, -1)
         return scaled @ scaled.mT - root @ root.mT if self.dual else root @ root.mT
 
-    def draws(self, n_draws, generator):
-        """Draws of the parameters' distance from the mean, (P, n_draws)."""
-        normal = torch.randn(len(self.std), n_draws, dtype=self.std.dtype, generator=generator)
-        # The symmetric root of the covariance: a function of ΦᵀΦ alone, so that an event of weight
-        # two gives the same draws as the event twice.
-        inner = self.factor @ self.factor.T
-        eigenvalues, vectors = torch.linalg.eigh(inner)
-        root = eigenvalues.clamp(min=1).sqrt()[:, None]
-        if self.dual:
-            change = vectors @ ((vectors.T @ (self.rows @ normal)) / (root * (1 + root)))
-            draws = normal - self.rows.T @ change
-        else:
-            draws = vectors @ ((vectors.T @ normal) / root)
-        return self.std[:, None] * draws
-
 
 class GaussianLaplace(_Laplace):
     """Posterior of a regression network whose noise has one size per target."""
