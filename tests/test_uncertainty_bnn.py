@@ -14,6 +14,7 @@ from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct
 from torch import nn
 
 from sknuc.encoders import LSTM, MLP
+from sknuc.exceptions import TrainingDivergedError
 from sknuc.metrics import binomial_interval, effective_sample_size
 from sknuc.nn import stack
 from sknuc.uncertainty import BNNClassifier, BNNRegressor, _inference
@@ -557,7 +558,15 @@ def test_bad_parameters_are_refused_with_words(parameters, message):
         BNNRegressor(max_epochs=1).set_params(**parameters).fit(X, X[:, 0])
 
 
-def test_reweighting_needs_draws(wave):
-    model = BNNRegressor()
-    assert not hasattr(model, "reweight")
+def test_steps_that_are_too_large_are_an_error_that_names_them(wave):
+    X, y = wave
+    # Noise that is learned holds back what is unstable for a while: R-hat tells then.
+    model = quick("sghmc", step_size=1e300)
+    with pytest.raises(TrainingDivergedError, match=r"'step_size' parameter, now 1e"):
+        model.fit(X, y)
+    assert not hasattr(model, "module_")
+
+
+def test_reweighting_needs_draws():
+    assert not hasattr(BNNRegressor(), "reweight")
     assert hasattr(BNNRegressor(inference="hmc"), "reweight")

@@ -18,6 +18,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 from tqdm.auto import tqdm
 
+from sknuc.exceptions import TrainingDivergedError
 from sknuc.metrics import effective_sample_size, r_hat
 from sknuc.torch_estimator import Player, TorchEstimator
 from sknuc.uncertainty._bnn_chains import Chains, some_rows
@@ -365,14 +366,21 @@ class BayesianNetwork(TorchEstimator):
         history = copy.deepcopy(self.history_)
         n_batches = -(-round(times * len(some[0])) // self.batch_size)
         epochs = -(-(warmup + n_steps) // n_batches) + (0 if cycle is None else 1)
-        self._fit_events(
-            X,
-            {"y": y},
-            sample_weight=sample_weight,
-            reset=False,
-            max_epochs=epochs,
-            n_members=self.n_chains,
-        )
+        try:
+            self._fit_events(
+                X,
+                {"y": y},
+                sample_weight=sample_weight,
+                reset=False,
+                max_epochs=epochs,
+                n_members=self.n_chains,
+            )
+        except TrainingDivergedError as error:
+            self._start_anew()
+            raise TrainingDivergedError(
+                "The chains of inference='sghmc' left the region where steps are stable. Lower the "
+                f"'step_size' parameter, now {self.step_size}."
+            ) from error
         self.history_, self.n_iter_ = history, len(history)
         self._keep_chains(chains, stack)
 
