@@ -1,0 +1,168 @@
+r"""
+One curve, every way to say how sure
+====================================
+
+A detector's response is measured in two ranges of energy, with a noise that grows. What is it
+there, what between them, and what beyond? Every method of `sknuc.uncertainty` and
+`sknuc.distributions` answers with the same two words, ``predict_quantiles`` and
+``predict_interval``; here are all the answers.
+
+There are two kinds of not knowing. Noise is in the data, and all methods learn it. Ignorance is
+where there are no data, and only methods that ask which other functions would have fitted can see
+it: Gaussian processes, Bayesian networks, ensembles.
+"""  # noqa: D205, D400 - the first lines are the page's title.
+
+# %%
+# ``--n-events`` sets the statistics; with ``--output`` the figure is written to a folder instead of
+# being shown.
+import argparse
+import time
+import warnings
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from sknuc.distributions import (
+    FlowRegressor,
+    IQNRegressor,
+    MDNRegressor,
+    QuantileBDTRegressor,
+    QuantileNetRegressor,
+)
+from sknuc.encoders import MLP
+from sknuc.metrics import coverage
+from sknuc.networks import NeuralRegressor
+from sknuc.uncertainty import (
+    BNNRegressor,
+    BootstrapRegressor,
+    ConformalRegressor,
+    DeepEnsembleRegressor,
+    GPRegressor,
+    MCDropoutRegressor,
+)
+
+parser = argparse.ArgumentParser(description="Compare all methods on one curve.")
+parser.add_argument("--output", type=Path, help="folder for the figure; else it is shown")
+parser.add_argument("--n-events", type=int, default=300, help="events to train on")
+arguments = parser.parse_args()
+plt.rcParams.update({"font.size": 12, "axes.titlesize": 13, "figure.constrained_layout.use": True})
+
+# %%
+# The truth, and the regions of which we ask: where there are data, in the gap between them, and
+# outside. The noise is Gaussian, and its width is that of the second function.
+REGIONS = {
+    "inside": ((-2.0, -0.5), (0.5, 2.0)),
+    "gap": ((-0.5, 0.5),),
+    "outside": ((-3.5, -2.0), (2.0, 3.5)),
+}
+
+
+def response(x):
+    """The true curve."""
+    return np.sin(2 * x) + 0.5 * x
+
+
+def noise(x):
+    """The true standard deviation."""
+    return 0.05 + 0.05 * np.clip(x + 2, 0, 4)
+
+
+def draw(n_events, region, rng):
+    """Events that are uniform in a region."""
+    low, high = np.array(REGIONS[region])[rng.integers(len(REGIONS[region]), size=n_events)].T
+    x = rng.uniform(low, high)
+    return x[:, None], response(x) + noise(x) * rng.standard_normal(n_events)
+
+
+rng = np.random.default_rng(0)
+X, y = draw(arguments.n_events, "inside", rng)
+tests = {region: draw(2000, region, rng) for region in REGIONS}
+
+# %%
+# Networks are small and smooth; what is not given is as it comes. The methods of the first two rows
+# ask which other functions would have fitted; those of the third describe what they have seen.
+network = {
+    "encoder": MLP(hidden_layer_sizes=(32, 32), activation="tanh"),
+    "max_epochs": 150,
+    "batch_size": 32,
+    "random_state": 0,
+    "device": "cpu",
+}
+small = network | {"encoder": MLP(hidden_layer_sizes=(24,), activation="tanh")}
+chains = {"n_chains": 2, "n_warmup": 250, "n_samples": 250, "thinning": 5, "n_leapfrog": 15}
+with_dropout = network | {"encoder": MLP(hidden_layer_sizes=(64, 64), dropout=0.1)}
+trees = QuantileBDTRegressor(max_depth=3, max_iter=50, random_state=0, n_jobs=1)
+models = {
+    "Gaussian process": GPRegressor(random_state=0),
+    "Bayesian network, HMC": BNNRegressor(inference="hmc", heteroscedastic=True, **small, **chains),
+    "Bayesian network, Laplace": BNNRegressor(**small),
+    "Bayesian network, variational": BNNRegressor(
+        inference="variational", heteroscedastic=True, **small
+    ),
+    "Deep ensemble": DeepEnsembleRegressor(n_members=10, **network),
+    "Bootstrap of networks": BootstrapRegressor(
+        NeuralRegressor(**network), n_members=10, random_state=0
+    ),
+    "Monte-Carlo dropout": MCDropoutRegressor(**with_dropout),
+    "Conformal, of quantile trees": ConformalRegressor(
+        trees, conformity_score="cqr", cv="split", random_state=0
+    ),
+    "Quantile network": QuantileNetRegressor(**network),
+    "Implicit quantile network": IQNRegressor(**network),
+    "Mixture density network": MDNRegressor(n_components=2, **network),
+    "Spline flow": FlowRegressor(**network | {"max_epochs": 50}),
+}
+
+# %%
+# Fit, and measure in each region how often the intervals hold new events. The short chains of the
+# Bayesian network warn that they have not mixed in full, which is right; the bands do not show it.
+LEVELS = (0.025, 0.16, 0.5, 0.84, 0.975)
+grid = np.linspace(-3.5, 3.5, 281)
+bands, covered = {}, {}
+print(f"{'':30} fit s   " + "   ".join(f"{region} 68 % / 95 %" for region in REGIONS))
+for name, model in models.items():
+    start = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(X, y)
+    seconds = time.perf_counter() - start
+    bands[name] = model.predict_quantiles(grid[:, None], LEVELS)
+    for region, (X_test, y_test) in tests.items():
+        covered[name, region] = [
+            coverage(y_test, *model.predict_interval(X_test, c).T).fraction for c in (0.68, 0.95)
+        ]
+    columns = "   ".join(
+        f"{low:{len(region) + 5}.3f} / {high:.3f}"
+        for region in REGIONS
+        for low, high in [covered[name, region]]
+    )
+    print(f"{name:30} {seconds:5.1f}   {columns}")
+
+# %%
+# The bands hold 68 and 95 % of new events, according to the method; the dashed lines hold 95 %
+# in truth.
+figure, axes = plt.subplots(3, 4, figsize=(16, 10), sharex=True, sharey=True)
+truth, width = response(grid), 1.96 * noise(grid)
+for (name, band), ax in zip(bands.items(), axes.flat, strict=True):
+    ax.fill_between(grid, band[:, 0], band[:, 4], color="#0072B2", alpha=0.2, lw=0, label="95 %")
+    ax.fill_between(grid, band[:, 1], band[:, 3], color="#0072B2", alpha=0.35, lw=0, label="68 %")
+    ax.plot(grid, band[:, 2], color="#0072B2", lw=2, label="median")
+    ax.plot(X[:, 0], y, ".", color="k", ms=2.5, alpha=0.6, label="data")
+    ax.plot(grid, truth, color="#D55E00", lw=1.5, label="truth")
+    for sign in (-1, 1):
+        ax.plot(grid, truth + sign * width, color="#D55E00", lw=1, ls="--")
+    shares = "  ".join(f"{region} {covered[name, region][1]:.2f}" for region in REGIONS)
+    ax.set(title=name, xlim=(-3.5, 3.5), ylim=(-4.5, 4.5))
+    ax.text(0.5, 0.03, f"95 % hold: {shares}", transform=ax.transAxes, ha="center", fontsize=10)
+    for end in (-2.0, -0.5, 0.5, 2.0):
+        ax.axvline(end, color="0.7", lw=0.8, ls=":")
+axes[0, 0].legend(loc="upper left", fontsize=10, ncols=2)
+figure.supxlabel("x")
+figure.supylabel("y")
+if arguments.output:
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    figure.savefig(arguments.output / "uncertainty_methods.png", dpi=120)
+else:
+    plt.show()
