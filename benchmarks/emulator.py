@@ -38,7 +38,7 @@ import time
 import numpy as np
 from _timing import machine
 from joblib import Parallel, delayed
-from scipy.special import logsumexp, ndtr, ndtri
+from scipy import special
 from scipy.stats import norm
 from sklearn.frozen import FrozenEstimator
 from skorch.callbacks import LRScheduler
@@ -148,12 +148,12 @@ def inverters(quick):
 def to_normal(theory, parameters):
     """Normal deviates of uniform parameters."""
     low, high = np.array(list(theory.ranges.values())).T
-    return ndtri((parameters - low) / (high - low))
+    return special.ndtri((parameters - low) / (high - low))
 
 
 def to_parameters(theory, normal):
     low, high = np.array(list(theory.ranges.values())).T
-    return low + (high - low) * ndtr(normal)
+    return low + (high - low) * special.ndtr(normal)
 
 
 def efficiency(model, theory, measured, n_draws=400):
@@ -165,8 +165,9 @@ def efficiency(model, theory, measured, n_draws=400):
         predicted = theory.compute(to_parameters(theory, z))
         # In normal deviates the prior is normal.
         exact = norm.logpdf((y - predicted) / NOISE).sum(axis=1) + norm.logpdf(z).sum(axis=1)
-        log_weight = exact - proposed
-        shares.append(np.exp(2 * logsumexp(log_weight) - logsumexp(2 * log_weight)) / n_draws)
+        shares.append(
+            np.exp(2 * special.logsumexp(log_weight) - special.logsumexp(2 * log_weight)) / n_draws
+        )
     return np.median(shares)
 
 
