@@ -165,9 +165,8 @@ def efficiency(model, theory, measured, n_draws=400):
         predicted = theory.compute(to_parameters(theory, z))
         # In normal deviates the prior is normal.
         exact = norm.logpdf((y - predicted) / NOISE).sum(axis=1) + norm.logpdf(z).sum(axis=1)
-        shares.append(
-            np.exp(2 * special.logsumexp(log_weight) - special.logsumexp(2 * log_weight)) / n_draws
-        )
+        weight = special.softmax(exact - proposed)
+        shares.append(1 / (n_draws * np.sum(weight**2)))
     return np.median(shares)
 
 
