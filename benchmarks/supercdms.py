@@ -236,9 +236,10 @@ def main(quick, n_jobs):
     ):
         for position in ("all", *(np.unique(true) if name != "validation" else ())):
             own = np.ones(len(true), bool) if position == "all" else true == position
+            where = position if position == "all" else f"{position:.3f}"
             error = (predicted - true)[own]
             print(
-                f"| {name}: {position} | {own.sum()} | {np.sqrt(np.mean(error**2)):.2f} | "
+                f"| {name}: {where} | {own.sum()} | {np.sqrt(np.mean(error**2)):.2f} | "
                 f"{error.mean():+.2f} |"
             )
 
