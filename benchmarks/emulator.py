@@ -34,6 +34,7 @@ leaves the prior's box; ranks do not change by that.
 
 import argparse
 import time
+from itertools import islice
 
 import numpy as np
 from _timing import machine
@@ -201,13 +202,8 @@ def main(quick, n_jobs):
         delayed(emulate)(name, model, n_train, n_forward)
         for name, (model, n_train) in emulators(quick).items()
     ]
-    rows = Parallel(n_jobs=n_jobs)(tasks)
-    print(
-        "\n| emulator | theory runs | fit s | error % | median | 99 % below | 68 / 95 % hold | "
-        "conformal 68 / 95 % hold | evaluations/s | theory code/s | ratio |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
-    print(*rows[2:], sep="\n")
+    # Rows are printed as they come: what is done is not lost when a run is stopped.
+    rows = Parallel(n_jobs=n_jobs, return_as="generator")(tasks)
     names = make_optical_model(1, random_state=0).parameter_names
     print("\nInverse; of each parameter p(ranks flat); contraction:\n")
     print(
@@ -216,7 +212,15 @@ def main(quick, n_jobs):
         + " | draws/s |"
     )
     print("|---" * (6 + len(names)) + "|")
-    print(*rows[:2], sep="\n")
+    for row in islice(rows, 2):
+        print(row, flush=True)
+    print(
+        "\n| emulator | theory runs | fit s | error % | median | 99 % below | 68 / 95 % hold | "
+        "conformal 68 / 95 % hold | evaluations/s | theory code/s | ratio |"
+    )
+    print("|---" * 11 + "|")
+    for row in rows:
+        print(row, flush=True)
 
 
 if __name__ == "__main__":
