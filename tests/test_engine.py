@@ -12,6 +12,7 @@ import pytest
 import skorch
 import torch
 from scipy.stats import norm
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
@@ -635,12 +636,28 @@ class TestAccidents:
             random_state=0,
             device="cpu",
         )
-        timer = threading.Timer(1.0, signal.pthread_kill, (main.ident, signal.SIGINT))
-        timer.start()
-        with pytest.warns(
-            ConvergenceWarning, match="interrupted in epoch .* the best epoch is kept"
-        ):
-            model.fit(X, y)
+        # The first fit of a process imports for seconds, in which an interrupt is none of training.
+        clone(model).set_params(max_epochs=2, n_iter_no_change=2).fit(X, y)
+        done = threading.Event()
+
+        def press():
+            # Python loses an interrupt that comes while it cleans up an object; two within two
+            # seconds would end the program.
+            pause = 1.0
+            while not done.wait(pause):
+                signal.pthread_kill(main.ident, signal.SIGINT)
+                pause = 4.0
+
+        fingers = threading.Thread(target=press)
+        fingers.start()
+        try:
+            with pytest.warns(
+                ConvergenceWarning, match="interrupted in epoch .* the best epoch is kept"
+            ):
+                model.fit(X, y)
+        finally:
+            done.set()
+            fingers.join()
         best = int(np.argmin(model.history_[:, "valid_loss"])) + 1
         expected = copy.deepcopy(model).set_params(max_epochs=best, n_iter_no_change=best + 1)
         np.testing.assert_array_equal(model.predict(X), expected.fit(X, y).predict(X))
