@@ -15,7 +15,7 @@ known for each nucleus, in the training and in the intervals of the test.
 
 Residuals have longer tails than a Gaussian, since most nuclei lie well inside of what is known
 and some where the shell structure changes: conformal prediction, with the hyper-parameters of the
-selected process and five folds, makes its error bars of the size that they are.
+selected process and five folds, measures the error bars instead.
 """
 
 import argparse

@@ -235,7 +235,7 @@ class TestTraining:
         X, y, _ = gaussian(300, 0)
         seen = []
         model = small_model(n_taus=4).fit(X, y)
-        loss = model._pinball
+        loss = model._loss
 
         class Spy(torch.nn.Module):
             order = torch.tensor([0])
