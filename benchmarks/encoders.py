@@ -202,6 +202,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--only", default="", help="encoders with this in their name")
     parser.add_argument("--quick", action="store_true", help="one epoch, three repetitions")
     arguments = parser.parse_args()
     if arguments.quick:
@@ -214,7 +215,11 @@ def main():
         print("A quick run: fits are short, and what they do once weighs more than in use.")
     print("\n### NeuralClassifier.fit against the same module in a bare loop\n")
     print_table(
-        [through_the_classifier(case, arguments.epochs, arguments.repeat) for case in CASES]
+        [
+            through_the_classifier(case, arguments.epochs, arguments.repeat)
+            for case in CASES
+            if arguments.only in case.name
+        ]
     )
     layers_on_a_grid((32, 64), 32, 16, 3 * arguments.repeat)
 
