@@ -74,8 +74,11 @@ class _Bootstrap(MetaEstimatorMixin, BaseEstimator):
         return self._default() if self.estimator is None else self.estimator
 
     def _events(self, X):
-        """Rows of the table in the shape in which the events came."""
-        return X if len(self.input_shape_) == 1 else X.reshape(len(X), *self.input_shape_)
+        """Rows of the table, in the shape in which the events came for whoever reads shapes."""
+        names = (name.split("__")[-1] for name in self._base().get_params())
+        if len(self.input_shape_) == 1 or "input_shape" not in names:
+            return X
+        return X.reshape(len(X), *self.input_shape_)
 
     def _training_events(self, X, y, sample_weight, targets):
         return training_events(
