@@ -236,8 +236,8 @@ def test_copies_of_events_are_not_judged_by_machines_that_saw_them(max_exact_sam
     y = rng.random(300) < 0.5
     svm = SVMClassifier(C=10, max_exact_samples=max_exact_samples, random_state=0)
     p = svm.fit(np.tile(X, (4, 1)), np.tile(y, 4)).predict_proba(X)[:, 1]
-    # Labels are drawn: the sigmoid of machines that have not seen them is flat up to chance, that of
-    # machines that have is steep for all of them.
+    # Labels are drawn: the sigmoid of machines that have not seen them is flat up to chance, of
+    # machines that have it is steep for all events.
     assert np.abs(p - 0.5).mean() < 0.25
 
 
