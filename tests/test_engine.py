@@ -648,6 +648,8 @@ class TestAccidents:
                 signal.pthread_kill(main.ident, signal.SIGINT)
                 pause = 4.0
 
+        # A shell's background jobs ignore interrupts, and so would the test.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         fingers = threading.Thread(target=press)
         fingers.start()
         try:
@@ -658,6 +660,7 @@ class TestAccidents:
         finally:
             done.set()
             fingers.join()
+            signal.signal(signal.SIGINT, before)
         best = int(np.argmin(model.history_[:, "valid_loss"])) + 1
         expected = copy.deepcopy(model).set_params(max_epochs=best, n_iter_no_change=best + 1)
         np.testing.assert_array_equal(model.predict(X), expected.fit(X, y).predict(X))
