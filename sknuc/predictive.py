@@ -143,38 +143,16 @@ class NormalMixture(Predictive):
         of the components; Newton's method, kept inside this bracket, finds it to rounding.
         """
         levels = np.asarray(levels, dtype=np.float64)
-        result = np.empty((len(self.means), len(levels), self.means.shape[2]))
+        n, k, t = self.means.shape
+        # A row for each event and target, a column for each component.
+        weights = np.repeat(self.weights, t, axis=0)
+        means, stds = (a.transpose(0, 2, 1).reshape(n * t, k) for a in (self.means, self.stds))
+        middle, spread = self.mean().ravel(), self.std().ravel()
+        result = np.empty((n, len(levels), t))
         for q, level in enumerate(levels):
-            result[:, q] = self._quantile(level)
+            start = middle + spread * ndtri(level)
+            result[:, q] = _mixture_quantile(level, weights, means, stds, start).reshape(n, t)
         return result
-
-    def _quantile(self, level):
-        ends = self.means + self.stds * ndtri(level)
-        used = self.weights[..., None] > 0
-        low = np.where(used, ends, np.inf).min(1)
-        high = np.where(used, ends, -np.inf).max(1)
-        x = np.clip(self.mean(), low, high)
-        tolerance = 8 * np.finfo(np.float64).eps
-        done = np.zeros(x.shape, bool)
-        for _ in range(200):
-            z = (x[:, None] - self.means) / self.stds
-            excess = np.einsum("nk,nkt->nt", self.weights, ndtr(z)) - level
-            low, high = np.where(excess < 0, x, low), np.where(excess < 0, high, x)
-            density = np.einsum(
-                "nk,nkt->nt", self.weights, np.exp(-(z**2) / 2) / self.stds
-            ) / np.sqrt(2 * np.pi)
-            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                new = x - excess / density
-            # Outside the bracket, or where the density vanishes between two components: bisect.
-            new = np.where((new > low) & (new < high), new, (low + high) / 2)
-            done |= excess == 0
-            close = np.abs(new - x) <= tolerance * np.maximum(np.abs(x), high - low)
-            # What has arrived stays: an event does not depend on those that take longer.
-            x = np.where(done, x, new)
-            done |= close
-            if done.all():
-                break
-        return x
 
     def sample(self, n_samples, rng):
         """Return draws of shape (n, t, n_samples)."""
@@ -354,6 +332,38 @@ class Affine(Predictive):
     def log_prob(self, y):
         """Return the log density of targets (n, t), of shape (n,)."""
         return self.base.log_prob((y - self.shift) / self.scale) - np.log(self.scale).sum()
+
+
+def _mixture_quantile(level, weights, means, stds, start):
+    """Quantile (m,) of m mixtures, given as (m, k), found by Newton's method from `start` (m,)."""
+    ends = means + stds * ndtri(level)
+    low = np.where(weights > 0, ends, np.inf).min(1)
+    high = np.where(weights > 0, ends, -np.inf).max(1)
+    x = np.clip(start, low, high)
+    eps = np.finfo(np.float64).eps
+    result = np.empty_like(x)
+    # What has arrived leaves: an event neither waits for nor depends on those that take longer.
+    going = np.arange(len(x))
+    step = high - low
+    while going.size:
+        z = (x[:, None] - means) / stds
+        excess = (weights * ndtr(z)).sum(1) - level
+        low, high = np.where(excess < 0, x, low), np.where(excess < 0, high, x)
+        density = (weights * np.exp(-(z**2) / 2) / stds).sum(1) / np.sqrt(2 * np.pi)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            new = x - excess / density
+        # Where Newton's step leaves the bracket, or does not halve the one before: bisect.
+        good = (new > low) & (new < high) & (np.abs(new - x) < step / 2)
+        new = np.where(good, new, (low + high) / 2)
+        # As close as the sum over the components can tell.
+        new = np.where(np.abs(excess) <= 4 * eps * level, x, new)
+        step = np.abs(new - x)
+        arrived = step <= 8 * eps * np.maximum(np.abs(x), high - low)
+        result[going[arrived]] = new[arrived]
+        stays = ~arrived
+        going, low, high, x, step = (a[stays] for a in (going, low, high, new, step))
+        weights, means, stds = (a[stays] for a in (weights, means, stds))
+    return result
 
 
 def _normal_log_density(y, means, stds, covariances):

@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 import pytest
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 
 from sknuc.predictive import Affine, Draws, Normal, NormalMixture, QuantileFunction
 
@@ -125,6 +125,19 @@ def test_quantiles_of_a_mixture_invert_its_distribution_function():
         np.array([0.2, 0.5, 0.3]) * stats.norm(means[0, :, 0], stds[0, :, 0]).cdf(x[:, None])
     ).sum(1)
     np.testing.assert_allclose(cdf, levels, rtol=1e-9)
+
+
+def test_quantiles_of_random_mixtures_invert_their_distribution_functions():
+    # Newton's method alone runs in circles on some of these.
+    rng = np.random.default_rng(0)
+    n, k = 20_000, 8
+    weights, means = rng.dirichlet(np.full(k, 0.5), n), rng.normal(size=(n, k, 1))
+    stds = np.exp(rng.normal(-1, 1, (n, k, 1)))
+    levels = np.array([0.005, 0.2, 0.6, 0.9])
+    x = NormalMixture(weights, means, stds).quantiles(levels)[:, :, 0]
+    z = (x[:, None] - means) / stds
+    cdf = np.einsum("nk,nkq->nq", weights, special.ndtr(z))
+    np.testing.assert_allclose(cdf, np.broadcast_to(levels, cdf.shape), rtol=1e-12)
 
 
 def test_quantile_function_is_exact_for_its_own_family():
