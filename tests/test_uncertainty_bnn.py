@@ -542,6 +542,16 @@ def test_chains_that_have_not_mixed_are_reported(wave):
     assert diverged == (model.n_divergences_ > 0)
 
 
+@pytest.mark.parametrize("n_chains", [2, 4])
+def test_chains_that_are_stuck_apart_are_reported(wave, n_chains):
+    X, y = wave
+    model = quick("sghmc", step_size=1e-200, n_chains=n_chains).set_params(n_samples=20)
+    with pytest.warns(ConvergenceWarning, match="R-hat is inf"):
+        model.fit(X, y)
+    assert model.r_hat_ == np.inf
+    assert model.ess_ < 2 * n_chains
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [

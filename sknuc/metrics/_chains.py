@@ -39,7 +39,8 @@ def r_hat(chains):
     Returns
     -------
     r_hat : float or ndarray of shape (n_quantities,)
-        NaN for a quantity that never changes.
+        Infinite where each chain is stuck at a value of its own; NaN for a quantity that is the
+        same in all draws of all chains.
 
     Raises
     ------
@@ -64,7 +65,8 @@ def r_hat(chains):
     chains, single = _validate(chains)
     halves = _split(chains)
     folded = np.abs(halves - np.median(halves, axis=(0, 1)))
-    result = np.maximum(
+    # Of two values, or of chains stuck at two, the distances from the median are all alike.
+    result = np.fmax(
         _scale_reduction(_normal_scores(halves)), _scale_reduction(_normal_scores(folded))
     )
     return float(result[0]) if single else result
@@ -93,7 +95,8 @@ def effective_sample_size(chains, *, kind="bulk"):
     Returns
     -------
     n_effective : float or ndarray of shape (n_quantities,)
-        At most N log10 N, for chains whose draws alternate; NaN for a quantity that never changes.
+        At most N log10 N, for chains whose draws alternate; NaN for a quantity that is the same in
+        all draws of all chains, and of "tail" also where 95 % of the draws have the largest value.
 
     Raises
     ------
@@ -123,7 +126,8 @@ def effective_sample_size(chains, *, kind="bulk"):
         result = _effective(halves)
     else:
         low, high = np.quantile(chains, [0.05, 0.95], axis=(0, 1))
-        result = np.minimum(
+        # A quantile that is the largest draw says nothing, as for a quantity of two values.
+        result = np.fmin(
             _effective((halves <= low).astype(float)), _effective((halves <= high).astype(float))
         )
     return float(result[0]) if single else result
@@ -159,7 +163,8 @@ def _normal_scores(chains):
 
 def _scale_reduction(chains):
     n = chains.shape[1]
-    within = chains.var(axis=1, ddof=1).mean(0)
+    # From the first draw, so that a constant chain has no variance by rounding.
+    within = (chains - chains[:, :1]).var(axis=1, ddof=1).mean(0)
     between = chains.mean(1).var(axis=0, ddof=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(within > 0, between / within, np.where(between > 0, np.inf, np.nan))
@@ -168,6 +173,8 @@ def _scale_reduction(chains):
 
 def _effective(chains):
     m, n, _ = chains.shape
+    # Likewise from one draw of all.
+    chains = chains - chains[:1, :1]
     away = chains - chains.mean(1, keepdims=True)
     # Autocovariances by the Fourier transform, padded so that no draw meets one from the far end.
     spectrum = np.fft.rfft(away, n=2 ** int(np.ceil(np.log2(2 * n))), axis=1)

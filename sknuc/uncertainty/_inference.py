@@ -392,7 +392,7 @@ class BayesianNetwork(TorchEstimator):
         self.draw_weights_ = np.full(len(draws), 1 / len(draws))
         trace = chains.trace()
         reductions, sizes = r_hat(trace), effective_sample_size(trace)
-        # What never moves has neither.
+        # What is the same in all draws of all chains has neither; chains stuck apart have R-hat ∞.
         moving = ~np.isnan(reductions)
         self.r_hat_ = float(reductions[moving].max(initial=1.0))
         self.ess_ = float(sizes[moving].min(initial=trace.shape[0] * trace.shape[1]))
