@@ -242,7 +242,10 @@ def center_and_scale(y, sample_weight):
     A target that is constant up to rounding has the scale 1.
     """
     mean = np.average(y, axis=0, weights=sample_weight)
-    scale = np.sqrt(np.average((y - mean) ** 2, axis=0, weights=sample_weight))
+    # In units of the largest deviation, since squares under- and overflow long before numbers do.
+    unit = np.abs(y - mean).max(0)
+    unit = np.where(unit > 0, unit, 1.0)
+    scale = unit * np.sqrt(np.average(((y - mean) / unit) ** 2, axis=0, weights=sample_weight))
     return mean, np.where(scale > 10 * np.finfo(np.float64).eps * np.abs(mean), scale, 1.0)
 
 
@@ -365,7 +368,7 @@ class PredictiveRegressorMixin(RegressorMixin):
         Returns
         -------
         y : ndarray of shape (n_events, n_quantiles) or (n_events, n_quantiles, n_targets)
-            In the units of the targets.
+            In the units of the targets; of a single level, without the axis of levels.
 
         Raises
         ------
@@ -377,7 +380,8 @@ class PredictiveRegressorMixin(RegressorMixin):
         X = self._validate_events(X, reset=False)
         extra = len(levels) * len(self.target_mean_)
         (result,) = self._each_block(X, lambda p, _: (p.quantiles(levels),), extra=extra)
-        return self._without_targets_axis(result)
+        result = self._without_targets_axis(result)
+        return result[:, 0] if np.ndim(quantiles) == 0 else result
 
     def predict_interval(self, X, coverage=0.68):
         """Predict the central interval that holds a share `coverage` of each target.
@@ -420,7 +424,7 @@ class PredictiveRegressorMixin(RegressorMixin):
             In the units of the targets; a draw holds all targets together.
         """
         check_is_fitted(self)
-        if not isinstance(n_samples, Integral) or n_samples < 1:
+        if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
             raise ValueError(
                 f"The 'n_samples' parameter of sample_y must be a positive int. Got {n_samples!r} "
                 "instead."
@@ -596,18 +600,18 @@ class EnsembleClassifierMixin(ClassifierMixin):
         return Uncertainty(total, aleatoric, np.maximum(total - aleatoric, 0))
 
 
-def check_coverage(coverage):
+def check_coverage(coverage, method="predict_interval"):
     """Return a coverage in (0, 1).
 
     Raises
     ------
     ValueError
-        If it is anything else.
+        If it is anything else; the message names the method.
     """
     if not isinstance(coverage, Real) or not 0 < coverage < 1:
         raise ValueError(
-            "The 'coverage' parameter of predict_interval must be a float in (0, 1). Got "
-            f"{coverage!r} instead."
+            f"The 'coverage' parameter of {method} must be a float in (0, 1). Got {coverage!r} "
+            "instead."
         )
     return float(coverage)
 
@@ -620,7 +624,10 @@ def check_quantiles(quantiles):
     ValueError
         If there is none, or one lies outside.
     """
-    levels = np.atleast_1d(np.asarray(quantiles, dtype=np.float64))
+    try:
+        levels = np.atleast_1d(np.asarray(quantiles, dtype=np.float64))
+    except (TypeError, ValueError):
+        levels = np.empty(0)
     if levels.ndim != 1 or levels.size == 0 or not np.all((levels > 0) & (levels < 1)):
         raise ValueError(
             "The 'quantiles' parameter must be one level or a list of levels in (0, 1), such as "

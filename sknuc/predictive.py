@@ -9,6 +9,7 @@ and quantiles are those of each target alone; samples and densities are of all t
 """
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 
 import numpy as np
 from scipy.special import logsumexp, ndtr, ndtri
@@ -67,6 +68,11 @@ class Normal(Predictive):
         self.stds = stds
         self._epistemic = epistemic
 
+    @cached_property
+    def factors(self):
+        """Lower triangular matrices of the covariances, or None."""
+        return None if self.covariances is None else np.linalg.cholesky(self.covariances)
+
     def mean(self):
         """Return the means, of shape (n, t)."""
         return self.means
@@ -84,13 +90,13 @@ class Normal(Predictive):
         n, t = self.means.shape
         # Events first, so that the draws of an event do not depend on the size of the block.
         normal = rng.standard_normal((n, n_samples, t)).transpose(0, 2, 1)
-        if self.covariances is None:
+        if self.factors is None:
             return self.means[..., None] + self.stds[..., None] * normal
-        return self.means[..., None] + np.linalg.cholesky(self.covariances) @ normal
+        return self.means[..., None] + self.factors @ normal
 
     def log_prob(self, y):
         """Return the log density of targets (n, t), of shape (n,)."""
-        return _normal_log_density(y, self.means, self.stds, self.covariances)
+        return _normal_log_density(y, self.means, self.stds, self.factors)
 
     def epistemic(self):
         """Return the part of the standard deviation that more data would remove, (n, t)."""
@@ -110,16 +116,16 @@ class NormalMixture(Predictive):
     means : ndarray of shape (n, k, t)
     stds : ndarray of shape (n, k, t), optional
         Positive.
-    covariances : ndarray of shape (n, k, t, t), optional
-        Instead of `stds`.
+    factors : ndarray of shape (n, k, t, t), optional
+        Instead of `stds`: lower triangular matrices L of covariances :math:`\Sigma = L L^T`.
     """
 
-    def __init__(self, weights, means, stds=None, *, covariances=None):
+    def __init__(self, weights, means, stds=None, *, factors=None):
         self.means = means
         self.weights = np.broadcast_to(weights, means.shape[:2])
-        self.covariances = covariances
+        self.factors = factors
         if stds is None:
-            stds = np.sqrt(np.diagonal(covariances, axis1=-2, axis2=-1))
+            stds = np.sqrt((factors**2).sum(-1))
         self.stds = np.broadcast_to(stds, means.shape)
 
     def mean(self):
@@ -159,21 +165,24 @@ class NormalMixture(Predictive):
         n, _, t = self.means.shape
         # One kind of random number, events first: the draws of an event do not depend on blocks.
         normal = rng.standard_normal((n, n_samples, 1 + t))
-        edges = np.cumsum(self.weights, axis=1)[:, None, :-1]
-        component = (ndtr(normal[..., :1]) > edges).sum(2)
-        normal = normal[..., 1:]
+        # Component by component, so that memory does not grow with their number.
+        edges = np.cumsum(self.weights, axis=1)[:, :-1]
+        uniform, normal = ndtr(normal[..., 0]), normal[..., 1:]
+        component = np.zeros(uniform.shape, dtype=np.intp)
+        for edge in edges.T:
+            component += uniform > edge[:, None]
         rows = np.arange(n)[:, None]
-        means = self.means[rows, component]
-        if self.covariances is None:
-            draws = means + self.stds[rows, component] * normal
+        draws = self.means[rows, component]
+        if self.factors is None:
+            draws += self.stds[rows, component] * normal
         else:
-            factors = np.linalg.cholesky(self.covariances)[rows, component]
-            draws = means + np.einsum("nsij,nsj->nsi", factors, normal)
+            for i, row in enumerate(self.factors.transpose(2, 0, 1, 3)):
+                draws[..., i] += np.einsum("nsj,nsj->ns", row[rows, component], normal)
         return draws.transpose(0, 2, 1)
 
     def log_prob(self, y):
         """Return the log density of targets (n, t), of shape (n,)."""
-        log_density = _normal_log_density(y[:, None], self.means, self.stds, self.covariances)
+        log_density = _normal_log_density(y[:, None], self.means, self.stds, self.factors)
         return logsumexp(log_density, axis=1, b=self.weights)
 
 
@@ -247,9 +256,9 @@ class QuantileFunction(Predictive):
         """Return the log density of targets (n, t), of shape (n,)."""
         values, steps = self.values, np.diff(self.levels)
         tiny = np.finfo(np.float64).tiny
-        density = steps[:, None] / np.maximum(np.diff(values, axis=1), tiny)
+        log_density = np.log(steps)[:, None] - np.log(np.maximum(np.diff(values, axis=1), tiny))
         inside = np.clip((values[:, :-1] <= y[:, None]).sum(1) - 1, 0, len(steps) - 1)
-        log = np.log(np.take_along_axis(density, inside[:, None], 1)[:, 0])
+        log = np.take_along_axis(log_density, inside[:, None], 1)[:, 0]
         with np.errstate(divide="ignore", invalid="ignore"):
             below = (y - values[:, 0]) / np.maximum(self.left, tiny)
             above = (values[:, -1] - y) / np.maximum(self.right, tiny)
@@ -283,7 +292,8 @@ class Draws(Predictive):
 
     def quantiles(self, levels):
         """Return the quantiles at `levels` (q,), of shape (n, q, t)."""
-        return np.quantile(self.values, levels, axis=2).transpose(1, 0, 2)
+        # Half of a draw's probability on either side of it: other rules are biased inwards.
+        return np.quantile(self.values, levels, axis=2, method="hazen").transpose(1, 0, 2)
 
     def sample(self, n_samples, rng):
         """Return draws, with replacement, of shape (n, t, n_samples)."""
@@ -366,13 +376,12 @@ def _mixture_quantile(level, weights, means, stds, start):
     return result
 
 
-def _normal_log_density(y, means, stds, covariances):
+def _normal_log_density(y, means, stds, factors):
     """Log density over the last axis, of shape (...)."""
     away = y - means
     t = means.shape[-1]
-    if covariances is None:
+    if factors is None:
         return -((away / stds) ** 2 / 2 + np.log(stds)).sum(-1) - t * _LOG_2PI / 2
-    factors = np.linalg.cholesky(covariances)
     z = np.linalg.solve(factors, away[..., None])[..., 0]
     log_det = np.log(np.diagonal(factors, axis1=-2, axis2=-1)).sum(-1)
     return -(z**2).sum(-1) / 2 - log_det - t * _LOG_2PI / 2

@@ -1,6 +1,7 @@
 """Predictive distributions: mean, spread, quantiles, draws and density are of one distribution."""
 
 import copy
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def distributions():
         "correlated normal": Normal(means, covariances=covariances),
         "mixture": NormalMixture(weights, many, rng.uniform(0.1, 1, (N, K, T))),
         "correlated mixture": NormalMixture(
-            weights, many, covariances=factors @ factors.swapaxes(-1, -2) + 0.1 * np.eye(T)
+            weights, many, factors=np.tril(factors, -1) + 0.3 * np.eye(T)
         ),
         "quantiles": QuantileFunction([0.1, 0.3, 0.5, 0.8], values),
         "affine": Affine(Normal(means, stds), np.array([3.0, -1]), np.array([0.1, 20])),
@@ -89,11 +90,12 @@ def test_correlated_densities_are_scipys():
     ]
     np.testing.assert_allclose(p.log_prob(y), expected, rtol=1e-10)
     mixture = distributions()["correlated mixture"]
+    covariances = mixture.factors @ mixture.factors.swapaxes(-1, -2)
     expected = [
         np.log(
             sum(w * stats.multivariate_normal(m, c).pdf(v) for w, m, c in zip(*parts, strict=True))
         )
-        for *parts, v in zip(mixture.weights, mixture.means, mixture.covariances, y, strict=True)
+        for *parts, v in zip(mixture.weights, mixture.means, covariances, y, strict=True)
     ]
     np.testing.assert_allclose(mixture.log_prob(y), expected, rtol=1e-9)
 
@@ -106,12 +108,40 @@ def test_correlated_draws_have_the_covariance():
             covariances = p.covariances
         else:
             away = p.means - p.mean()[:, None]
+            within = p.factors @ p.factors.swapaxes(-1, -2)
             covariances = np.einsum(
-                "nk,nkij->nij", p.weights, p.covariances + away[..., :, None] * away[..., None, :]
+                "nk,nkij->nij", p.weights, within + away[..., :, None] * away[..., None, :]
             )
         products = (draws - p.mean()[..., None])[:, 0] * (draws - p.mean()[..., None])[:, 1]
         error = products.std(1) / np.sqrt(n_draws)
         assert np.all(np.abs(products.mean(1) - covariances[:, 0, 1]) < 5 * error)
+
+
+def test_far_from_the_diagonal_a_factor_is_enough():
+    # Their product is singular in floating point; the density is not.
+    factors = np.array([[[[1.0, 0.0], [1e9, 1e-3]]]])
+    p = NormalMixture([1.0], np.zeros((1, 1, 2)), factors=factors)
+    expected = -(0.5**2 + 0.3**2) / 2 - np.log(2 * np.pi) - np.log(1e-3)
+    y = np.array([[0.5, 0.5e9 + 0.3e-3]])
+    assert p.log_prob(y)[0] == pytest.approx(expected, abs=1e-3)
+    assert np.isfinite(p.sample(10, np.random.RandomState(0))).all()
+
+
+def test_draws_of_many_components_take_bounded_memory():
+    n, k, s = 50, 4000, 1000
+    p = NormalMixture(np.full(k, 1 / k), np.zeros((n, k, 1)), np.ones((n, k, 1)))
+    tracemalloc.start()
+    draws = p.sample(s, np.random.RandomState(0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # Some copies of the draws and of the mixture, far less than draws times components.
+    assert peak < 10 * (draws.nbytes + n * k * 8)
+
+
+def test_coinciding_quantiles_have_a_density_without_overflow():
+    p = QuantileFunction([0.1, 0.5, 0.9], np.array([[[1e3], [1e3], [1e3]]]))
+    with np.errstate(all="raise"):
+        assert p.log_prob(np.array([[1e3]]))[0] > 100
 
 
 def test_quantiles_of_a_mixture_invert_its_distribution_function():

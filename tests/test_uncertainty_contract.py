@@ -85,7 +85,7 @@ def test_all_answers_are_of_one_distribution(E):
     assert np.all(up_to + slack + atoms > levels)
     for same, expected in (
         (model.predict_interval(x, 0.68), quantiles[:, [1, 3]]),
-        (model.predict_quantiles(x, 0.5)[:, 0], quantiles[:, 2]),
+        (model.predict_quantiles(x, 0.5), quantiles[:, 2]),
         (model.predict_quantiles(x, levels[::-1]), quantiles[:, ::-1]),
     ):
         np.testing.assert_allclose(same, expected, rtol=1e-12)

@@ -197,7 +197,7 @@ class MDNRegressor(DistributionRegressor):
             return NormalMixture(weights, means, scales)
         if means.shape[2] == 1:
             return NormalMixture(weights, means, scales[..., 0])
-        return NormalMixture(weights, means, covariances=scales @ scales.swapaxes(-1, -2))
+        return NormalMixture(weights, means, factors=scales)
 
     def _numbers_per_event(self):
         t = len(self.target_mean_)
