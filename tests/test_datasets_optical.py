@@ -546,6 +546,8 @@ GOOD = koning_delaroche(14.0, nucleus=LEAD)
         ({"potential": GOOD | {"V": [40, 45]}, "energy": [1, 2, 3]}, "arrays of one length"),
         ({"energy": 0.0}, "'energy' in elastic_scattering must be finite and positive"),
         ({"energy": 3000.0}, "needs .* partial waves"),
+        ({"energy": np.array([])}, "must be of one event at least. Got none"),
+        ({"potential": GOOD | {"V": []}}, "must be of one event at least. Got none"),
         ({"nucleus": (208, 82)}, r"whole numbers \(Z, A\).*Got \(208, 82\)"),
         ({"nucleus": (82.5, 208)}, r"whole numbers \(Z, A\)"),
         ({"angles": [200.0]}, r"angles in degrees, in \[0, 180\]. Got \[200.0\]"),
@@ -568,6 +570,26 @@ def test_steps_without_end_are_refused():
         elastic_scattering(GOOD, 14.0, nucleus=LEAD, step=1e-5)
 
 
+@pytest.mark.parametrize("nucleus", [(12, 24), (50, 120), LEAD])
+def test_slow_protons_scatter_as_rutherford_said_down_to_a_tenth_of_a_kev_per_charge(nucleus):
+    energy = 0.11e-3 * nucleus[0]
+    potential = koning_delaroche(energy, nucleus=nucleus, projectile="proton")
+    slow = elastic_scattering(
+        potential, energy, nucleus=nucleus, projectile="proton", relativistic=False
+    )
+    half = np.sin(np.deg2rad(slow.angles) / 2)
+    rutherford = (slow.sommerfeld / (2 * slow.wave_number * half**2)) ** 2 * 10
+    np.testing.assert_allclose(slow.cross_section[0], rutherford, rtol=1e-6)
+    with pytest.raises(ValueError, match="closer to the Coulomb barrier"):
+        elastic_scattering(potential, 0.9 * energy, nucleus=nucleus, projectile="proton")
+
+
+def test_energies_of_the_global_potential():
+    for energy in (0.0005, 200.1, [14.0, np.nan], [], [[14.0]]):
+        with pytest.raises(ValueError, match="'energy' parameter of koning_delaroche must be in"):
+            koning_delaroche(energy, nucleus=LEAD)
+
+
 def test_protons_are_not_seen_at_zero_degrees():
     potential = koning_delaroche(14.0, nucleus=LEAD, projectile="proton")
     with pytest.raises(ValueError, match="Coulomb amplitude diverges"):
@@ -578,7 +600,13 @@ def test_protons_are_not_seen_at_zero_degrees():
     ("changes", "message"),
     [
         ({"nucleus": (2, 4)}, "24 <= A <= 209"),
-        ({"energy": 300.0}, r"must be in \[0.001, 200\] MeV"),
+        (
+            {"energy": 300.0},
+            r"'energy' parameter of make_optical_model must be in \[0.001, 200\] MeV.*Got 300.0",
+        ),
+        ({"energy": 0.001, "projectile": "proton"}, "waves of make_optical_model need .* steps"),
+        ({"step": 1.0}, "'step' parameter of make_optical_model must be at most"),
+        ({"ranges": {"a_v": (-0.6, -0.5)}}, "'a_v' in make_optical_model must be finite and pos"),
         ({"ranges": {"r_c": (1.0, 1.3)}}, r"parameters of the potential of a neutron.*\['r_c'\]"),
         ({"ranges": {}}, "'ranges' parameter of make_optical_model"),
         ({"ranges": {"V": (50.0, 40.0)}}, r"\(low, high\) with low <= high"),

@@ -17,11 +17,10 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from sknuc.datasets._draws import as_floats, check_range
 from sknuc.datasets._optical_potential import (
     PROJECTILES,
-    check_nucleus,
-    koning_delaroche,
+    global_potential,
     potential_units,
 )
-from sknuc.datasets._optical_scattering import check_angles, elastic_scattering
+from sknuc.datasets._optical_scattering import check_angles, solve_scattering
 
 __all__ = ["make_optical_model"]
 
@@ -86,7 +85,8 @@ def make_optical_model(
     nucleus : (int, int), default=(82, 208)
         Proton number Z and mass number A of the target, with 24 <= A <= 209.
     energy : float, default=14.0
-        Kinetic energy in the laboratory, in MeV, in [0.001, 200].
+        Kinetic energy in the laboratory, in MeV, in [0.001, 200] for neutrons; of protons from
+        about 0.1 Z keV (9 keV on lead), see :func:`elastic_scattering`.
     projectile : {"neutron", "proton"}, default="neutron"
         What is scattered.
     ranges : mapping of str to (float, float), default=None
@@ -166,8 +166,7 @@ def make_optical_model(
     True
     """
     function = "make_optical_model"
-    nucleus = check_nucleus(function, nucleus, lightest=24, heaviest=209)
-    centre = koning_delaroche(energy, nucleus=nucleus, projectile=projectile)
+    centre = global_potential(function, energy, nucleus, projectile)
     if ranges is None:
         ranges = {name: (0.9 * centre[name], 1.1 * centre[name]) for name in _VARIED}
     unknown = set(ranges) - set(centre)
@@ -224,7 +223,7 @@ def _scatter(parameters, names, centre, **settings):
     for volume, real in (("r_w", "r_v"), ("a_w", "a_v")):
         if volume not in drawn:
             potential[volume] = potential[real]
-    return elastic_scattering(potential, **settings)
+    return solve_scattering("make_optical_model", potential, **settings)
 
 
 def _to_target(scattering, log):

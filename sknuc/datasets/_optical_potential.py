@@ -35,6 +35,7 @@ __all__ = [
     "PION_RADIUS_SQUARED",
     "PROJECTILES",
     "check_nucleus",
+    "global_potential",
     "kinematics",
     "koning_delaroche",
     "potential_names",
@@ -199,13 +200,19 @@ def koning_delaroche(energy, *, nucleus, projectile="neutron"):
     >>> print(f"{potential['V']:.2f} MeV, {potential['r_v']:.4f} fm, {potential['a_v']:.4f} fm")
     43.35 MeV, 1.2355 fm, 0.6469 fm
     """
-    Z, A = check_nucleus("koning_delaroche", nucleus, lightest=24, heaviest=209)
-    energy = as_floats("koning_delaroche", "energy", energy)
-    if energy.ndim > 1 or not np.all((energy >= 1e-3) & (energy <= 200)):
+    return global_potential("koning_delaroche", energy, nucleus, projectile)
+
+
+def global_potential(function, energy, nucleus, projectile):
+    """Compute :func:`koning_delaroche` for `function`, which errors name."""
+    Z, A = check_nucleus(function, nucleus, lightest=24, heaviest=209)
+    values = as_floats(function, "energy", energy)
+    if values.ndim > 1 or not values.size or not np.all((values >= 1e-3) & (values <= 200)):
         raise ValueError(
-            "The 'energy' parameter of koning_delaroche must be in [0.001, 200] MeV, where the "
+            f"The 'energy' parameter of {function} must be in [0.001, 200] MeV, where the global "
             f"potential was fitted, one number or one for each event. Got {energy!r} instead."
         )
+    energy = values
     proton = projectile == "proton"
     asymmetry = (1 if proton else -1) * (A - 2 * Z) / A
     size = A ** (1 / 3)

@@ -39,7 +39,7 @@ from sknuc.datasets._optical_potential import (
 )
 from sknuc.datasets._optical_waves import MAX_L, cross_sections
 
-__all__ = ["check_angles", "elastic_scattering"]
+__all__ = ["check_angles", "elastic_scattering", "solve_scattering"]
 
 # Events per task of a thread.
 _BLOCK = 128
@@ -103,7 +103,9 @@ def elastic_scattering(
         ``r_c``, as :func:`koning_delaroche` returns them: strengths in MeV, reduced radii and
         diffusenesses in fm. Positive ``V`` attracts, positive ``W`` and ``W_d`` absorb.
     energy : float or array-like of shape (n_samples,)
-        Kinetic energy in the laboratory, in MeV.
+        Kinetic energy in the laboratory, in MeV. Slow protons turn around too far outside of the
+        nucleus for the integration, which with the default `step` reaches down to about 0.1 Z keV
+        (9 keV on lead), deep in the realm of pure Coulomb scattering.
     nucleus : (int, int)
         Proton number Z and mass number A of the target.
     projectile : {"neutron", "proton"}, default="neutron"
@@ -147,8 +149,9 @@ def elastic_scattering(
     Raises
     ------
     ValueError
-        If a parameter is missing, unknown or out of range, the shapes disagree, `step` is too long
-        for the potential or the energy, or the energy needs more than 256 waves.
+        If a parameter is missing, unknown or out of range, the shapes disagree or are empty, `step`
+        is too long for the potential or the energy, or the energy needs more than 256 waves or
+        250,000 steps.
 
     References
     ----------
@@ -165,7 +168,23 @@ def elastic_scattering(
     >>> lead.cross_section.shape, lead.total.round()
     ((2, 33), array([5655., 5141.]))
     """
-    function = "elastic_scattering"
+    return solve_scattering(
+        "elastic_scattering",
+        potential,
+        energy,
+        nucleus=nucleus,
+        projectile=projectile,
+        angles=angles,
+        relativistic=relativistic,
+        step=step,
+        n_jobs=n_jobs,
+    )
+
+
+def solve_scattering(
+    function, potential, energy, *, nucleus, projectile, angles, relativistic, step, n_jobs
+):
+    """Solve elastic scattering for `function`, which errors name: see `elastic_scattering`."""
     Z, A = check_nucleus(function, nucleus)
     angles = check_angles(function, angles, projectile)
     energies, values = _check_potential(function, potential, energy, projectile)
@@ -267,6 +286,11 @@ def _check_potential(function, potential, energy, projectile):
             f"numbers or arrays of one length. Got the shapes {shapes} instead."
         )
     (n,) = next(iter(shapes.values()), (1,))
+    if n == 0:
+        raise ValueError(
+            f"The energy and the entries of the 'potential' parameter of {function} must be of one "
+            "event at least. Got none: the arrays are empty."
+        )
     for name, v in values.items():
         positive = name[0] not in "VW"
         if not np.all(np.isfinite(v)) or (positive and not np.all(v > 0)):
@@ -309,7 +333,7 @@ def _extents(function, terms, names, motion, steps):
         raise ValueError(
             f"The waves of {function} need {n_points.max()} steps of the integration; at most "
             f"{_MAX_POINTS} are possible. Use a longer 'step' or, for protons, an 'energy' closer "
-            "to the Coulomb barrier."
+            "to the Coulomb barrier: from about 0.1 Z keV with step=None."
         )
     # Of protons too: under the Coulomb barrier waves die out slowly with l.
     n_l = np.floor(k * reach).astype(np.int64) + 1 + _WAVES_BEYOND
