@@ -1,6 +1,6 @@
 """Speed of the methods that say how sure they are, against what one would use instead.
 
-Command: ``python benchmarks/speed.py [--quick] [--repeat 3] [--parts abcd]``
+Command: ``python benchmarks/speed.py [--quick] [--repeat 3] [--parts abcde]``
 
 One thread. Both sides in one process, in turn.
 
@@ -11,7 +11,11 @@ per feature, scale and noise, against scikit-learn's, in float64. The evidence a
 printed.
 (c) Quantile trees against bare xgboost with the same levels.
 (d) Every method on the same 10,000 × 10: the fit in units of that of one small network, which is
-the cost in the README, and the prediction of two quantiles of 10,000 events.
+the cost in the README, and the prediction of two quantiles of 10,000 events. HMC runs 50 of its
+1,500 trajectories.
+(e) Hamiltonian Monte Carlo against Pyro's No-U-Turn sampler, compiled, on the same posterior of
+the same network: effective draws of its output at 20 places per second, the least of them, warm-up
+included. Both posteriors are printed side by side, in units of their Monte-Carlo errors.
 """
 
 import argparse
@@ -22,6 +26,7 @@ import numpy as np
 import torch
 import xgboost as xgb
 from _timing import alternate, machine, print_table
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
@@ -35,6 +40,8 @@ from sknuc.distributions import (
     QuantileBDTRegressor,
     QuantileNetRegressor,
 )
+from sknuc.encoders import MLP
+from sknuc.metrics import effective_sample_size
 from sknuc.networks import NeuralRegressor
 from sknuc.uncertainty import (
     BNNRegressor,
@@ -122,7 +129,7 @@ def quantile_trees(options):
     rows = []
     for n in (20_000,) if options.quick else (20_000, 200_000):
         X, y = draw(n, 20)
-        model = QuantileBDTRegressor(quantiles=levels, n_estimators=100, random_state=0, n_jobs=1)
+        model = QuantileBDTRegressor(quantiles=levels, max_iter=100, random_state=0, n_jobs=1)
         shared = {
             "max_depth": model.max_depth,
             "eta": model.learning_rate,
@@ -159,7 +166,13 @@ def costs(options):
         "GPRegressor (sparse)": GPRegressor(random_state=0),
         "DeepEnsembleRegressor": DeepEnsembleRegressor(max_epochs=20, random_state=0),
         "MCDropoutRegressor": MCDropoutRegressor(max_epochs=20, random_state=0),
-        "BNNRegressor": BNNRegressor(random_state=0),
+        "BNNRegressor, Laplace": BNNRegressor(max_epochs=20, random_state=0),
+        "BNNRegressor, variational": BNNRegressor(
+            inference="variational", max_epochs=20, random_state=0
+        ),
+        "BNNRegressor, HMC": BNNRegressor(
+            inference="hmc", max_epochs=20, n_warmup=10, n_samples=40, random_state=0
+        ),
         "BootstrapRegressor of networks": BootstrapRegressor(network, random_state=0),
         "ConformalRegressor of a network": ConformalRegressor(network, random_state=0),
     }
@@ -168,6 +181,8 @@ def costs(options):
     print("|---|---|---|---|")
     unit = None
     for name, model in methods.items():
+        # What a process does once, at its first fit of a kind.
+        clone(model).fit(X[:200], y[:200])
         start = time.perf_counter()
         model.fit(X, y)
         fitted = time.perf_counter()
@@ -182,18 +197,96 @@ def costs(options):
         )
 
 
+def pyro_posterior(X, y, X_test, width, n_warmup, n_draws):
+    """Draws (1, n_draws, n_test) of the network's output, of one chain of Pyro's sampler."""
+    import pyro
+    import pyro.distributions as dist
+    from pyro.infer import MCMC, NUTS
+
+    X, y, X_test = (torch.from_numpy(a) for a in (X, y, X_test))
+    # Standard deviations of the parameters: 1 / root of the number of inputs, and 1 for biases.
+    shapes = [((width, X.shape[1]), X.shape[1]), ((width,), 1), ((1, width), width), ((1,), 1)]
+
+    def network(parameters, x):
+        hidden = torch.tanh(x @ parameters[0].mT + parameters[1].unsqueeze(-2))
+        return (hidden @ parameters[2].mT + parameters[3].unsqueeze(-2))[..., 0]
+
+    def model():
+        parameters = [
+            pyro.sample(f"p{i}", dist.Normal(torch.zeros(shape), fan_in**-0.5).to_event(len(shape)))
+            for i, (shape, fan_in) in enumerate(shapes)
+        ]
+        variance = pyro.sample("variance", dist.InverseGamma(0.5, 0.5 * 0.01**2))
+        pyro.sample("y", dist.Normal(network(parameters, X), variance.sqrt()).to_event(1), obs=y)
+
+    pyro.set_rng_seed(0)
+    sampler = NUTS(model, jit_compile=True, ignore_jit_warnings=True)
+    chain = MCMC(sampler, num_samples=n_draws, warmup_steps=n_warmup, disable_progbar=True)
+    chain.run()
+    draws = chain.get_samples()
+    return network([draws[f"p{i}"] for i in range(4)], X_test).numpy()[None]
+
+
+def chains(options):
+    width, n_warmup, n_draws = 16, 300, 100 if options.quick else 500
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-2, 2, (200, 2)).astype(np.float32)
+    y = (np.sin(2 * X[:, 0]) + X[:, 1] + 0.1 * rng.standard_normal(200)).astype(np.float32)
+    X, y = (X - X.mean(0)) / X.std(0), (y - y.mean()) / y.std()
+    X_test = rng.uniform(-2, 2, (20, 2)).astype(np.float32)
+
+    def ours():
+        model = BNNRegressor(
+            encoder=MLP(hidden_layer_sizes=(width,), activation="tanh"),
+            inference="hmc",
+            prior_scale=1.0,
+            n_warmup=n_warmup,
+            n_samples=4 * n_draws,
+            thinning=1,
+            random_state=0,
+        ).fit(X, y)
+        return model._forward(X_test)[..., 0].T.reshape(20, 4, -1).transpose(1, 2, 0)
+
+    def theirs():
+        return pyro_posterior(X, y, X_test, width, n_warmup, n_draws)
+
+    print("\n### (e) Hamiltonian Monte Carlo, 200 events, 2–16–1\n")
+    print("| side | s | draws | least effective draws | per second |")
+    print("|---|---|---|---|---|")
+    rates, means, errors = [], [], []
+    for name, side in {"sknuc": ours, "Pyro": theirs}.items():
+        start = time.perf_counter()
+        draws = side().astype(np.float64)
+        seconds = time.perf_counter() - start
+        effective = effective_sample_size(draws, kind="mean")
+        rates.append(effective.min() / seconds)
+        means.append(draws.mean((0, 1)))
+        errors.append(draws.std((0, 1)) / np.sqrt(effective))
+        print(
+            f"| {name} | {seconds:.1f} | {draws[..., 0].size:,} | {effective.min():.0f} | "
+            f"{rates[-1]:.2f} |",
+            flush=True,
+        )
+    pull = (means[0] - means[1]) / np.hypot(*errors)
+    print(
+        f"\n{rates[0] / rates[1]:.0f} times as many (goal: 5). Their posterior means at the 20 "
+        f"places differ by {np.sqrt(np.mean(pull**2)):.1f} Monte-Carlo errors (rms), "
+        f"{np.abs(pull).max():.1f} at most."
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="prove that it runs")
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--parts", default="abcd")
+    parser.add_argument("--parts", default="abcde")
     options = parser.parse_args()
     if options.quick:
         options.repeat = 1
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", ConvergenceWarning)
     print(machine(), "one thread")
-    parts = {"a": ensembles, "b": gaussian_processes, "c": quantile_trees, "d": costs}
+    parts = {"a": ensembles, "b": gaussian_processes, "c": quantile_trees, "d": costs, "e": chains}
     for part, run in parts.items():
         if part in options.parts:
             run(options)
