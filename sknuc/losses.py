@@ -81,7 +81,9 @@ def gaussian_nll(mean, std, y, *, beta=0.0):
 
     The factor :math:`\sigma^{2\beta}`, through which no gradient flows, gives events with a large
     spread back what the likelihood takes from their share in the fit of the mean: with β = 1 they
-    count as in a fit of least squares. The minimum is that of the likelihood (β = 0) for any β.
+    count as in a fit of least squares. Its gradient vanishes where that of the likelihood (β = 0)
+    does, event by event, for any β. Its value is no score: a smaller spread lowers it, right or
+    wrong, so that models are compared with β = 0.
 
     Parameters
     ----------

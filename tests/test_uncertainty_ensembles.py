@@ -32,6 +32,18 @@ def noisy_line(n, seed, spread=lambda x: 0.1 + 0.4 * (x > 0)):
     return x[:, None], 2 * x + spread(x) * rng.standard_normal(n)
 
 
+class FirstOutput(nn.Module):
+    """What a layer returns first: recurrent layers and attention return more."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        inputs = (x, x, x) if isinstance(self.layer, nn.MultiheadAttention) else (x,)
+        return self.layer(*inputs)[0]
+
+
 class TestDeepEnsemble:
     def test_members_find_mean_and_noise(self):
         X, y = noisy_line(4000, 0)
@@ -92,6 +104,47 @@ class TestDeepEnsemble:
         far = model.predict_uncertainty([[0.5, 0.25], [-1.0, 8.0]])
         assert epistemic.max() > 3 * np.median(epistemic)
         assert np.all(far.total <= np.log(2) + 1e-6)
+
+    def test_the_best_epoch_is_the_most_probable_one(self):
+        # The value of the weighted loss falls with the spread, right or wrong: what is held out is
+        # judged by the likelihood, whatever the events' share in the gradient.
+        X, y = noisy_line(200, 0)
+        resting = {"learning_rate": 1e-12, "early_stopping": True, "max_epochs": 1}
+        histories = [
+            DeepEnsembleRegressor(beta=beta, random_state=0, **resting).fit(X, y).history_
+            for beta in (0, 0.5, 1)
+        ]
+        valid = [history[0, "valid_loss"] for history in histories]
+        np.testing.assert_allclose(valid, valid[0], rtol=1e-9)
+        assert len({history[0, "train_loss"] for history in histories}) == 3
+
+    @pytest.mark.parametrize("n_members", [1, 3])
+    def test_warm_start_goes_on(self, n_members):
+        # One batch holds all events, so that nothing is shuffled.
+        X, y = noisy_line(100, 0)
+        options = {"n_members": n_members, "random_state": 0}
+        whole = DeepEnsembleRegressor(max_epochs=6, **options).fit(X, y)
+        parts = DeepEnsembleRegressor(max_epochs=3, warm_start=True, **options)
+        parts.fit(X, y).fit(X, y)
+        assert len(parts.history_) == parts.n_iter_ == 6
+        np.testing.assert_array_equal(parts.predict(X), whole.predict(X))
+        labels = y > 0
+        whole = DeepEnsembleClassifier(max_epochs=6, **options).fit(X, labels)
+        parts = DeepEnsembleClassifier(max_epochs=3, warm_start=True, **options)
+        proba = parts.fit(X, labels).fit(X, labels).predict_proba(X)
+        np.testing.assert_array_equal(proba, whole.predict_proba(X))
+
+    def test_warm_start_refuses_what_it_cannot_go_on_with(self):
+        X, y = noisy_line(50, 0)
+        model = DeepEnsembleRegressor(max_epochs=1, warm_start=True, random_state=0).fit(X, y)
+        mean = model.predict(X)
+        with pytest.raises(ValueError, match="warm_start"):
+            model.set_params(n_members=7).fit(X, y)
+        with pytest.raises(ValueError, match="warm_start"):
+            model.set_params(n_members=5).fit(X, np.column_stack([y, y]))
+        np.testing.assert_array_equal(model.predict(X), mean)
+        # In the scaling of the first fit, targets in another unit are other targets.
+        assert abs(model.fit(X, 1000 + y).predict(X).mean()) < 500
 
     def test_grid_search_over_members_and_encoders(self):
         X, y = noisy_line(90, 0)
@@ -163,6 +216,46 @@ class TestMCDropout:
         X, y = noisy_line(20, 0)
         with pytest.raises(ValueError, match=r"must have dropout.*none"):
             MCDropoutRegressor(encoder=encoder).fit(X, y)
+
+    @pytest.mark.parametrize(
+        ("layer", "name"),
+        [
+            (lambda: nn.TransformerEncoderLayer(4, 1, 8, 0.1, batch_first=True), "Multihead"),
+            (lambda: nn.AlphaDropout(0.2), "AlphaDropout"),
+            (lambda: nn.FeatureAlphaDropout(0.2), "FeatureAlphaDropout"),
+            (lambda: FirstOutput(nn.MultiheadAttention(4, 1, 0.1, batch_first=True)), "Multihead"),
+            (lambda: FirstOutput(nn.GRU(4, 4, 2, dropout=0.1, batch_first=True)), "GRU"),
+        ],
+    )
+    def test_dropout_that_is_not_ours_is_refused(self, layer, name):
+        def build(shape):
+            return nn.Sequential(layer(), nn.Flatten(), nn.LazyLinear(8), nn.Dropout(0.1))
+
+        X = np.random.default_rng(0).normal(size=(20, 3, 4))
+        model = MCDropoutRegressor(encoder=ModuleEncoder(build), max_epochs=1)
+        with pytest.raises(ValueError, match=rf"and nowhere else.*{name}"):
+            model.fit(X, X[:, 0, 0])
+
+    def test_a_layer_that_drops_nothing_is_welcome(self):
+        def build(shape):
+            attention = FirstOutput(nn.MultiheadAttention(4, 1, batch_first=True))
+            return nn.Sequential(attention, nn.Flatten(), nn.Dropout(0.1))
+
+        X = np.random.default_rng(0).normal(size=(20, 3, 4))
+        model = MCDropoutRegressor(encoder=ModuleEncoder(build), max_epochs=1, random_state=0)
+        assert np.all(model.fit(X, X[:, 0, 0]).predict(X, return_std=True)[1] > 0)
+
+    def test_warm_start_goes_on(self):
+        X, y = noisy_line(100, 0)
+        model = MCDropoutRegressor(max_epochs=100, warm_start=True, random_state=0).fit(X, y)
+        before = model.module_[1][1].weight.detach().clone()
+        # A step moves each weight by the learning rate at most, and a little more by momentum.
+        model.set_params(max_epochs=1, learning_rate=1e-4).fit(X, y)
+        assert model.n_iter_ == 101
+        moved = (model.module_[1][1].weight - before).abs().max()
+        assert 0 < moved < 1e-3
+        classifier = MCDropoutClassifier(max_epochs=3, warm_start=True, random_state=0)
+        assert classifier.fit(X, y > 0).fit(X, y > 0).n_iter_ == 6
 
     def test_classifier(self):
         X, y = make_moons(400, noise=0.1, random_state=0)

@@ -17,6 +17,7 @@ from sknuc.nn._dropout import (
     MaskedDraws,
     group_dropout,
     mask_groups,
+    other_dropout,
 )
 from sknuc.nn._quantiles import (
     AutoregressiveQuantiles,
@@ -67,6 +68,7 @@ __all__ = [
     "group_dropout",
     "group_norm",
     "mask_groups",
+    "other_dropout",
     "pad_sphere",
     "real_rows",
     "sequence_pooling",

@@ -4,8 +4,16 @@ import contextlib
 
 import torch
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 
-__all__ = ["MASK_GROUPS", "GroupedDropout", "MaskedDraws", "group_dropout", "mask_groups"]
+__all__ = [
+    "MASK_GROUPS",
+    "GroupedDropout",
+    "MaskedDraws",
+    "group_dropout",
+    "mask_groups",
+    "other_dropout",
+]
 
 #: Groups of events that share a mask in one step of the training.
 MASK_GROUPS = 64
@@ -80,11 +88,43 @@ class MaskedDraws(nn.Module):
         return torch.stack(outputs)
 
 
+_REPLACED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+
+
+def other_dropout(module):
+    """The kinds of layers with dropout whose masks :func:`group_dropout` cannot take over.
+
+    Dropout inside of recurrent layers and of torch's attention, and AlphaDropout.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Before :func:`group_dropout`.
+
+    Returns
+    -------
+    names : list of str
+        The classes, each once, sorted.
+    """
+    found = set()
+    for layer in module.modules():
+        if isinstance(layer, nn.RNNBase | nn.MultiheadAttention):
+            drops = layer.dropout > 0
+        elif isinstance(layer, nn.TransformerEncoderLayer):
+            # In prediction it may be one fused kernel, which passes all its layers by.
+            drops = any(isinstance(part, _REPLACED) and part.p for part in layer.modules())
+        else:
+            drops = isinstance(layer, _DropoutNd) and not isinstance(layer, _REPLACED) and layer.p
+        if drops:
+            found.add(type(layer).__name__)
+    return sorted(found)
+
+
 def group_dropout(module):
     """Put :class:`GroupedDropout` in the place of every dropout layer, and return how many."""
     n_layers = 0
     for name, child in module.named_children():
-        if isinstance(child, nn.Dropout | nn.Dropout1d | nn.Dropout2d | nn.Dropout3d):
+        if isinstance(child, _REPLACED):
             if child.p:
                 setattr(module, name, GroupedDropout(child.p))
                 n_layers += 1

@@ -15,10 +15,9 @@ from numbers import Integral
 import numpy as np
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval
-from torch import nn
 
 from sknuc.multiplicity import row_hash
-from sknuc.nn import MASK_GROUPS, MaskedDraws, group_dropout, mask_groups
+from sknuc.nn import MASK_GROUPS, MaskedDraws, group_dropout, mask_groups, other_dropout
 from sknuc.uncertainty._members import ClassMembers, GaussianMembers
 
 __all__ = ["MCDropoutClassifier", "MCDropoutRegressor"]
@@ -31,7 +30,7 @@ class _Masks:
     """Training and prediction with masks: what regressor and classifier share."""
 
     def _fit_masks(self, X, y, sample_weight):
-        self._fit_members(X, y, sample_weight, columns={"groups": _groups(X)})
+        self._fit_members(X, y, sample_weight, columns=lambda X: {"groups": _groups(X)})
         self._mask_seeds = self._random_state.randint(2**31 - 1, size=self.n_draws).tolist()
         return self
 
@@ -40,13 +39,13 @@ class _Masks:
 
     def _build(self):
         network = super()._build()
+        others = other_dropout(network)
         n_layers = group_dropout(network)
-        inner = [m for m in network.modules() if isinstance(m, nn.RNNBase) and m.dropout]
-        if inner or not n_layers:
+        if others or not n_layers:
+            found = f"other dropout, in {', '.join(others)}." if others else "none."
             raise ValueError(
                 "The 'encoder' parameter must have dropout in layers of torch.nn.Dropout, such as "
-                f"MLP(dropout=0.1). Got {self.encoder!r}, which has "
-                + ("dropout inside a recurrent layer." if inner else "none.")
+                f"MLP(dropout=0.1), and nowhere else. Got {self.encoder!r}, which has {found}"
             )
         return network
 
@@ -165,7 +164,6 @@ class MCDropoutRegressor(_Masks, GaussianMembers):
         TrainingDivergedError
             If the loss becomes NaN or infinite.
         """
-        X = self._validate_events(X, reset=True)
         return self._fit_masks(X, y, sample_weight)
 
     def _numbers_per_event(self):
@@ -255,7 +253,6 @@ class MCDropoutClassifier(_Masks, ClassMembers):
         TrainingDivergedError
             If the loss becomes NaN or infinite.
         """
-        X = self._validate_events(X, reset=True)
         return self._fit_masks(X, y, sample_weight)
 
     def _numbers_per_event(self):

@@ -116,7 +116,6 @@ class DeepEnsembleRegressor(GaussianMembers):
         TrainingDivergedError
             If the loss of a member becomes NaN or infinite.
         """
-        X = self._validate_events(X, reset=True)
         return self._fit_members(X, y, sample_weight, n_members=self.n_members)
 
     def _outputs(self, X):
@@ -208,7 +207,6 @@ class DeepEnsembleClassifier(ClassMembers):
         TrainingDivergedError
             If the loss of a member becomes NaN or infinite.
         """
-        X = self._validate_events(X, reset=True)
         return self._fit_members(X, y, sample_weight, n_members=self.n_members)
 
     def _outputs(self, X):

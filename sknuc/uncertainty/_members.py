@@ -9,11 +9,17 @@ from numbers import Real
 import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_consistent_length
 from torch import nn
 from torch.nn import functional as F
 
 from sknuc import losses
-from sknuc.base import EnsembleClassifierMixin, PredictiveRegressorMixin, validate_weights
+from sknuc.base import (
+    EnsembleClassifierMixin,
+    PredictiveRegressorMixin,
+    validate_targets,
+    validate_weights,
+)
 from sknuc.nn import class_probabilities
 from sknuc.predictive import Affine, NormalMixture
 from sknuc.torch_estimator import Player, TorchEstimator
@@ -24,11 +30,18 @@ __all__ = ["ClassMembers", "GaussianMembers"]
 _UNIT = 0.5413248546129181
 
 
+def _no_columns(X):
+    return {}
+
+
 class GaussianMembers(PredictiveRegressorMixin, TorchEstimator):
     """Regressors whose members are networks with a mean and a spread for every target.
 
     Subclasses define ``_outputs(X)``, the members' outputs for validated events, of shape
     (n, n_members, 2 n_targets), and call ``_fit_members``.
+
+    With `early_stopping`, ``valid_loss`` in the history is the negative log likelihood, per target
+    and of scaled targets, whatever `beta` is.
     """
 
     _parameter_constraints = {
@@ -42,18 +55,35 @@ class GaussianMembers(PredictiveRegressorMixin, TorchEstimator):
         self.beta = beta
         self.min_std = min_std
 
-    def _fit_members(self, X, y, sample_weight, *, n_members=None, columns=None):
-        self._start_anew()
+    def _fit_members(self, X, y, sample_weight, *, n_members=None, columns=_no_columns):
+        reset = not (self.warm_start and self.__sklearn_is_fitted__())
+        X = self._validate_events(X, reset=reset)
         sample_weight = validate_weights(sample_weight, X)
-        targets = self._scale_targets(X, y, sample_weight)
+        if reset:
+            self._start_anew()
+            targets = self._scale_targets(X, y, sample_weight)
+        else:
+            targets = self._continue_with(X, y)
         self._fit_events(
             X,
-            {"y": targets, **(columns or {})},
+            {"y": targets, **columns(X)},
             sample_weight=sample_weight,
-            reset=True,
+            reset=reset,
             n_members=n_members,
         )
         return self
+
+    def _continue_with(self, X, y):
+        """Validate targets of a fit that goes on, and scale them as those of the first one."""
+        y = validate_targets(y, self)
+        check_consistent_length(X, y)
+        targets = y.reshape(len(y), -1)
+        if (y.ndim, targets.shape[1]) != (self._y_ndim, len(self.target_mean_)):
+            raise ValueError(
+                f"y has the shape {y.shape}, but the networks were built for "
+                f"{len(self.target_mean_)} targets. Set warm_start=False to start anew."
+            )
+        return (targets - self.target_mean_) / self.target_scale_
 
     def _build(self):
         encoder, n_features = self._encoder()
@@ -72,7 +102,9 @@ class GaussianMembers(PredictiveRegressorMixin, TorchEstimator):
 
     def _loss(self, module, batch):
         mean, std = self._moments(module(batch.X))
-        return losses.gaussian_nll(mean, std, batch.y, beta=self.beta)
+        # What was held out is to judge, and the value of the weighted loss rewards overconfidence.
+        beta = self.beta if module.training else 0.0
+        return losses.gaussian_nll(mean, std, batch.y, beta=beta)
 
     def _predictive(self, X):
         means, stds = self._moments(torch.from_numpy(self._outputs(X)))
@@ -100,15 +132,18 @@ class ClassMembers(EnsembleClassifierMixin, TorchEstimator):
         super().__init__(**shared)
         self.class_weight = class_weight
 
-    def _fit_members(self, X, y, sample_weight, *, n_members=None, columns=None):
-        self._start_anew()
-        codes, sample_weight = self._encode_labels(X, y, sample_weight)
+    def _fit_members(self, X, y, sample_weight, *, n_members=None, columns=_no_columns):
+        reset = not (self.warm_start and self.__sklearn_is_fitted__())
+        X = self._validate_events(X, reset=reset)
+        if reset:
+            self._start_anew()
+        codes, sample_weight = self._encode_labels(X, y, sample_weight, reset=reset)
         self._fit_events(
             X,
-            {"y": codes, **(columns or {})},
+            {"y": codes, **columns(X)},
             sample_weight=sample_weight,
             stratify=codes,
-            reset=True,
+            reset=reset,
             n_members=n_members,
         )
         return self
