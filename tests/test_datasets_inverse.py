@@ -1,5 +1,6 @@
 """The two-valued inverse problem: its exact posterior against quadrature."""
 
+import mpmath
 import numpy as np
 import pytest
 from scipy import stats
@@ -91,6 +92,64 @@ def test_distribution_function_and_quantiles(noise):
     np.testing.assert_array_equal(posterior.log_prob(X, np.full(len(X), 1.5)), -np.inf)
 
 
+SMALL_NOISES = [1e-2, 1e-4, 1e-6, 1e-8]
+DEEP_TO_FAR = [-1e6, -1.0, -3e-4, 0.0, 1e-9, 0.1, 0.5, 1 - 1e-7, 1.0, 1 + 1e-7, 1.2, 10.0, 1e3, 1e6]
+
+
+@pytest.mark.parametrize("noise", SMALL_NOISES)
+def test_quantiles_are_the_nearest_numbers_that_there_are(noise):
+    # Above 1, the peak may be narrower than the spacing of numbers: the level of a quantile then
+    # lies between those of its neighbours.
+    posterior = InversePosterior(noise)
+    levels = np.array([1e-6, 0.01, 0.2, 0.4999, 0.5001, 0.7, 0.97, 1 - 1e-9])
+    X = np.array(DEEP_TO_FAR)[:, None]
+    quantiles = posterior.quantiles(X, levels)
+    assert np.all(np.diff(quantiles, axis=1) >= 0)
+    assert np.abs(quantiles).max() <= 1
+    np.testing.assert_array_equal(posterior.quantiles(X, [0.5]), 0)
+    for level, column in zip(levels, quantiles.T, strict=True):
+        below = posterior.cdf(X, np.nextafter(column, -2))
+        above = posterior.cdf(X, np.nextafter(column, 2))
+        assert np.all((below <= level + 1e-10) & (level - 1e-10 <= above))
+
+
+@pytest.mark.parametrize("noise", SMALL_NOISES)
+@pytest.mark.parametrize("observed", DEEP_TO_FAR[::2])
+def test_the_posterior_is_the_one_of_long_arithmetic(noise, observed):
+    with mpmath.workdps(50):
+        y, sigma = mpmath.mpf(observed), mpmath.mpf(noise)
+        closest = min(max(y, 0), 1)
+        scale = sigma**2 / (sigma + 2 * abs(y - closest))  # of t^2 - closest
+        edges = [closest + k * scale for k in (-120, -30, -9, -3, 0, 3, 9, 30, 120)]
+        edges = sorted({mpmath.sqrt(min(max(edge, 0), 1)) for edge in edges})
+
+        def moment(power, ends):
+            def integrand(t):
+                exponent = ((y - closest) ** 2 - (y - t**2) ** 2) / (2 * sigma**2)
+                return t**power * mpmath.exp(exponent)
+
+            return mpmath.quad(integrand, ends)
+
+        mass = moment(0, edges)
+        std = float(mpmath.sqrt(moment(2, edges) / mass))
+        x = float((2 * edges[len(edges) // 2] + edges[-1] + edges[0]) / 4)
+        split = sorted({edge for edge in edges if edge < x} | {mpmath.mpf(x)})
+        cdf = float((1 + moment(0, split) / mass) / 2) if len(split) > 1 else 0.5
+        at = mpmath.mpf(x)
+        exponent = ((y - closest) ** 2 - (y - at**2) ** 2) / (2 * sigma**2)
+        log_prob = float(exponent - mpmath.log(2 * mass)) if 0 < x < 1 else -np.inf
+    posterior = InversePosterior(noise)
+    X, target = [[observed]], [x]
+    # The last digit of sqrt(y), from which distances are measured, and that of y.
+    digit = np.spacing(max(x, 1e-300))
+    assert posterior.std(X)[0] == pytest.approx(std, rel=1e-11)
+    slope = np.exp(log_prob)
+    assert posterior.cdf(X, target)[0] == pytest.approx(cdf, abs=1e-11 + 2 * slope * digit)
+    if np.isfinite(log_prob):
+        change = 2 * x * abs(observed - x**2) / noise**2 * 2 * digit
+        assert posterior.log_prob(X, target)[0] == pytest.approx(log_prob, abs=1e-10 + change)
+
+
 def test_two_modes():
     posterior = InversePosterior(0.05)
     x = np.linspace(-1, 1, 4001)[1:-1]
@@ -144,6 +203,8 @@ def test_the_best_likelihoods_that_there_are():
 def test_parameters_are_checked():
     with pytest.raises(ValueError, match="'noise' parameter"):
         make_inverse_problem(noise=0.0)
+    with pytest.raises(ValueError, match="'noise' parameter"):
+        make_inverse_problem(noise=1e-9)
     with pytest.raises(ValueError, match="'n_samples' parameter"):
         make_inverse_problem(0)
     posterior = InversePosterior(0.1)

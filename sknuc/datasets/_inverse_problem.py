@@ -13,10 +13,15 @@ symmetric parameters have such posteriors.
 
 The integrals are Gauss-Legendre sums over the part of (0, 1) where the density is more than
 :math:`e^{-40}` of its maximum. There the integrand is a smooth peak over some 20 of its widths or
-less, so that 64 nodes give all digits.
+less, so that 64 nodes give all digits. They run over the distance :math:`\delta = t - a` from the
+maximum, at :math:`a^2 = c`, the value in [0, 1] that is closest to y: for an observation far above
+1 the peak ends at 1 and may be narrower than the spacing of floating-point numbers there. With
+:math:`d = y - c` and :math:`q = t^2 - c = \delta (2a + \delta)` the exponent above that of the
+maximum, :math:`q (2d - q) / 2\sigma^2`, has no differences of close numbers.
 """
 
 from numbers import Integral, Real
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.utils import Bunch
@@ -48,13 +53,27 @@ is -0.887, and +0.562 for one Gaussian per y (computed). 'conditional' is the ex
 """
 
 
+class _Peak(NamedTuple):
+    """Of each event the maximum of the density in (0, 1), and distances from it."""
+
+    at: np.ndarray
+    beyond: np.ndarray  # y less the value in [0, 1] that is closest to it
+    low: np.ndarray  # ends of what is not negligible
+    high: np.ndarray
+
+
 class InversePosterior:
     """The exact distribution of x given y = x^2 + noise * N(0, 1), with x uniform in (-1, 1).
+
+    It is exact but for the rounding of x: from one floating-point number to the next, the
+    distribution function rises by the density times their distance, up to 1e-16. That is 2e-8 at
+    most for noise of 1e-8 and observations in (0, 1). For observations y > 1, it is
+    (y - 1) / noise^2 times 1e-16, so that samples and quantiles may all be 1.
 
     Parameters
     ----------
     noise : float
-        Standard deviation of the noise, positive.
+        Standard deviation of the noise, in [1e-8, 1e8].
     """
 
     def __init__(self, noise):
@@ -71,15 +90,16 @@ class InversePosterior:
             The causes; the density is zero outside of (-1, 1).
         """
         X, y = check_events("InversePosterior.log_prob", 1, 1, X, y)
-        observed, x = X[:, 0], y[:, 0]
-        log_density = self._exponent(observed, x) - np.log(2 * self._integral(observed)[0])
-        return np.where(np.abs(x) < 1, log_density, -np.inf)
+        peak, x = self._peak(X[:, 0]), np.abs(y[:, 0])
+        log_density = self._exponent(peak, x - peak.at) - np.log(2 * self._integral(peak)[0])
+        return np.where(x < 1, log_density, -np.inf)
 
     def cdf(self, X, y):
         """Return the distribution function at targets y given X, of shape (n_events,)."""
         X, y = check_events("InversePosterior.cdf", 1, 1, X, y)
-        observed, x = X[:, 0], y[:, 0]
-        share = self._integral(observed, np.abs(x))[0] / self._integral(observed)[0]
+        peak, x = self._peak(X[:, 0]), y[:, 0]
+        upper = np.where(np.abs(x) < 1, np.abs(x) - peak.at, np.inf)
+        share = self._integral(peak, upper)[0] / self._integral(peak)[0]
         return 0.5 * (1 + np.sign(x) * share)
 
     def quantiles(self, X, levels):
@@ -125,73 +145,82 @@ class InversePosterior:
     def std(self, X):
         """Return the standard deviations of the target, of shape (n_events,)."""
         observed = check_events("InversePosterior.std", 1, 1, X)[:, 0]
-        mass, second_moment = self._integral(observed)
+        mass, second_moment = self._integral(self._peak(observed))
         return np.sqrt(second_moment / mass)
 
-    def _exponent(self, observed, x):
-        """Return the exponent of the density above that of its maximum."""
+    def _peak(self, observed):
+        """Return where the density is largest in (0, 1), and where it is not negligible."""
         closest = np.clip(observed, 0, 1)
-        # As a product, since the difference of two squares would lose its digits far outside.
-        return (closest - x**2) * (2 * observed - x**2 - closest) / (-2 * self.noise**2)
-
-    def _range(self, observed):
-        """Return the part of (0, 1) where the density is not negligible."""
-        distance = observed - np.clip(observed, 0, 1)
+        beyond = observed - closest
+        # Where q (2d - q) = -reach, solved for the end that is not y's own.
         reach = 2 * _DEPTH * self.noise**2
-        # (y - t^2)^2 = distance^2 + reach, solved for t^2 from the end that is not y's own.
-        root = np.sqrt(distance**2 + reach)
-        low = np.where(distance > 0, 1 - reach / (root + distance), observed - root)
-        high = np.where(distance < 0, reach / (root - distance), observed + root)
-        return np.sqrt(np.maximum(low, 0)), np.sqrt(np.minimum(high, 1))
+        bound = reach / (np.hypot(beyond, np.sqrt(reach)) + np.abs(beyond))
+        low, high = np.maximum(-bound, -closest), np.minimum(bound, 1 - closest)
+        at = np.sqrt(closest)
 
-    def _integral(self, observed, upper=None):
+        def distance(q):
+            # The root of closest + q less that of closest.
+            roots = np.sqrt(np.maximum(closest + q, 0)) + at
+            return np.divide(q, roots, out=np.zeros_like(q), where=roots > 0)
+
+        return _Peak(at, beyond, distance(low), distance(high))
+
+    def _exponent(self, peak, distance):
+        """Return the exponent of the density above that of its maximum."""
+        q = distance * (2 * peak.at + distance)
+        return q * (2 * peak.beyond - q) / (2 * self.noise**2)
+
+    def _integral(self, peak, upper=None):
         """Return integrals of the density and of x^2 times it, from 0 to `upper`, blockwise.
 
-        The density is one at its maximum. None integrates up to 1.
+        The density is one at its maximum, from which `upper` is measured. None integrates up to 1.
         """
-        sums = np.empty((2, len(observed)))
-        for start in range(0, len(observed), _BLOCK):
+        sums = np.empty((2, len(peak.at)))
+        for start in range(0, len(peak.at), _BLOCK):
             block = slice(start, start + _BLOCK)
-            low, high = self._range(observed[block])
+            part = _Peak(*(values[block, None] for values in peak))
+            high = part.high
             if upper is not None:
-                high = np.clip(upper[block], low, high)
-            half = (high - low) / 2
-            x = low[:, None] + half[:, None] * (1 + _NODES)
-            density = np.exp(self._exponent(observed[block, None], x))
-            sums[0, block] = half * (density @ _WEIGHTS)
-            sums[1, block] = half * ((density * x**2) @ _WEIGHTS)
+                high = np.clip(upper[block, None], part.low, high)
+            half = (high - part.low) / 2
+            distance = part.low + half * (1 + _NODES)
+            density = np.exp(self._exponent(part, distance))
+            sums[0, block] = half[:, 0] * (density @ _WEIGHTS)
+            sums[1, block] = half[:, 0] * ((density * (part.at + distance) ** 2) @ _WEIGHTS)
         return sums
 
     def _quantiles(self, X, levels):
         """Return the quantiles at `levels` (n_events, k), each event's own."""
         shape = levels.shape
-        observed = np.repeat(X[:, 0], shape[1])
+        peak = self._peak(X[:, 0])
+        mass = np.repeat(self._integral(peak)[0], shape[1])
+        peak = _Peak(*(np.repeat(values, shape[1]) for values in peak))
         levels = levels.ravel()
         # |x| has the level |2 level - 1|: half of the probability lies on each side of 0.
-        wanted = np.abs(2 * levels - 1) * np.repeat(self._integral(X[:, 0])[0], shape[1])
-        low, high = self._range(observed)
-        x = (low + high) / 2
-        todo = np.arange(len(x))
+        wanted = np.abs(2 * levels - 1) * mass
+        low, high = peak.low.copy(), peak.high.copy()
+        distance, enough = (low + high) / 2, 1e-14 * (high - low)
+        todo = np.arange(len(distance))
         for _ in range(_MAX_STEPS):
-            y, at = observed[todo], x[todo]
-            excess = self._integral(y, at)[0] - wanted[todo]
+            part, at = _Peak(*(values[todo] for values in peak)), distance[todo]
+            excess = self._integral(part, at)[0] - wanted[todo]
             is_above = excess > 0
             high[todo[is_above]] = at[is_above]
             low[todo[~is_above]] = at[~is_above]
-            step = at - excess / np.exp(np.maximum(self._exponent(y, at), -_DEPTH))
+            step = at - excess / np.exp(np.maximum(self._exponent(part, at), -_DEPTH))
             a, b = low[todo], high[todo]
             step = np.where((step >= a) & (step <= b), step, (a + b) / 2)
-            x[todo] = step
-            todo = todo[np.abs(step - at) > 1e-14]
+            distance[todo] = step
+            todo = todo[np.abs(step - at) > enough[todo]]
             if not len(todo):
                 break
-        return (np.sign(levels - 0.5) * x).reshape(shape)
+        return (np.sign(levels - 0.5) * (peak.at + distance)).reshape(shape)
 
 
 @validate_params(
     {
         "n_samples": [Interval(Integral, 1, None, closed="left")],
-        "noise": [Interval(Real, 0, None, closed="neither")],
+        "noise": [Interval(Real, 1e-8, 1e8, closed="both")],
         "return_X_y": ["boolean"],
         "random_state": ["random_state"],
     },
@@ -208,7 +237,7 @@ def make_inverse_problem(n_samples=1000, *, noise=0.05, return_X_y=False, random
     n_samples : int, default=1000
         Number of events.
     noise : float, default=0.05
-        sigma, positive.
+        sigma, in [1e-8, 1e8]. Events have 32 bits: below some 1e-6, their rounding shows.
     return_X_y : bool, default=False
         Return ``(data, target)`` only.
     random_state : int, RandomState instance or None, default=None
