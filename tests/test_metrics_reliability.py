@@ -1,11 +1,14 @@
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy.stats import norm
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
+from sklearn.naive_bayes import GaussianNB
 
 from sknuc.metrics import (
+    ReliabilityDisplay,
     binomial_interval,
     brier_decomposition,
     expected_calibration_error,
@@ -127,12 +130,47 @@ def test_labels_name_the_columns():
     names = np.array(["gamma", "alpha", "beta"])
     expected = expected_calibration_error(y, prob)
     assert expected_calibration_error(names[y], prob, labels=names) == expected
-    # Two columns are two classes; one is that of the positive one.
-    y, p = binary(rng, 200)
-    two = expected_calibration_error(y, np.column_stack([1 - p, p]), multiclass="classwise")
-    text = np.where(y == 1, "signal", "background")
-    one = expected_calibration_error(text, p, pos_label="signal")
-    assert_allclose(two.debiased, one.debiased, rtol=1e-9)
+    with pytest.raises(ValueError, match=r"'pos_label' parameter.*of more than two"):
+        expected_calibration_error(y, prob, pos_label=1)
+
+
+@pytest.mark.parametrize("multiclass", ["top-label", "classwise"])
+def test_two_columns_say_what_that_of_the_positive_class_says(multiclass):
+    y, p = binary(np.random.default_rng(4), 2000, gap=0.1, high=0.9)
+    two, kwargs = np.column_stack([1 - p, p]), {"n_bins": 10, "multiclass": multiclass}
+    for function in (expected_calibration_error, brier_decomposition):
+        if function is brier_decomposition:
+            kwargs = {}
+        expected = function(y, p, **kwargs)
+        assert function(y, two, **kwargs) == expected
+        text = np.where(y == 1, "signal", "background")
+        assert function(text, p, pos_label="signal", **kwargs) == expected
+        assert function(text, two, **kwargs) == expected
+        names = ["signal", "background"]
+        assert function(text, two[:, ::-1], labels=names, pos_label="signal", **kwargs) == expected
+        assert function(text, two[:, ::-1], labels=names, **kwargs) == function(
+            1 - y, 1 - p, **kwargs
+        )
+        with pytest.raises(ValueError, match="'pos_label' parameter .* must be one of two classes"):
+            function(text, two, pos_label="muon", **kwargs)
+    curve, one = reliability_curve(y, two), reliability_curve(y, p)
+    assert_allclose(curve.observed, one.observed)
+    assert_allclose(curve.predicted, one.predicted)
+
+
+def test_display_of_a_binary_classifier_shows_its_calibration_error():
+    X = np.random.default_rng(10).normal(size=(400, 2))
+    y = np.where(X[:, 0] > 0.3 * X[:, 1] ** 2, "signal", "background")
+    model = GaussianNB().fit(X[:200], y[:200])
+    prob = model.predict_proba(X[200:])
+    expected = expected_calibration_error(y[200:], prob)
+    for display in (
+        ReliabilityDisplay.from_estimator(model, X[200:], y[200:]),
+        ReliabilityDisplay.from_predictions(y[200:], prob),
+    ):
+        assert display.error == expected
+        assert "most probable" not in display.histogram_ax_.get_xlabel()
+        plt.close(display.figure_)
 
 
 @pytest.mark.parametrize("strategy", ["uniform", "quantile"])
@@ -187,6 +225,8 @@ def test_quantile_calibration_error_is_that_of_the_counts():
 @pytest.mark.parametrize(
     ("args", "kwargs", "message"),
     [
+        (([], []), {}, r"must hold one event at least. Got the shapes \(0,\) and \(0,\)"),
+        (([0, 1], ["a", "b"]), {}, "'y_prob' parameter must be an array of numbers"),
         (([0, 1], [0.2, 1.5]), {}, r"must hold probabilities in \[0, 1\]"),
         (([0, 1], [0.2, np.nan]), {}, r"must hold probabilities in \[0, 1\]"),
         (([0, 1, 2], [0.2, 0.3, 0.4]), {"pos_label": 1}, "must hold two classes"),

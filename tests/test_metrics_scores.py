@@ -287,6 +287,18 @@ def test_endless_intervals_have_endless_scores():
             lambda: crps_gaussian([0.0], [0.0], [1.0], multioutput=[1.0, 2.0]),
             "a weight for each of 1 targets",
         ),
+        *(
+            (
+                lambda shares=shares: crps_gaussian(
+                    [[0.0, 1.0]], [[0.0, 0.0]], [[1.0, 1.0]], multioutput=shares
+                ),
+                "'multioutput' parameter must hold weights of targets that are finite, not neg",
+            )
+            for shares in ([1.0, -1.0], [2.0, -1.0], [0.0, 0.0], [np.nan, 1.0])
+        ),
+        (lambda: crps_gaussian([0.0], ["a"], [1.0]), "'mean' parameter must be an array of num"),
+        (lambda: crps_ensemble([0.0], [["a"]]), "'samples' parameter must be an array of num"),
+        (lambda: pinball_loss([0.0], [[1.0]], ["a"]), "'levels' parameter must be an array of"),
         (
             lambda: crps_gaussian([0.0, 0.0], [0.0] * 2, [1.0] * 2, sample_weight=[1, -1]),
             "sum must be positive",

@@ -148,8 +148,8 @@ class ReliabilityDisplay:
         y_true, y_prob, sample_weight, n_bins, strategy, labels, pos_label
             As in :func:`expected_calibration_error`.
         multiclass : {"top-label", "classwise"}, default="top-label"
-            Whether probabilities of several classes count for the most probable one alone, or every
-            class of every event as an event of its own.
+            Whether probabilities of more than two classes count for the most probable one alone,
+            or every class of every event as an event of its own.
         name : str, default=None
             Name of the classifier.
         x_name : str, default=None
@@ -171,7 +171,7 @@ class ReliabilityDisplay:
         }
         error = expected_calibration_error(y_true, y_prob, **what)
         curve = reliability_curve(y_true, y_prob, **what)
-        codes, prob, weight, _ = check_probabilities(
+        codes, prob, weight = check_probabilities(
             cls.__name__, y_true, y_prob, sample_weight, labels, pos_label
         )
         columns = reduce_classes(codes, prob, multiclass)

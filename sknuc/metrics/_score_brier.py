@@ -69,16 +69,17 @@ def brier_decomposition(
     y_true : array-like of shape (n_events,)
         The true classes.
     y_prob : array-like of shape (n_events,) or (n_events, n_classes)
-        The probability of the positive class, or that of every class as ``predict_proba`` returns:
-        the terms of every class against the rest are then added, and halved for two classes, as
-        :func:`sklearn.metrics.brier_score_loss` does.
+        The probability of the positive class, or that of every class as ``predict_proba`` returns.
+        Of two classes one column says all; of more, the terms of every class against the rest are
+        added, as :func:`sklearn.metrics.brier_score_loss` does.
     sample_weight : array-like of shape (n_events,), default=None
         Weights, not negative: an isotonic regression has no meaning for weights that are.
     labels : array-like of shape (n_classes,), default=None
         The classes of the columns, ``classes_`` of the classifier; None for the sorted classes of
         `y_true`.
     pos_label : int, float, bool or str, default=None
-        The positive class of a 1-D `y_prob`; None for 1 among {0, 1} or {-1, 1}.
+        The positive class of two; None for that of the second column, and for 1 among {0, 1} or
+        {-1, 1} of a 1-D `y_prob`.
 
     Returns
     -------
@@ -105,13 +106,11 @@ def brier_decomposition(
     >>> print(f"{result.brier:.3f} {result.reliability:.3f} {result.resolution:.3f}")
     0.065 0.065 0.250
     """
-    y, prob, weight, _ = check_probabilities(
+    y, prob, weight = check_probabilities(
         "brier_decomposition", y_true, y_prob, sample_weight, labels, pos_label
     )
     validate_weights(sample_weight, y)
     y, prob, weight = y[weight > 0], prob[weight > 0], weight[weight > 0]
     questions = reduce_classes(y, prob, "classwise")
     terms = np.sum([_decompose(p, hit, weight) for p, hit in questions], axis=0)
-    if len(questions) == 2:
-        terms = terms / 2
     return BrierDecomposition(*(float(term) for term in terms))

@@ -180,6 +180,7 @@ def expected_calibration_error(
         The true classes.
     y_prob : array-like of shape (n_events,) or (n_events, n_classes)
         The probability of the positive class, or that of every class as ``predict_proba`` returns.
+        Of two classes that of the positive one is tested, whichever way they come.
     sample_weight : array-like of shape (n_events,), default=None
         Weights. Negative ones count with their sign in sums and with their square in variances;
         those of every bin must sum to a positive number.
@@ -190,13 +191,15 @@ def expected_calibration_error(
     norm : {"l1", "l2"}, default="l1"
         The mean of the gaps, or their root mean square.
     multiclass : {"top-label", "classwise"}, default="top-label"
-        What an `y_prob` of several columns is tested for: whether the most probable class is right
-        as often as its probability says, or every class against the rest, the mean over classes.
+        What an `y_prob` of more than two columns is tested for: whether the most probable class is
+        right as often as its probability says, or every class against the rest, the mean over
+        classes. For two classes, test the most probable one by ``(y_true == y_pred, max(p, 1-p))``.
     labels : array-like of shape (n_classes,), default=None
         The classes of the columns, ``classes_`` of the classifier; None for the sorted classes of
         `y_true`.
     pos_label : int, float, bool or str, default=None
-        The positive class of a 1-D `y_prob`; None for 1 among {0, 1} or {-1, 1}.
+        The positive class of two; None for that of the second column, and for 1 among {0, 1} or
+        {-1, 1} of a 1-D `y_prob`.
 
     Returns
     -------
@@ -227,7 +230,7 @@ def expected_calibration_error(
     >>> print(expected_calibration_error(y, p))
     0.0133 ± 0.0058 (debiased -0.0048, 0.0172 if calibrated)
     """
-    y, prob, weight, _ = check_probabilities(
+    y, prob, weight = check_probabilities(
         "expected_calibration_error", y_true, y_prob, sample_weight, labels, pos_label
     )
     used = weight != 0
@@ -270,9 +273,9 @@ def reliability_curve(
     y_true, y_prob, sample_weight, n_bins, strategy, labels, pos_label
         As in :func:`expected_calibration_error`.
     multiclass : {"top-label", "classwise"}, default="top-label"
-        Whether `y_prob` of several columns counts the most probable class alone, or every class of
-        every event as an event of its own. The classes of one event are not independent: the
-        intervals of "classwise" are then somewhat too wide.
+        Whether `y_prob` of more than two columns counts the most probable class alone, or every
+        class of every event as an event of its own. The classes of one event are not independent:
+        the intervals of "classwise" are then somewhat too wide.
     confidence_level : float, default=0.68
         The probability that the interval of a bin covers its true fraction.
     method : {"wilson", "clopper-pearson"}, default="wilson"
@@ -296,7 +299,7 @@ def reliability_curve(
     >>> curve.predicted, curve.observed
     (array([0.2 , 0.85]), array([0.5, 0.5]))
     """
-    y, prob, weight, _ = check_probabilities(
+    y, prob, weight = check_probabilities(
         "reliability_curve", y_true, y_prob, sample_weight, labels, pos_label
     )
     columns = reduce_classes(y, prob, multiclass)

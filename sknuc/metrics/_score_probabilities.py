@@ -8,6 +8,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_pos_label_consistency
 
 from sknuc.base import validate_labels, validate_weights
+from sknuc.metrics._score_validation import as_numbers
 
 __all__ = ["PROBABILITIES", "check_probabilities", "reduce_classes"]
 
@@ -39,13 +40,18 @@ def check_probabilities(function, y_true, y_prob, sample_weight, labels, pos_lab
     Returns
     -------
     codes : ndarray of int of shape (n_events,)
-        The column of the true class; for a 1-D `y_prob` 1 for the positive class, 0 for the other.
+        The column of the true class; for a 1-D `prob` 1 for the positive class, 0 for the other.
     prob : ndarray of shape (n_events,) or (n_events, n_classes)
+        One column of two is that of the positive class: the other one says the same.
     weight : ndarray of shape (n_events,)
-    classes : ndarray of shape (n_classes,)
     """
+    prob = as_numbers("y_prob", y_prob)
+    if np.size(y_true) == 0 or prob.size == 0:
+        raise ValueError(
+            f"The 'y_true' and 'y_prob' parameters of {function} must hold one event at least. Got "
+            f"the shapes {np.shape(y_true)} and {prob.shape} instead."
+        )
     y = validate_labels(y_true)
-    prob = np.asarray(y_prob, dtype=np.float64)
     check_consistent_length(y, prob)
     # Sums of 32-bit floats may exceed one by rounding.
     bad = ~((prob >= -ROUNDING) & (prob <= 1 + ROUNDING))
@@ -65,7 +71,7 @@ def check_probabilities(function, y_true, y_prob, sample_weight, labels, pos_lab
                 f"The 'y_true' parameter of {function} must hold two classes for a 1-D y_prob. "
                 f"Got {len(np.unique(y))}; give the probabilities of every class instead."
             )
-        return (y == positive).astype(np.intp), prob, weight, np.array([positive])
+        return (y == positive).astype(np.intp), prob, weight
     off = np.abs(prob.sum(axis=1) - 1)
     if off.max() > 1e-3:
         raise ValueError(
@@ -82,7 +88,17 @@ def check_probabilities(function, y_true, y_prob, sample_weight, labels, pos_lab
             f"{prob.shape[1]} columns of y_prob, as classes_ of the classifier does. Got "
             f"{classes.tolist()!r:.200} for the classes {np.unique(y).tolist()!r:.200} in y_true."
         )
-    return codes, prob, weight, classes
+    names = classes.tolist()
+    if pos_label is not None and (len(names) > 2 or pos_label not in names):
+        raise ValueError(
+            f"The 'pos_label' parameter of {function} must be one of two classes, or None. Got "
+            f"{pos_label!r} for the classes {names!r:.200}; of more than two, give the column of "
+            "one as a 1-D y_prob."
+        )
+    if len(names) == 2:
+        column = 1 if pos_label is None else names.index(pos_label)
+        return (codes == column).astype(np.intp), prob[:, column], weight
+    return codes, prob, weight
 
 
 def reduce_classes(codes, prob, multiclass):

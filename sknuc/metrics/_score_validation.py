@@ -17,6 +17,7 @@ from sknuc.base import validate_targets, validate_weights
 
 __all__ = [
     "AVERAGED",
+    "as_numbers",
     "average_scores",
     "check_interval_ends",
     "check_levels",
@@ -34,6 +35,16 @@ AVERAGED = {
     "multioutput": [StrOptions({"uniform_average", "raw_values"}), "array-like"],
     "return_std": ["boolean"],
 }
+
+
+def as_numbers(name, values):
+    """Return an array-like as floats, or say that the parameter `name` holds something else."""
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"The '{name}' parameter must be an array of numbers. Got {values!r:.200} instead."
+        ) from None
 
 
 def check_truth(y_true, sample_weight):
@@ -75,7 +86,7 @@ def check_prediction(name, values, shape, *, positive=False, allow_infinite=Fals
     -------
     values : ndarray of shape (n_events, n_targets)
     """
-    values = np.asarray(values, dtype=np.float64)
+    values = as_numbers(name, values)
     if values.shape != shape:
         raise ValueError(
             f"The '{name}' parameter must have the shape of y_true, {shape}. "
@@ -105,7 +116,7 @@ def check_interval_ends(lower, upper, shape):
 
 def check_levels(name, levels):
     """Return probabilities in (0, 1) that rise."""
-    levels = np.asarray(levels, dtype=np.float64)
+    levels = as_numbers(name, levels)
     if (
         levels.ndim != 1
         or len(levels) == 0
@@ -122,7 +133,7 @@ def check_levels(name, levels):
 def check_quantiles(quantiles, levels, shape):
     """Return quantiles of shape (n_events, n_levels, n_targets) and their levels."""
     levels = check_levels("levels", levels)
-    quantiles = np.asarray(quantiles, dtype=np.float64)
+    quantiles = as_numbers("quantiles", quantiles)
     wanted = (shape[0], len(levels), *shape[1:])
     if quantiles.shape != wanted:
         raise ValueError(
@@ -135,7 +146,7 @@ def check_quantiles(quantiles, levels, shape):
 
 def check_samples(samples, shape, n_least):
     """Return samples of shape (n_events, n_targets, n_samples)."""
-    samples = np.asarray(samples, dtype=np.float64)
+    samples = as_numbers("samples", samples)
     if samples.shape[:-1] != shape or samples.shape[-1] < n_least:
         raise ValueError(
             f"The 'samples' parameter must have the shape {shape} of y_true and a last axis of at "
@@ -178,12 +189,7 @@ def average_scores(scores, weight, multioutput, return_std):
     raw = isinstance(multioutput, str) and multioutput == "raw_values"
     if not raw:
         # Averaged event by event: the targets of one event are not independent.
-        shares = None if isinstance(multioutput, str) else np.asarray(multioutput, dtype=float)
-        if shares is not None and shares.shape != scores.shape[1:]:
-            raise ValueError(
-                f"The 'multioutput' parameter must hold a weight for each of {scores.shape[1]} "
-                f"targets. Got the shape {shares.shape} instead."
-            )
+        shares = _target_shares(multioutput, scores.shape[1])
         scores = np.average(scores, axis=1, weights=shares)[:, None]
     # Zero times infinity is no number: a weight of zero is an absent event.
     scores, weight = scores[weight != 0], weight[weight != 0]
@@ -195,6 +201,24 @@ def average_scores(scores, weight, multioutput, return_std):
     with np.errstate(invalid="ignore"):
         std = np.sqrt(weight**2 @ (scores - mean) ** 2) / total
     return (mean, std) if raw else (float(mean[0]), float(std[0]))
+
+
+def _target_shares(multioutput, n_targets):
+    """Weights of targets in their average; None for equal ones."""
+    if isinstance(multioutput, str):
+        return None
+    shares = as_numbers("multioutput", multioutput)
+    if shares.shape != (n_targets,):
+        raise ValueError(
+            f"The 'multioutput' parameter must hold a weight for each of {n_targets} targets. Got "
+            f"the shape {shares.shape} instead."
+        )
+    if not np.all(np.isfinite(shares) & (shares >= 0)) or not shares.any():
+        raise ValueError(
+            "The 'multioutput' parameter must hold weights of targets that are finite, not "
+            f"negative and not all zero. Got {shares.tolist()!r:.200} instead."
+        )
+    return shares
 
 
 def kish_number(weight):
