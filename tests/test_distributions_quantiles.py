@@ -1,5 +1,9 @@
 """Quantile networks and trees: quantiles of known laws, in order, and one distribution with all."""
 
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +13,7 @@ from sklearn.model_selection import GridSearchCV
 
 from sknuc import losses
 from sknuc.distributions import QuantileBDTRegressor, QuantileNetRegressor
+from sknuc.distributions._quantile_bdt import _spread_ties
 from sknuc.encoders import CNN, MLP
 from sknuc.nn import OrderedQuantiles
 
@@ -30,6 +35,20 @@ def skewed(n, seed):
     X = rng.uniform(-1, 1, (n, 2))
     law = stats.gamma(2 + X[:, 1], loc=X[:, 0] ** 2, scale=0.3)
     return X, law.rvs(random_state=rng), law
+
+
+def positions(n, seed):
+    """One of ten positions, measured twice with errors of a third of their distance and of two.
+
+    Targets, and the answer of the posterior: a position for each level.
+    """
+    rng = np.random.default_rng(seed)
+    position = rng.integers(0, 10, n)
+    X = np.c_[position + 0.3 * rng.normal(size=n), 0.5 * position + rng.normal(size=n)]
+    likelihood = stats.norm.pdf(X[:, [0]], np.arange(10), 0.3)
+    likelihood *= stats.norm.pdf(X[:, [1]], 0.5 * np.arange(10))
+    cdf = np.cumsum(likelihood, axis=1) / likelihood.sum(1, keepdims=True)
+    return X, 40.0 + 2 * position, lambda levels: 40.0 + 2 * (cdf[:, None] < levels[:, None]).sum(2)
 
 
 def mean_pinball(y, quantiles):
@@ -178,7 +197,10 @@ class TestQuantileBDT:
         assert (np.diff(bare, axis=1) < 0).any()
         expected = y.mean() + y.std() * np.sort(bare, axis=1)
         found = model.predict_quantiles(X, levels)
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+        # The same trees to the last bit: only the way of the float32 margins to units is ours.
+        raw = model.boosters_[0].predict(xgb.DMatrix(X))
+        np.testing.assert_array_equal(raw, bare)
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
 
         def loss(q):
             r = y[:, None] - q
@@ -201,6 +223,60 @@ class TestQuantileBDT:
         np.testing.assert_allclose(weighted, repeated, rtol=1e-12)
         ones = model.fit(X, y, sample_weight=np.ones(800)).predict_quantiles(X)
         np.testing.assert_array_equal(ones, model.fit(X, y).predict_quantiles(X))
+
+    def test_targets_that_take_ten_values(self):
+        X, y, _ = positions(4000, 0)
+        model = QuantileBDTRegressor(random_state=0).fit(X, y)
+        X, y, best = positions(10_000, 1)
+        levels = model.levels_
+
+        def loss(q):
+            r = y[:, None] - q
+            return np.maximum(levels * r, (levels - 1) * r).mean(0)
+
+        # Levels that start at a value of many events, and cannot leave it, lose ten times that.
+        found = model.predict_quantiles(X, levels)
+        assert np.all(loss(found) < 4 * loss(best(levels)))
+        median = np.flatnonzero(levels == 0.5)
+        assert np.all(loss(found)[median] < 1.5 * loss(best(levels))[median])
+
+    def test_equal_targets_are_spread_between_their_neighbours(self):
+        y = np.array([0, 3, 1, 0, 2, 1.001, 0, 3, 1, 0], dtype=np.float32)
+        n_values, spread = _spread_ties(y)
+        assert n_values == 5
+        expected = [-0.00375, 2.9975, 0.9975, -0.00125, 2, 1.001, 0.00125, 3.0025, 1.00025, 0.00375]
+        np.testing.assert_allclose(spread, expected, atol=3e-7)
+        for same in (np.full(5, 2.0, np.float32), np.arange(5, dtype=np.float32)):
+            assert _spread_ties(same)[1] is same
+
+    def test_ties_know_nothing_of_weights_and_of_order(self):
+        rng = np.random.default_rng(0)
+        X, y, _ = positions(400, 0)
+        weight = rng.integers(0, 3, 400)
+        model = QuantileBDTRegressor(max_iter=10, random_state=0)
+        weighted = model.fit(X, y, sample_weight=weight).predict_quantiles(X)
+        rows = rng.permutation(np.repeat(np.arange(400), weight))
+        repeated = model.fit(X[rows], y[rows]).predict_quantiles(X)
+        np.testing.assert_allclose(weighted, repeated, rtol=1e-9)
+
+    def test_predicts_from_several_threads_at_once(self):
+        X, y, _ = gaussian(300, 0)
+        fitted = QuantileBDTRegressor(max_iter=5).fit(X, np.c_[y, -y])
+        expected = fitted.predict_quantiles(X)
+        for model in (fitted, *(pickle.loads(pickle.dumps(fitted)) for _ in range(5))):
+            barrier = threading.Barrier(4)
+
+            def predict(rows, model=model, barrier=barrier):
+                barrier.wait(timeout=60)
+                return [model.predict_quantiles(X[:rows]) for _ in range(5)]
+
+            with ThreadPoolExecutor(4) as pool:
+                # Of different numbers of events, for which different numbers of threads are best.
+                for rows, answers in zip(
+                    (300, 1, 30, 3), pool.map(predict, (300, 1, 30, 3)), strict=True
+                ):
+                    for answer in answers:
+                        np.testing.assert_array_equal(answer, expected[:rows])
 
     def test_targets_are_fitted_one_by_one(self):
         X, y, _ = gaussian(300, 0)

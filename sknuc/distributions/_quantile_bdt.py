@@ -18,6 +18,7 @@ from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
 from sklearn.utils._param_validation import Interval, StrOptions
+from threadpoolctl import ThreadpoolController
 from tqdm.auto import tqdm
 
 from sknuc.base import PredictiveRegressorMixin, validate_events, validate_weights
@@ -27,7 +28,14 @@ from sknuc.predictive import Affine, QuantileFunction
 
 __all__ = ["QuantileBDTRegressor"]
 
+# Threads wait for each other at every level of a tree: as many as find enough to do.
 _VALUES_PER_THREAD = 100_000
+# Over which equal targets are spread, in standard deviations of the target.
+_TIE_WIDTH = 0.01
+_FEW_VALUES = 20
+
+# The OpenMP libraries loaded so far, xgboost's among them.
+_OPENMP = ThreadpoolController().select(user_api="openmp")
 
 
 class QuantileBDTRegressor(PredictiveRegressorMixin, BaseEstimator):
@@ -114,6 +122,16 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, BaseEstimator):
     -----
     Features are read as float32, 24 bits: subtract the offset of time stamps first. A weight of 2
     equals the event twice; an event of weight zero is the same as no event.
+
+    Targets that many events have exactly, such as positions of a source, have no use for trees
+    as they are: a level starts at a quantile of all targets, and where this is the value of many,
+    their gradients do not differ, and no split gains anything. So equal targets are spread evenly
+    over a hundredth of the standard deviation, or less where other values are close; in an order
+    that depends on nothing but the events, each with one place whatever its weight. And where the
+    targets take three to twenty values only, all levels start at their mean: from outside, a level
+    comes closer and closer to the outermost value of a leaf, but not to those behind; from the
+    middle it passes the values on its way, and events on different sides pull differently.
+    Targets without ties are left as they are, and xgboost's own start as well.
 
     Where two quantiles of an event coincide, the density there is infinite. With few events per
     leaf this happens; `log_prob` is then no measure of quality, the pinball loss is.
@@ -241,24 +259,35 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, BaseEstimator):
         sample_weight = validate_weights(sample_weight, X)
         targets = self._scale_targets(X, y, sample_weight)
         random_state = check_random_state(self.random_state)
-        params = self._xgboost_params(X, random_state)
+        params = self._xgboost_params(random_state)
         if sample_weight is not None:
             used = sample_weight != 0
             X, targets, sample_weight = X[used], targets[used], sample_weight[used]
-        fits = [
-            self._grow(*merge_identical(X, target, sample_weight), params, random_state)
-            for target in targets.T.astype(np.float32)
-        ]
+        with self._threads(X):
+            fits = [
+                self._grow(*merge_identical(X, target, sample_weight), params, random_state)
+                for target in targets.T.astype(np.float32)
+            ]
         self.boosters_ = [booster for booster, _ in fits]
         self.n_iter_ = max(booster.num_boosted_rounds() for booster in self.boosters_)
         self.validation_loss_ = [loss for _, loss in fits] if self.early_stopping else None
         return self
 
-    def _n_threads(self, X):
-        """As many as find enough to do: threads wait for each other at every level of a tree."""
-        return min(_openmp_effective_n_threads(self.n_jobs), 1 + X.size // _VALUES_PER_THREAD)
+    def _threads(self, X):
+        """Limit xgboost in this context, and in this thread alone, to some threads.
 
-    def _xgboost_params(self, X, random_state):
+        The parameter of a booster would be shared, and not to be changed while others predict.
+        """
+        most = _openmp_effective_n_threads(self.n_jobs)
+        return _OPENMP.limit(limits=min(most, 1 + X.size // _VALUES_PER_THREAD))
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        # A booster that was loaded is set up by the first call, which must not be two at once.
+        for booster in getattr(self, "boosters_", ()):
+            booster.num_boosted_rounds()
+
+    def _xgboost_params(self, random_state):
         return {
             "objective": "reg:quantileerror",
             "quantile_alpha": self.levels_,
@@ -273,7 +302,6 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, BaseEstimator):
             "colsample_bynode": self.max_features,
             "max_bin": self.max_bins,
             "device": self.device,
-            "nthread": self._n_threads(X),
             "seed": random_state.randint(np.iinfo(np.int32).max),
             "verbosity": 1,
         }
@@ -283,6 +311,9 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, BaseEstimator):
         if weight is None:
             # Without any, leaves are interpolated quantiles; a weight of 1 must not matter.
             weight = np.ones(len(X))
+        n_values, y = _spread_ties(y)
+        if 3 <= n_values <= _FEW_VALUES:
+            params = {**params, "base_score": 0.0}
         train, callbacks, history = np.ones(len(X), dtype=bool), [], {}
         if self.early_stopping:
             n_held_out = int(np.ceil(self.validation_fraction * len(X)))
@@ -305,7 +336,6 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, BaseEstimator):
                 y[rows],
                 weight=weight[rows],
                 max_bin=self.max_bins,
-                nthread=params["nthread"],
                 ref=ref,
             )
 
@@ -328,14 +358,34 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, BaseEstimator):
 
     def _predictive(self, X):
         values = np.empty((len(X), len(self.levels_), len(self.boosters_)))
-        for target, booster in enumerate(self.boosters_):
-            booster.set_param({"nthread": self._n_threads(X)})
-            values[..., target] = booster.inplace_predict(X, validate_features=False)
+        with self._threads(X):
+            for target, booster in enumerate(self.boosters_):
+                values[..., target] = booster.inplace_predict(X, validate_features=False)
         values.sort(axis=1)
         return Affine(QuantileFunction(self.levels_, values), self.target_mean_, self.target_scale_)
 
     def _numbers_per_event(self):
         return 4 * len(self.levels_) * len(self.target_mean_)
+
+
+def _spread_ties(y):
+    """Return how many values targets (n,) take, and equal ones spread evenly over a narrow width.
+
+    They keep clear of the values next to theirs by half the gap at least. The order of merged
+    events is that of hashes, and knows nothing of what the events say.
+    """
+    values, which, counts = np.unique(y, return_inverse=True, return_counts=True)
+    if len(values) in (1, len(y)):
+        return len(values), y
+    gaps = np.diff(values.astype(np.float64), prepend=-np.inf, append=np.inf)
+    below, above = np.minimum(gaps[:-1], _TIE_WIDTH) / 2, np.minimum(gaps[1:], _TIE_WIDTH) / 2
+    rank = np.empty(len(y))
+    rank[np.argsort(which, kind="stable")] = np.arange(len(y))
+    rank -= (np.cumsum(counts) - counts)[which]
+    # From -1 to 1; an event of its own value stays where it is.
+    place = (2 * rank + 1) / counts[which] - 1
+    spread = y + place * np.where(place < 0, below[which], above[which])
+    return len(values), spread.astype(y.dtype)
 
 
 class _Progress(xgb.callback.TrainingCallback):
