@@ -303,6 +303,17 @@ def test_normalized_intervals_scale_with_the_predicted_spread():
     assert_allclose(std, 0.1 * X[2000:, 0] * np.sqrt(np.mean(z**2)))
 
 
+def test_scores_ask_the_estimator_for_what_it_has():
+    X, y = np.random.default_rng(0).normal(size=(2, 30, 1))
+    for estimator in (Ridge(), make_pipeline(StandardScaler(), SVR()), FrozenEstimator(Ridge())):
+        model = ConformalRegressor(estimator, conformity_score="normalized")
+        with pytest.raises(ValueError, match=r"'normalized' asks.*'estimator'.*no return_std"):
+            model.fit(X, y[:, 0])
+    gp = make_pipeline(StandardScaler(), GaussianProcessRegressor(alpha=0.1))
+    model = ConformalRegressor(gp, conformity_score="normalized").fit(X, y[:, 0])
+    assert np.all(np.diff(model.predict_interval(X)) > 0)
+
+
 def test_normalized_folds_use_the_spread_of_each_model():
     rng = np.random.default_rng(9)
     X, y = rng.normal(size=(30, 2)), rng.normal(size=30)

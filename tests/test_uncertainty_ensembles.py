@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 from sklearn.base import clone
 from sklearn.datasets import make_moons
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import BayesianRidge, LinearRegression, Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
@@ -292,12 +292,55 @@ class TestBootstrap:
 
     def test_noise_is_measured_on_events_that_were_not_seen(self):
         X, y = noisy_line(600, 0, spread=lambda x: 0.3)
-        # One neighbour reproduces its own training events: only others show the noise, twice.
-        model = BootstrapRegressor(KNeighborsRegressor(1), n_members=50, random_state=0).fit(X, y)
-        mean_of_many = 0.3  # the out-of-bag mean over some 18 members has little noise of its own
-        assert mean_of_many < model.noise_[0] < np.sqrt(2) * 0.3
         line = BootstrapRegressor(LinearRegression(), random_state=0).fit(X, y)
         assert line.noise_[0] == pytest.approx(0.3, rel=5 / np.sqrt(2 * 600))
+        np.testing.assert_array_equal(line.shrinkage_, 1)
+
+    def test_noise_beside_what_members_learned_by_heart(self):
+        # The nearest neighbour was drawn with probability d = 1 - 1/e; otherwise the next one, …: a
+        # member's prediction is one of the labels near by with p_j = d (1-d)^j. Of labels with the
+        # variance s², the mean of all members has b² = s² Σp² = s² d/(2-d), the members around it
+        # v = s² - b², and s² + b² - v(1 - 2/K) is left for the Gaussian around each.
+        s, n, n_members, drawn = 0.3, 20_000, 50, 1 - np.exp(-1)
+        X, y = noisy_line(n, 0, spread=lambda x: s)
+        neighbours = KNeighborsRegressor(1)
+        model = BootstrapRegressor(neighbours, n_members=n_members, random_state=0).fit(X, y)
+        b2 = drawn / (2 - drawn)
+        noise = s * np.sqrt(1 + b2 - (1 - b2) * (1 - 2 / n_members))
+        # Labels are neighbours of some events each, which leaves fewer that are independent.
+        assert model.noise_[0] == pytest.approx(noise, rel=5 / np.sqrt(2 * n / 4))
+        total, _, epistemic = model.predict_uncertainty(X)
+        variance = np.mean(epistemic**2) / s**2
+        # Of the training events themselves, most members have seen the label.
+        assert variance < 1 - b2
+        np.testing.assert_allclose(total**2, epistemic**2 + model.noise_[0] ** 2, rtol=1e-9)
+
+    @pytest.mark.parametrize("noise", [0.03, 0.3, 3.0])
+    @pytest.mark.parametrize(
+        "estimator",
+        [
+            None,
+            LinearRegression(),
+            KNeighborsRegressor(1),
+            NeuralRegressor(encoder=MLP(hidden_layer_sizes=(16,)), max_epochs=30),
+        ],
+    )
+    def test_the_predicted_variance_is_the_squared_error(self, estimator, noise):
+        # Whatever the members know by heart, and whatever they cannot learn.
+        def events(n, rng):
+            X = rng.uniform(-1, 1, (n, 3))
+            return X, np.sin(3 * X[:, 0]) + X[:, 1] * X[:, 2] + noise * rng.standard_normal(n)
+
+        ratios = []
+        for seed in range(10):
+            rng = np.random.default_rng(seed)
+            model = BootstrapRegressor(estimator, random_state=seed).fit(*events(300, rng))
+            X, y = events(2000, rng)
+            mean, std = model.predict(X, return_std=True)
+            ratios.append(np.mean(std**2) / np.mean((y - mean) ** 2))
+        assert abs(np.mean(ratios) - 1) < 5 * np.std(ratios, ddof=1) / np.sqrt(10)
+        # The mean square of n Gaussian errors is known to sqrt(2/n), of others to a few times that.
+        assert np.std(ratios) < 3 * np.sqrt(2 / 300)
 
     def test_weights_are_repetitions(self):
         X, y = noisy_line(100, 0)
@@ -307,6 +350,14 @@ class TestBootstrap:
         repeated = clone(model).fit(np.repeat(X, weight, 0), np.repeat(y, weight))
         np.testing.assert_allclose(weighted.predict(X), repeated.predict(X), rtol=1e-9)
         np.testing.assert_allclose(weighted.noise_, repeated.noise_, rtol=1e-9)
+        tree = BootstrapRegressor(random_state=0)
+        weighted = clone(tree).fit(X, y, sample_weight=weight)
+        repeated = clone(tree).fit(np.repeat(X, weight, 0), np.repeat(y, weight))
+        np.testing.assert_allclose(weighted.noise_, repeated.noise_, rtol=1e-9)
+        np.testing.assert_allclose(weighted.shrinkage_, repeated.shrinkage_, rtol=1e-9)
+        np.testing.assert_allclose(
+            weighted.predict_interval(X), repeated.predict_interval(X), rtol=1e-9
+        )
 
     def test_coverage_of_a_line(self):
         X, y = noisy_line(300, 0, spread=lambda x: 0.3)
@@ -352,4 +403,17 @@ class TestBootstrap:
         neighbours = BootstrapRegressor(KNeighborsRegressor(2), random_state=0)
         with pytest.raises(ValueError, match="takes no sample_weight"):
             neighbours.fit(X, y, sample_weight=np.full(30, 0.5))
+        for estimator in (NeuralRegressor(), make_pipeline(StandardScaler(), Ridge()), None):
+            with pytest.raises(ValueError, match=r"noise='model' asks.*'estimator'.*return_std"):
+                BootstrapRegressor(estimator, noise="model").fit(X, y)
+        with pytest.raises(ValueError, match="out of bag for two of n_members=2"):
+            BootstrapRegressor(n_members=2, random_state=0).fit(X[:2], y[:2])
         assert not hasattr(BootstrapRegressor(noise=None), "log_prob")
+
+    def test_the_members_themselves_know_the_noise(self):
+        X, y = noisy_line(300, 0, spread=lambda x: 0.3)
+        for estimator in (BayesianRidge(), make_pipeline(StandardScaler(), BayesianRidge())):
+            model = BootstrapRegressor(estimator, noise="model", random_state=0).fit(X, y)
+            total, aleatoric, _ = model.predict_uncertainty(X)
+            np.testing.assert_allclose(aleatoric, 0.3, rtol=5 / np.sqrt(2 * 300))
+            assert np.all(total >= aleatoric)

@@ -5,6 +5,26 @@ events with weights drawn from a Poisson distribution of mean one (events drawn 
 without fixing their number) or an exponential one (Rubin's Bayesian bootstrap). The spread of the
 members is what the statistics of the training leaves open. The noise of single events is measured
 where it is honest: on the events that a member has not seen (out of bag).
+
+For regression, let :math:`\mu_k` be the members, v(x) the variance between them, and
+:math:`\bar\mu_{-i}` the mean of the :math:`m_i \approx K/e` of them that have not seen event i. Its
+squared error holds the noise s², what is wrong with the mean of infinitely many members (b², from
+the bias and from the training), and v/m_i; for the mean of all K it would be v/K. So
+
+.. math:: \mathrm{E} = \Big\langle (y_i - \bar\mu_{-i})^2
+   - v_i \Big(\frac1{m_i} - \frac1K\Big)\Big\rangle \approx s^2 + b^2 + \frac vK
+
+is the squared error of a prediction. The members around their mean have the variance
+:math:`V = \langle v_i\rangle(1 - 1/K)` already, a part of which is the noise that they learned by
+heart, and
+
+.. math:: \sigma^2 = E - V
+
+is left for the Gaussian around each, so that the predicted variance is the squared error. Of linear
+models, where v is b², that is s²; of trees, whose leaves are single events, next to nothing. Where
+members scatter by more than the error of their mean, they are drawn together until they do not,
+:math:`\mu_k \to \bar\mu + a(\mu_k - \bar\mu)` with :math:`a^2 = (E-\sigma^2)/V`, and
+:math:`\sigma^2 = E/K` joins K points to one density.
 """
 
 from numbers import Integral
@@ -28,6 +48,7 @@ from sknuc.base import (
 )
 from sknuc.multiplicity import count_pieces, merge_identical, training_events
 from sknuc.predictive import Draws, NormalMixture
+from sknuc.uncertainty._spread import check_return_std
 
 __all__ = ["BootstrapClassifier", "BootstrapRegressor"]
 
@@ -147,9 +168,16 @@ class BootstrapRegressor(PredictiveRegressorMixin, _Bootstrap):
     r"""Any regressor, fitted on K bootstrap samples.
 
     The members' predictions :math:`\mu_k(x)` are an ensemble for what the statistics of the
-    training leaves open. Around each, a measurement scatters by the noise :math:`\sigma`, the root
-    mean square of :math:`y_i - \bar\mu_{-i}(x_i)`, where :math:`\bar\mu_{-i}` is the mean of the
-    members that have not seen event i.
+    training leaves open. Around each, a measurement scatters by the noise :math:`\sigma`, which is
+    such that the predicted variance is the mean square of :math:`y_i - \bar\mu_{-i}(x_i)`, where
+    :math:`\bar\mu_{-i}` is the mean of the members that have not seen event i:
+
+    .. math:: \sigma^2 = \Big\langle (y_i - \bar\mu_{-i})^2
+       - v_i\Big(1 + \frac1{m_i} - \frac2K\Big)\Big\rangle ,
+
+    v_i the variance between the :math:`m_i` members that have not seen it. It is at least 1/K of
+    the squared error of the members' mean; members that scatter by more than is then left are drawn
+    towards their mean.
 
     Parameters
     ----------
@@ -178,6 +206,9 @@ class BootstrapRegressor(PredictiveRegressorMixin, _Bootstrap):
         The members; one for all, if it is a stack of networks.
     noise_ : ndarray of shape (n_targets,)
         :math:`\sigma`, in the units of the targets; nan unless `noise` is "oob".
+    shrinkage_ : ndarray of shape (n_targets,)
+        The factor of the members' distances to their mean in the predicted distribution; 1 unless
+        they scatter by more than their mean is wrong out of bag.
     target_mean_, target_scale_ : ndarray of shape (n_targets,)
         Of the targets in the training.
     input_shape_ : tuple of int
@@ -195,7 +226,8 @@ class BootstrapRegressor(PredictiveRegressorMixin, _Bootstrap):
     References
     ----------
     B. Efron, R. Tibshirani, "Improvements on Cross-Validation: The .632+ Bootstrap Method", JASA 92
-    (1997) 548. D. B. Rubin, "The Bayesian Bootstrap", Ann. Statist. 9 (1981) 130.
+    (1997) 548. D. B. Rubin, "The Bayesian Bootstrap", Ann. Statist. 9 (1981) 130. M. West,
+    "Approximating Posterior Distributions by Mixtures", J. R. Stat. Soc. B 55 (1993) 409.
 
     Examples
     --------
@@ -260,8 +292,10 @@ class BootstrapRegressor(PredictiveRegressorMixin, _Bootstrap):
         ------
         ValueError
             If an input is not finite, lengths disagree, `weights` and `noise` do not fit together,
-            or the estimator takes no weights where some are needed.
+            or the estimator takes no weights or gives no standard deviations where some are needed.
         """
+        if self.noise == "model":
+            check_return_std(self._base(), "noise='model'")
         if self.weights == "bayesian" and self.noise == "oob":
             raise ValueError(
                 "weights='bayesian' leaves no event out of bag, and so noise='oob' cannot be "
@@ -274,28 +308,45 @@ class BootstrapRegressor(PredictiveRegressorMixin, _Bootstrap):
         pieces = count_pieces(X, weight, given)
         drawn = self._train(X, y, pieces, weight, np.any)
         self.noise_ = np.full(len(self.target_mean_), np.nan)
+        self.shrinkage_ = np.ones_like(self.noise_)
         if self.noise == "oob":
-            self.noise_ = self._measure_noise(X, y.reshape(len(y), -1), weight, drawn == 0)
+            y = y.reshape(len(y), -1)
+            self.noise_, self.shrinkage_ = self._measure_noise(X, y, weight, drawn == 0)
         return self
 
     def _measure_noise(self, X, y, weight, unseen):
-        squares, total = np.zeros(y.shape[1]), 0.0
-        step = max(1, 2**22 // (self.n_members * y.shape[1]))
+        """Return the noise and the shrinkage, (n_targets,) each, see the head of this file."""
+        n_members = self.n_members
+        error, excess, spread = np.zeros((3, y.shape[1]))
+        total = 0.0
+        step = max(1, 2**22 // (n_members * y.shape[1]))
         for start in range(0, len(X), step):
             rows = slice(start, start + step)
             judged = unseen[:, rows].T[..., None]
             predictions, _ = self._members(X[rows])
-            counts = judged.sum(1)
-            mean = (predictions * judged).sum(1) / np.maximum(counts, 1)
-            w = (counts[:, 0] > 0) * (1.0 if weight is None else weight[rows])
-            squares += w @ (y[rows] - mean) ** 2
+            # Two members at least, so that they have a spread.
+            counts = np.maximum(judged.sum(1), 2)
+            w = (judged.sum(1)[:, 0] >= 2) * (1.0 if weight is None else weight[rows])
+            mean = (predictions * judged).sum(1) / counts
+            variance = ((predictions - mean[:, None]) ** 2 * judged).sum(1) / (counts - 1)
+            squares = (y[rows] - mean) ** 2
+            error += w @ squares
+            excess += w @ (variance * (1 / counts - 1 / n_members))
+            spread += w @ variance * (1 - 1 / n_members)
             total += w.sum()
         if total == 0:
             raise ValueError(
-                f"Of n_samples={len(X)} different events none is out of bag for any of "
-                f"n_members={self.n_members}. Give more of either, or noise=None."
+                f"Of n_samples={len(X)} different events none is out of bag for two of "
+                f"n_members={n_members}. Give more of either, or noise=None."
             )
-        return np.sqrt(squares / total)
+        # Few members judge an event, so that their mean scatters more than that of all.
+        error = np.maximum(error - excess, error / n_members)
+        least = error / n_members
+        wide = error - spread < least
+        noise = np.where(wide, least, error - spread)
+        shrinkage = np.ones_like(noise)
+        shrinkage[wide] = np.sqrt((error - noise)[wide] / spread[wide])
+        return np.sqrt(noise / total), shrinkage
 
     def _members(self, X, *, return_std=False):
         """Predictions and spreads of the members, (n, n_members, n_targets) each."""
@@ -318,6 +369,8 @@ class BootstrapRegressor(PredictiveRegressorMixin, _Bootstrap):
             # Members that reproduce every event leave no noise; a density needs some.
             tiny = np.finfo(np.float64).eps * (np.abs(self.target_mean_) + self.target_scale_)
             stds = np.maximum(self.noise_, tiny)
+            middle = means.mean(1, keepdims=True)
+            means = middle + self.shrinkage_ * (means - middle)
         return NormalMixture(np.full(self.n_members, 1 / self.n_members), means, stds)
 
     def _numbers_per_event(self):

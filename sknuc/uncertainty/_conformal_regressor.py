@@ -22,6 +22,7 @@ from sknuc.uncertainty._conformal_predictive import (
     ConformalPredictive,
     ConformalQuantiles,
 )
+from sknuc.uncertainty._spread import check_return_std
 
 __all__ = ["ConformalRegressor"]
 
@@ -253,6 +254,8 @@ class ConformalRegressor(PredictiveRegressorMixin, BaseConformal):
                 f"conformity_score={self.conformity_score!r} asks the estimator for {method}, "
                 f"which {type(self._get_estimator()).__name__} has not."
             )
+        if self.conformity_score == "normalized":
+            check_return_std(self._get_estimator(), "conformity_score='normalized'")
         if self.conformity_score == "cqr" and self.tail == "student":
             raise ValueError(
                 "tail='student' is for conformity_score='absolute' and 'normalized'. Got 'cqr' "
