@@ -2,8 +2,17 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy.stats import beta, binom, binomtest, kstest, norm, poisson
+from sklearn.linear_model import Ridge
 
-from sknuc.metrics import binomial_interval, coverage, pit, pit_test
+from sknuc.metrics import (
+    binomial_interval,
+    coverage,
+    interval_score,
+    interval_width,
+    pit,
+    pit_test,
+)
+from sknuc.uncertainty import ConformalRegressor
 
 
 def intervals(inside):
@@ -102,6 +111,36 @@ def test_targets_are_told_apart_or_covered_together():
     joint = coverage(*intervals(inside), multioutput="joint", nominal=0.45)
     assert joint.fraction == inside.all(axis=1).mean()
     assert coverage(*intervals(inside[:, 0]), nominal=0.9) == first
+
+
+@pytest.mark.parametrize("shape", [(60,), (60, 1), (60, 2), (60, 3)])
+def test_both_ends_in_one_array_are_those_that_are_apart(shape):
+    rng = np.random.default_rng(12)
+    y, (lower, upper) = rng.normal(size=shape), np.sort(rng.normal(size=(2, *shape)), axis=0)
+    both, weight = np.stack([lower, upper], axis=1), rng.uniform(size=60)
+    kwargs = {"nominal": 0.4, "sample_weight": weight}
+    assert coverage(y, both, **kwargs) == coverage(y, lower, upper, **kwargs)
+    kwargs = {"sample_weight": weight, "multioutput": "raw_values"}
+    assert_allclose(interval_width(both, **kwargs), interval_width(lower, upper, **kwargs))
+    assert_allclose(
+        interval_score(y, both, coverage=0.4, **kwargs),
+        interval_score(y, lower, upper, coverage=0.4, **kwargs),
+    )
+
+
+def test_intervals_of_a_regressor_of_several_targets():
+    X = np.random.default_rng(13).normal(size=(900, 2))
+    y = X @ [[1.0, 2.0], [0.0, 1.0]] + np.random.default_rng(14).normal(size=(900, 2)) * [1, 3]
+    model = ConformalRegressor(Ridge(), random_state=0).fit(X[:500], y[:500])
+    interval = model.predict_interval(X[500:], coverage=0.8)
+    results = coverage(y[500:], interval, nominal=0.8)
+    for target, result in enumerate(results):
+        inside = (interval[:, 0, target] <= y[500:, target]) & (
+            y[500:, target] <= interval[:, 1, target]
+        )
+        assert result.fraction == inside.mean()
+    joint = coverage(y[500:], interval, multioutput="joint").fraction
+    assert joint <= min(result.fraction for result in results)
 
 
 def test_text_of_a_coverage():
@@ -205,6 +244,10 @@ def test_pit_test_of_targets():
         (lambda: coverage([0.0], [1.0], [0.0]), "must not lie above 'upper'. Got 1 of 1"),
         (lambda: coverage([0.0], [0.0], [1.0], nominal=95), "'nominal' parameter of coverage"),
         (lambda: coverage([0.0], [[0.0]], [1.0]), "'lower' parameter must have the shape"),
+        (lambda: coverage([0.0], [1.0]), r"both ends when 'upper' is None, .* of shape \(1, 2\)"),
+        (lambda: coverage([[0.0, 1.0]], [[1.0, 2.0]]), r"of shape \(1, 2, 2\). Got \(1, 2\)"),
+        (lambda: coverage([0.0], [[1.0, 0.0]]), "must not lie above 'upper'. Got 1 of 1"),
+        (lambda: interval_width([0.0, 1.0]), r"of shape \(2, 2\). Got \(2,\)"),
         (lambda: coverage([0.0], [np.nan], [1.0]), "'lower' parameter must be free of NaN"),
         (lambda: pit([0.0]), "'samples' parameter of pit must be given, or"),
         (lambda: pit([0.0], [[1.0]], levels=[0.5]), "'samples' parameter of pit must be given, or"),

@@ -84,7 +84,7 @@ def binomial_p_value(n_passed, n_total, probability):
     {
         "y_true": ["array-like"],
         "lower": ["array-like"],
-        "upper": ["array-like"],
+        "upper": ["array-like", None],
         "nominal": [Interval(Real, 0, 1, closed="neither"), None],
         "sample_weight": ["array-like", None],
         "multioutput": [StrOptions({"raw_values", "joint"})],
@@ -95,7 +95,7 @@ def binomial_p_value(n_passed, n_total, probability):
 def coverage(
     y_true,
     lower,
-    upper,
+    upper=None,
     *,
     nominal=None,
     sample_weight=None,
@@ -109,9 +109,12 @@ def coverage(
     ----------
     y_true : array-like of shape (n_events,) or (n_events, n_targets)
         The truth.
-    lower, upper : array-like of shape (n_events,) or (n_events, n_targets)
-        The ends of the intervals, which belong to them and may be infinite. Those that
-        ``predict_interval`` returns are ``lower, upper = interval[:, 0], interval[:, 1]``.
+    lower : array-like of shape (n_events,) or (n_events, n_targets)
+        The lower ends of the intervals, or both ends, of shape (n_events, 2) or
+        (n_events, 2, n_targets) as ``predict_interval`` returns them.
+    upper : array-like of shape (n_events,) or (n_events, n_targets), default=None
+        The upper ends; None where `lower` holds both. Ends belong to their intervals and may be
+        infinite.
     nominal : float, default=None
         The coverage that the intervals claim, in (0, 1), to be tested; None for no test.
     sample_weight : array-like of shape (n_events,), default=None
@@ -149,6 +152,14 @@ def coverage(
     >>> y = np.random.default_rng(0).normal(size=1000)
     >>> print(coverage(y, -np.ones(1000), np.ones(1000), nominal=0.683))
     0.684 ± 0.015 (nominal 0.683, p = 0.98)
+
+    Of two targets, the intervals as ``predict_interval(X, coverage)`` returns them:
+
+    >>> y = np.random.default_rng(0).normal(size=(1000, 2)) * [1.0, 2.0]
+    >>> intervals = np.tile([[-1.0, -1.0], [1.0, 1.0]], (1000, 1, 1))
+    >>> first, second = coverage(y, intervals)
+    >>> print(first, "and", second)
+    0.668 ± 0.015 and 0.399 ± 0.015
     """
     y, shape, weight = check_truth(y_true, sample_weight)
     lower, upper = check_interval_ends(lower, upper, shape)

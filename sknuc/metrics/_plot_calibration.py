@@ -165,10 +165,7 @@ class CoverageDisplay:
         names = name_targets(name, shape, target_names, "Predictions")
         rows = []
         for c, ends in zip(nominal, intervals, strict=True):
-            ends = np.asarray(ends)
-            result = coverage(
-                y_true, ends[:, 0], ends[:, 1], nominal=float(c), sample_weight=sample_weight
-            )
+            result = coverage(y_true, ends, nominal=float(c), sample_weight=sample_weight)
             rows.append((result,) if len(shape) == 1 else result)
         coverages = dict(zip(names, zip(*rows, strict=True), strict=True))
         return cls(coverages=coverages, n_effective=kish_number(weight)).plot(ax=ax, band=band)

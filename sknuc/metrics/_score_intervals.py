@@ -23,13 +23,13 @@ COVERAGE = {"coverage": [Interval(Real, 0, 1, closed="neither")]}
 
 
 @validate_params(
-    {**AVERAGED, **COVERAGE, "lower": ["array-like"], "upper": ["array-like"]},
+    {**AVERAGED, **COVERAGE, "lower": ["array-like"], "upper": ["array-like", None]},
     prefer_skip_nested_validation=True,
 )
 def interval_score(
     y_true,
     lower,
-    upper,
+    upper=None,
     *,
     coverage,
     sample_weight=None,
@@ -49,8 +49,11 @@ def interval_score(
     ----------
     y_true : array-like of shape (n_events,) or (n_events, n_targets)
         The truth.
-    lower, upper : array-like of shape (n_events,) or (n_events, n_targets)
-        The ends of the intervals. Infinite ones give an infinite score.
+    lower : array-like of shape (n_events,) or (n_events, n_targets)
+        The lower ends of the intervals, or both ends, of shape (n_events, 2) or
+        (n_events, 2, n_targets) as ``predict_interval`` returns them.
+    upper : array-like of shape (n_events,) or (n_events, n_targets), default=None
+        The upper ends; None where `lower` holds both. Infinite ends give an infinite score.
     coverage : float
         The probability that the central intervals claim, in (0, 1).
     sample_weight : array-like of shape (n_events,), default=None
@@ -95,13 +98,13 @@ def interval_score(
     {
         **{k: v for k, v in AVERAGED.items() if k != "y_true"},
         "lower": ["array-like"],
-        "upper": ["array-like"],
+        "upper": ["array-like", None],
     },
     prefer_skip_nested_validation=True,
 )
 def interval_width(
     lower,
-    upper,
+    upper=None,
     *,
     sample_weight=None,
     multioutput="uniform_average",
@@ -113,8 +116,11 @@ def interval_width(
 
     Parameters
     ----------
-    lower, upper : array-like of shape (n_events,) or (n_events, n_targets)
-        The ends of the intervals, which may be infinite.
+    lower : array-like of shape (n_events,) or (n_events, n_targets)
+        The lower ends of the intervals, or both ends, of shape (n_events, 2) or
+        (n_events, 2, n_targets) as ``predict_interval`` returns them.
+    upper : array-like of shape (n_events,) or (n_events, n_targets), default=None
+        The upper ends; None where `lower` holds both. Ends may be infinite.
     sample_weight : array-like of shape (n_events,), default=None
         Weights. Negative ones count with their sign; their sum must be positive.
     multioutput : {"uniform_average", "raw_values"} or array-like of shape (n_targets,), \
@@ -141,6 +147,9 @@ def interval_width(
     >>> interval_width([0.0, 1.0], [1.0, 4.0])
     2.0
     """
-    _, shape, weight = check_truth(np.zeros(np.shape(lower)), sample_weight)
+    shape = np.shape(lower)
+    if upper is None:
+        shape = shape[:1] + shape[2:]
+    _, _, weight = check_truth(np.zeros(shape), sample_weight)
     lower, upper = check_interval_ends(lower, upper, shape)
     return average_scores(upper - lower, weight, multioutput, return_std)

@@ -102,7 +102,19 @@ def check_prediction(name, values, shape, *, positive=False, allow_infinite=Fals
 
 
 def check_interval_ends(lower, upper, shape):
-    """Return the ends of intervals, of shape (n_events, n_targets); they may be infinite."""
+    """Return the ends of intervals, of shape (n_events, n_targets); they may be infinite.
+
+    Without `upper`, `lower` holds both: (n_events, 2) or (n_events, 2, n_targets).
+    """
+    if upper is None:
+        both = as_numbers("lower", lower)
+        wanted = (shape[0], 2, *shape[1:])
+        if both.shape != wanted:
+            raise ValueError(
+                "The 'lower' parameter must hold both ends when 'upper' is None, as "
+                f"predict_interval returns them, of shape {wanted}. Got {both.shape} instead."
+            )
+        lower, upper = both[:, 0], both[:, 1]
     lower = check_prediction("lower", lower, shape, allow_infinite=True)
     upper = check_prediction("upper", upper, shape, allow_infinite=True)
     n_bad = np.count_nonzero((lower > upper) | (lower == np.inf) | (upper == -np.inf))
