@@ -238,6 +238,10 @@ class TorchEstimator(BaseEstimator):
         validate_events(self, stub, reset=reset)
         return X
 
+    def _network_shape(self):
+        """The shape of one event as the network reads it."""
+        return self.input_shape_
+
     def _default_encoder(self):
         return MLP()
 
@@ -249,20 +253,21 @@ class TorchEstimator(BaseEstimator):
                 f"The 'encoder' parameter must be an object, such as {encoder.__name__}(). Got the "
                 "class itself instead."
             )
-        module = encoder.build(self.input_shape_)
+        shape = self._network_shape()
+        module = encoder.build(shape)
         if not isinstance(module, nn.Module):
             raise TypeError(
                 f"The method build of the 'encoder' parameter must return a torch.nn.Module. "
                 f"{type(encoder).__name__} returned {module!r} instead."
             )
         parameter = next(module.parameters(), torch.empty(0))
-        probe = torch.zeros(2, *self.input_shape_, dtype=parameter.dtype)
+        probe = torch.zeros(2, *shape, dtype=parameter.dtype)
         features, _, self._largest_product = _engine.multiply_adds(module.eval(), probe)
         module.train()
         if features.ndim != 2 or len(features) != 2:
             raise ValueError(
                 f"The network of the 'encoder' parameter must turn events of shape (n, "
-                f"{', '.join(map(str, self.input_shape_))}) into features (n, n_features). Got "
+                f"{', '.join(map(str, shape))}) into features (n, n_features). Got "
                 f"the shape {tuple(features.shape)} for n=2 instead."
             )
         return module, features.shape[1]
@@ -361,7 +366,7 @@ class TorchEstimator(BaseEstimator):
 
         dtype = _engine.torch_dtype(X.dtype)
         device = _engine.resolve_device(self.device, dtype)
-        source = _engine.EventSource(X, self.input_shape_, dtype, device)
+        source = _engine.EventSource(X, self._network_shape(), dtype, device)
         if reset:
             scaling = self._standardize(source, rows, total_weight) if self.standardize else None
             scaling = (scaling or nn.Identity()).to(device=device, dtype=dtype)
@@ -594,7 +599,7 @@ class TorchEstimator(BaseEstimator):
         device = _engine.prediction_device(self.device, dtype)
         if parameter.device != device:
             self.module_.to(device)
-        source = _engine.EventSource(X, self.input_shape_, dtype, device)
+        source = _engine.EventSource(X, self._network_shape(), dtype, device)
         module = self.module_
         if network is not None:
             module = nn.Sequential(module[0], network).eval()

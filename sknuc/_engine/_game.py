@@ -54,6 +54,9 @@ class Player:
     schedule : callable or None
         ``schedule(progress) -> factor`` of the learning rates, from progress 0 to 1; None leaves
         them to the optimizer and to callbacks.
+    after_step : callable or None
+        ``after_step(module)`` is called, without gradients, when the player has moved: averages of
+        parameters.
     """
 
     loss: Callable[[nn.Module, object], torch.Tensor]
@@ -62,6 +65,7 @@ class Player:
     optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam
     every: int = 1
     schedule: Callable[[float], float] | None = None
+    after_step: Callable[[nn.Module], None] | None = None
 
 
 @dataclass
@@ -350,6 +354,9 @@ class _Game(skorch.NeuralNet):
             )
         move.follow_schedule(batch.progress)
         move.optimizer.step()
+        if move.player.after_step is not None:
+            with torch.no_grad():
+                move.player.after_step(self.module_)
         return value
 
     def _evaluate(self, move, batch):

@@ -1,0 +1,406 @@
+r"""What all samplers share: conditions, columns, blocks of events.
+
+A sampler learns :math:`p(x)`, or :math:`p(x|y)` if `fit` is given y, and draws events from it. A
+method adds a network from normal noise (and a condition) to an event, and how it is trained; all
+else is here, so that all of them speak of the same events.
+
+Normal noise is drawn event after event, the same number for each, so that `random_state` gives the
+same events whatever the size of the blocks in which they are made.
+"""
+
+from numbers import Integral
+
+import numpy as np
+import torch
+from scipy.special import logsumexp
+from sklearn.base import _fit_context
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from tqdm.auto import tqdm
+
+from sknuc.base import validate_weights
+from sknuc.multiplicity import row_hash
+from sknuc.samplers._columns import Columns
+from sknuc.samplers._conditions import Conditions
+from sknuc.torch_estimator import TorchEstimator
+
+__all__ = ["Sampler"]
+
+# Numbers of events, noise and activations in memory at a time: 16 MiB, of which some copies exist.
+_BLOCK_NUMBERS = 2**22
+
+
+class Sampler(TorchEstimator):
+    """Base class of the samplers.
+
+    Subclasses define ``_build``, ``_players``, ``_n_noise`` and ``_generate``; those with a density
+    ``_log_density`` as well.
+
+    Parameters
+    ----------
+    condition : {"auto", "classes", "continuous"}, default="auto"
+        What y is: classes, of which each is a part of its own, or numbers, between which the model
+        interpolates. "auto": numbers if they are of a floating-point type.
+    bounds : dict, tuple or None, default=None
+        Physical bounds ``{column: (low, high)}`` by number or name of the column, each end a number
+        or None; ``(0, None)`` for all columns. No event is ever generated beyond. Values at a bound
+        itself are generated as often as they were there.
+    discrete : "auto", list or None, default="auto"
+        Columns whose values are the only ones possible: classes, counts. "auto" takes those of an
+        integer type of tables (all of an array, or some of a data frame); of more than 100 values
+        they are rounded numbers.
+    atoms : "auto", dict or None, default="auto"
+        Values ``{column: values}`` that many events have exactly, among others that vary: an
+        energy of 0 where nothing was deposited. "auto" finds those that more than 1 % share.
+    periodic : dict or None, default=None
+        Period ``{column: period}`` of columns that are angles. They are generated around 0, or
+        from the lower end of `bounds` on.
+    """
+
+    _parameter_constraints = {
+        **TorchEstimator._parameter_constraints,
+        "condition": [StrOptions({"auto", "classes", "continuous"})],
+        "bounds": [dict, "array-like", None],
+        "discrete": [StrOptions({"auto"}), "array-like", None],
+        "atoms": [StrOptions({"auto"}), dict, None],
+        "periodic": [dict, None],
+    }
+
+    # Whether the network knows what an angle is.
+    _circles = False
+
+    def __init__(
+        self,
+        *,
+        condition="auto",
+        bounds=None,
+        discrete="auto",
+        atoms="auto",
+        periodic=None,
+        **shared,
+    ):
+        super().__init__(**shared)
+        self.condition = condition
+        self.bounds = bounds
+        self.discrete = discrete
+        self.atoms = atoms
+        self.periodic = periodic
+
+    def __init_subclass__(cls, **kwargs):
+        """Fill in the documentation of the parameters above."""
+        if cls.__doc__ and Sampler.__doc__:
+            own = Sampler.__doc__.split("----------\n", 1)[1].rstrip() + "\n"
+            cls.__doc__ = cls.__doc__.replace("    {sampler_parameters}\n", own)
+        super().__init_subclass__(**kwargs)
+
+    # For the methods to define.
+
+    def _n_noise(self):
+        """How many normal numbers one event is made of."""
+        raise NotImplementedError
+
+    def _generate(self, noise, condition):
+        """Make variables (n, n_variables) of noise (n, n_noise) and conditions (n, n_conditions).
+
+        All are tensors on the device of the module; the condition is None if there is none.
+        """
+        raise NotImplementedError
+
+    def _log_density(self, z, condition):
+        """Log density (n,) of variables (n, n_variables)."""
+        raise NotImplementedError
+
+    def _by_channel(self):
+        """Whether the network reads signals and images, whose variables keep their places."""
+        return len(self.input_shape_) > 1
+
+    def _numbers_per_event(self):
+        """How many numbers the network holds per event, which sets the size of blocks."""
+        return 20 * (self._columns.n_variables + self._n_noise())
+
+    # Fit.
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y=None, sample_weight=None):
+        """Learn the distribution of events.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+        y : array-like of shape (n_events,) or (n_events, n_conditions), or None, default=None
+            What events depend on: a class, an energy, an angle. None learns the distribution of
+            all events.
+        sample_weight : array-like of shape (n_events,) or None, default=None
+            Non-negative weights of the events.
+
+        Returns
+        -------
+        self : sampler
+
+        Raises
+        ------
+        ValueError
+            If an input is not finite, lengths disagree, a value is out of bounds, or parameters do
+            not fit the columns.
+        TrainingDivergedError
+            If the loss becomes NaN or infinite.
+        """
+        integer, ndim = _integer_columns(X), getattr(X, "ndim", 2)
+        X = np.asarray(self._validate_events(X, reset=True))
+        self._event_ndim = ndim - 1
+        X = X.reshape(len(X), -1)
+        sample_weight = validate_weights(sample_weight, X)
+        self._start_anew()
+        used = len(X) if sample_weight is None else np.count_nonzero(sample_weight)
+        if used < 2:
+            raise ValueError(
+                f"{type(self).__name__} needs 2 events of positive weight at least. Got "
+                f"n_samples={used}: no distribution can be learnt from 1 sample."
+            )
+        names = getattr(self, "feature_names_in_", None)
+        self._output_dtype = np.float32 if X.dtype == np.float32 else np.float64
+        self._columns = Columns(
+            bounds=self.bounds,
+            discrete=self.discrete,
+            atoms=self.atoms,
+            periodic=self.periodic,
+            circles=self._circles,
+            by_channel=self._by_channel(),
+        ).fit(
+            X,
+            self.input_shape_,
+            integer=np.broadcast_to(integer, X.shape[1:]),
+            names=names,
+            sample_weight=sample_weight,
+        )
+        columns = {}
+        self._conditions = None
+        if y is not None:
+            check_consistent_length(X, y)
+            self._conditions = Conditions(self.condition).fit(y, sample_weight)
+            columns["condition"] = self._conditions.encode(y)
+            if self._conditions.classes is not None:
+                self.classes_ = self._conditions.classes
+        z, low, high = self._columns.encode(X, _uniform_of_rows(X))
+        if low.shape[1]:
+            columns["low"], columns["high"] = low, high
+        self._fit_variables(z.astype(self._output_dtype), columns, sample_weight)
+        return self
+
+    def _fit_variables(self, z, columns, sample_weight):
+        self._fit_events(z, columns, sample_weight=sample_weight, reset=True)
+
+    def _network_shape(self):
+        return self._columns.shape
+
+    def _standardize(self, source, rows, sample_weight):
+        # The columns are standardised already.
+        return None
+
+    def _variables(self, batch):
+        """The variables of a batch, with those that are random drawn anew."""
+        if not hasattr(batch, "low"):
+            return batch.X
+        z = batch.X.flatten(1).clone()
+        random = self._columns.random
+        level = torch.rand(batch.low.shape, dtype=z.dtype, device=z.device)
+        level = batch.low + (batch.high - batch.low) * level
+        eps = torch.finfo(z.dtype).eps
+        drawn = torch.special.ndtri(level.clamp(eps / 2, 1 - eps / 2))
+        z[:, random] = torch.where(batch.high > batch.low, drawn, z[:, random])
+        return z.reshape(batch.X.shape)
+
+    # Draw.
+
+    def sample(self, n_samples=1, y=None, random_state=None):
+        """Draw events.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            How many.
+        y : scalar or array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
+            The condition of all events, or of each. None, after a fit with y, draws conditions
+            from those of the fit, with their weights.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features) or (n_samples, *event_shape)
+            Events as they were given to ``fit``, in its units: of a table, rows.
+
+        Raises
+        ------
+        ValueError
+            If `n_samples` is no positive integer, or `y` has another length, shape or class than
+            the fit knows.
+
+        Warns
+        -----
+        UserWarning
+            If a condition lies outside the range of the fit.
+        """
+        check_is_fitted(self)
+        if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
+            raise ValueError(
+                "The 'n_samples' parameter of sample must be a positive int. Got "
+                f"{n_samples!r} instead."
+            )
+        rng = check_random_state(random_state)
+        conditions = None
+        if self._conditions is not None:
+            if y is None:
+                conditions = self._conditions.draw(n_samples, rng)
+            else:
+                conditions = self._conditions.for_samples(y, n_samples)
+        elif y is not None:
+            raise ValueError(
+                f"This {type(self).__name__} was fitted without y, so that sample cannot depend on "
+                "it. Give fit the conditions, or sample none."
+            )
+        result = np.empty((n_samples, self.n_features_in_), self._output_dtype)
+        n_noise = self._n_noise()
+        step = max(1, _BLOCK_NUMBERS // self._numbers_per_event())
+        bar = tqdm(
+            total=n_samples, desc=type(self).__name__, unit="event", disable=not self.verbose
+        )
+        with bar:
+            for start in range(0, n_samples, step):
+                rows = slice(start, min(start + step, n_samples))
+                noise = rng.standard_normal((rows.stop - start, n_noise))
+                given = None if conditions is None else conditions[rows]
+                result[rows] = self._columns.decode(self._draw(noise, given))
+                bar.update(rows.stop - start)
+        return result.reshape(n_samples, *self.input_shape_) if self._event_ndim > 1 else result
+
+    def _draw(self, noise, condition):
+        """Variables, as an array, of a block of noise and conditions."""
+        with torch.inference_mode(), self._threads(len(noise)):
+            z = self._generate(self._tensor(noise), self._tensor(condition))
+        return z.flatten(1).double().cpu().numpy()
+
+    def _tensor(self, array):
+        """An array as a tensor like those of the module; None stays None."""
+        if array is None:
+            return None
+        like = next(self.module_.parameters())
+        return torch.tensor(array, dtype=like.dtype, device=like.device)
+
+    # Densities.
+
+    def _has_density(self):
+        return type(self)._log_density is not Sampler._log_density
+
+    @available_if(_has_density)
+    def score_samples(self, X, y=None):
+        r"""Log density of events.
+
+        Of discrete columns and atoms it is the logarithm of their probability, as the mean over
+        draws of the variables that stand for them, of which the logarithm is a lower bound on
+        average.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+        y : scalar or array-like of shape (n_events,) or (n_events, n_conditions), default=None
+            The condition of all events, or of each. None, after a fit with y, is the density of
+            what ``sample`` draws without y: the mean over the classes of the fit, or over 64 of its
+            other conditions.
+
+        Returns
+        -------
+        log_prob : ndarray of shape (n_events,)
+            Per unit of every continuous column.
+
+        Raises
+        ------
+        ValueError
+            If an event is not possible, or a condition unknown.
+        """
+        check_is_fitted(self)
+        X = np.asarray(self._validate_events(X, reset=False))
+        X = X.reshape(len(X), -1)
+        if self._conditions is not None and y is None:
+            nodes, weights = self._conditions.nodes()
+            scores = [self._score(X, np.broadcast_to(c, (len(X), len(c)))) for c in nodes]
+            return logsumexp(scores, axis=0, b=weights[:, None])
+        conditions = None
+        if self._conditions is not None:
+            conditions = self._conditions.for_samples(y, len(X))
+        return self._score(X, conditions)
+
+    def _score(self, X, conditions):
+        result = np.empty(len(X))
+        step = max(1, _BLOCK_NUMBERS // self._numbers_per_event())
+        for start in tqdm(
+            range(0, len(X), step), desc=type(self).__name__, disable=not self.verbose
+        ):
+            rows = slice(start, start + step)
+            given = None if conditions is None else conditions[rows]
+            result[rows] = self._score_block(X[rows].astype(np.float64), given)
+        return result
+
+    def _score_block(self, X, condition):
+        z, low, high = self._columns.encode(X, _uniform_of_rows(X))
+        condition = self._tensor(condition)
+        n_draws = 16 if low.shape[1] else 1
+        drawn = high > low
+        scores = []
+        for i in range(n_draws):
+            uniform = (_uniform_of_rows(X, low.shape[1]) + i / n_draws) % 1
+            point = self._columns.draw(z, low, high, uniform)
+            part = point[:, self._columns.random]
+            # Density relative to that of the normal law, times the probability of the part.
+            weight = np.where(drawn, np.log(np.where(drawn, high - low, 1)) + part**2 / 2, 0)
+            weight += drawn * (np.log(2 * np.pi) / 2)
+            with torch.no_grad(), self._threads(len(point)):
+                log_density = self._log_density(self._tensor(point), condition)
+            scores.append(log_density.double().cpu().numpy() + weight.sum(1))
+        log_density = np.logaddexp.reduce(scores, axis=0) - np.log(n_draws)
+        return log_density + self._columns.log_det(X)
+
+    @available_if(_has_density)
+    def score(self, X, y=None):
+        """Mean log density of events, which cross-validation compares.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+            The events.
+        y : array-like of shape (n_events,) or (n_events, n_conditions), default=None
+            Their conditions.
+
+        Returns
+        -------
+        score : float
+            The larger the better.
+        """
+        return float(self.score_samples(X, y).mean())
+
+
+def _integer_columns(X):
+    """Whether the columns of X came with an integer type, one bool or (n_columns,) of them."""
+    if hasattr(X, "dtypes") and hasattr(X, "columns"):
+        return np.array([getattr(dtype, "kind", "O") in "iub" for dtype in X.dtypes])
+    return getattr(getattr(X, "dtype", None), "kind", "O") in "iub"
+
+
+def _uniform_of_rows(X, n=None):
+    """Numbers in (0, 1), of shape (n_rows, n), that look random and belong to the rows.
+
+    An event twice has the same numbers, and so counts as one of weight 2.
+    """
+    n = X.shape[1] if n is None else n
+    key = row_hash(X)[:, None] + np.arange(1, n + 1, dtype=np.uint64) * np.uint64(
+        0x9E3779B97F4A7C15
+    )
+    # The finaliser of SplitMix64.
+    key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    key ^= key >> np.uint64(31)
+    return ((key >> np.uint64(11)).astype(np.float64) + 0.5) / 2**53
