@@ -15,8 +15,9 @@ from torch import nn
 
 from sknuc.encoders import CNN, LSTM, MLP, ModuleEncoder, Transformer
 from sknuc.networks import NeuralClassifier, NeuralRegressor
-from sknuc.nn import MASK_GROUPS, GroupedDropout, MaskedDraws, mask_groups
+from sknuc.nn import MASK_GROUPS, GroupedDropout, MaskedDraws, mask_groups, stack
 from sknuc.uncertainty import (
+    BNNRegressor,
     BootstrapClassifier,
     BootstrapRegressor,
     DeepEnsembleClassifier,
@@ -42,6 +43,87 @@ class FirstOutput(nn.Module):
     def forward(self, x):
         inputs = (x, x, x) if isinstance(self.layer, nn.MultiheadAttention) else (x,)
         return self.layer(*inputs)[0]
+
+
+class RecurrentNormed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.GRU(6, 4, batch_first=True)
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        return self.norm(self.layer(x)[0][:, -1])
+
+
+NORMALISED = {
+    "table first": lambda: nn.Sequential(nn.Flatten(), nn.BatchNorm1d(30), nn.Linear(30, 2)),
+    "dense": lambda: nn.Sequential(nn.Flatten(), nn.Linear(30, 4), nn.BatchNorm1d(4), nn.ReLU()),
+    "signal": lambda: nn.Sequential(nn.Conv1d(5, 3, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Flatten()),
+    "counted": lambda: nn.Sequential(
+        nn.Conv1d(5, 3, 3), nn.BatchNorm1d(3, momentum=None), nn.Flatten()
+    ),
+    "instance": lambda: nn.Sequential(
+        nn.Conv1d(5, 3, 3), nn.InstanceNorm1d(3, track_running_stats=True), nn.Flatten()
+    ),
+    "recurrent": RecurrentNormed,
+}
+
+
+class TestBatchNormalisation:
+    """Encoders of users may have it: stacked members keep running moments of their own."""
+
+    @pytest.mark.parametrize("name", NORMALISED)
+    @pytest.mark.parametrize("n_members", [1, 3])
+    def test_stacked_is_looped(self, name, n_members):
+        torch.manual_seed(0)
+        members = [NORMALISED[name]().double() for _ in range(n_members)]
+        stacked = stack(members, event_ndim=2).train()
+        shapes = [(20, 5, 6), (n_members, 20, 5, 6)]
+        for shape in shapes:
+            x = torch.randn(shape, dtype=torch.float64)
+            expected = [m.train()(x[k] if len(shape) == 4 else x) for k, m in enumerate(members)]
+            torch.testing.assert_close(stacked(x), torch.stack(expected))
+        stacked.eval()
+        x = torch.randn(7, 5, 6, dtype=torch.float64)
+        torch.testing.assert_close(stacked(x), torch.stack([m.eval()(x) for m in members]))
+        for k, member in enumerate(members):
+            own = dict(stacked.member(k).named_buffers())
+            assert own
+            for key, value in member.named_buffers():
+                torch.testing.assert_close(own[key], value)
+
+    @pytest.mark.parametrize("early_stopping", [False, True])
+    def test_an_ensemble_of_one_is_a_member(self, early_stopping):
+        # Of one batch, nothing is shuffled: the first of three members is the only one of one.
+        X, y = noisy_line(60, 0)
+        # No bias in front of what subtracts the mean: its gradient would be rounding alone.
+        encoder = ModuleEncoder(
+            lambda shape: nn.Sequential(
+                nn.Linear(*shape, 8, bias=False), nn.BatchNorm1d(8), nn.ReLU()
+            )
+        )
+        options = {"encoder": encoder, "max_epochs": 30, "early_stopping": early_stopping}
+        one, three = (
+            DeepEnsembleRegressor(n_members=k, random_state=0, **options).fit(X, y) for k in (1, 3)
+        )
+        scaling, network = three.module_
+        with torch.no_grad():
+            output = network.member(0)(scaling(torch.from_numpy(X)))[:, 0].numpy()
+        mean = three.target_mean_ + three.target_scale_ * output
+        np.testing.assert_allclose(one.predict(X), mean, rtol=1e-9)
+
+    def test_every_estimator_that_stacks(self):
+        X, y = noisy_line(300, 0, spread=lambda x: 0.1)
+        encoder = ModuleEncoder(
+            lambda shape: nn.Sequential(nn.Linear(*shape, 16), nn.BatchNorm1d(16), nn.Tanh())
+        )
+        network = NeuralRegressor(encoder=encoder, max_epochs=60)
+        for model in (
+            BootstrapRegressor(network, n_members=5, random_state=0),
+            BNNRegressor(encoder=encoder, inference="laplace", max_epochs=60, random_state=0),
+        ):
+            # Running moments lag behind the network, so that it is not as good as it could be.
+            assert model.fit(X, y).score(X, y) > 0.9
 
 
 class TestDeepEnsemble:

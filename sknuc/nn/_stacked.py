@@ -3,7 +3,8 @@ r"""Many networks of one architecture as one computation.
 The parameters of K members get a new first axis, and all members are evaluated together: one large
 matrix product where a loop over members has K small ones. Losses of shape (K, n) that are added up
 give every member the gradient that it would have alone, so training the stack is training K
-separate networks.
+separate networks. What a training moves beside them, as the running moments of batch normalisation,
+gets that axis, too.
 
 A chain of dense layers becomes one of batched matrix products,
 :math:`y_k = x_k W_k^\top + b_k` in a single call; any other network is mapped over its members with
@@ -15,6 +16,7 @@ import copy
 import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state
+from torch.nn.modules.batchnorm import _NormBase
 
 __all__ = ["StackedDense", "StackedModule", "stack"]
 
@@ -66,7 +68,7 @@ class StackedModule(nn.Module):
     ----------
     members : sequence of nn.Module
         Same architecture, own weights. They are copied; buffers that all members have in common
-        are kept once.
+        are kept once, but for those of layers that update them in the training.
     event_ndim : int
         Number of axes of one event, which tells a batch for all from a batch for each.
     """
@@ -80,13 +82,14 @@ class StackedModule(nn.Module):
         self._in_dims = dict.fromkeys(self._names, 0)
         for name, value in parameters.items():
             self.register_parameter(self._names[name], nn.Parameter(value.detach().clone()))
+        own = _updated_buffers(members[0]) if len(members) > 1 else ()
         for name, value in buffers.items():
-            if torch.equal(value, value[:1].expand_as(value)):
+            if name not in own and torch.equal(value, value[:1].expand_as(value)):
                 value, self._in_dims[name] = value[0], None
             self.register_buffer(self._names[name], value.detach().clone())
         # The skeleton gives the architecture; kept in a list so that its weights are not ours.
         self._skeleton = [copy.deepcopy(members[0]).to("meta")]
-        self._looped = any(isinstance(layer, nn.RNNBase) for layer in members[0].modules())
+        self._looped = any(map(_knows_no_map, members[0].modules()))
         self.n_members = len(members)
         self.event_ndim = event_ndim
 
@@ -112,7 +115,8 @@ class StackedModule(nn.Module):
         def evaluate(state, x):
             return functional_call(skeleton, state, (x,))
 
-        if self._looped:
+        # A single member may update its buffers in place, which have no axis of members.
+        if self._looped or self.n_members == 1:
             return torch.stack(
                 [evaluate(self._of(k, state), x[k] if own else x) for k in range(self.n_members)]
             )
@@ -223,6 +227,23 @@ class _LayerNorms(nn.Module):
 
     def of(self, k):
         return {name: p[k, 0].detach().clone() for name, p in self.named_parameters()}
+
+
+def _knows_no_map(layer):
+    """Whether a layer cannot be mapped: recurrent, or with a running mean over a counted number."""
+    return isinstance(layer, nn.RNNBase) or (
+        isinstance(layer, _NormBase) and layer.track_running_stats and layer.momentum is None
+    )
+
+
+def _updated_buffers(module):
+    """Names of the buffers that layers of normalisation update when they see a batch."""
+    return {
+        f"{name}.{buffer}" if name else buffer
+        for name, layer in module.named_modules()
+        if isinstance(layer, _NormBase)
+        for buffer, _ in layer.named_buffers(recurse=False)
+    }
 
 
 def _chain(module):
