@@ -29,6 +29,7 @@ from sknuc.metrics._score_calibration import (
     reliability_curve,
 )
 from sknuc.metrics._score_intervals import interval_score, interval_width
+from sknuc.metrics._score_joint import energy_score, variogram_score
 from sknuc.metrics._score_pit import PITTest, pit, pit_test
 from sknuc.metrics._score_quantiles import crps_quantile, pinball_loss, quantile_calibration_error
 from sknuc.metrics._scores import crps_ensemble, crps_gaussian, gaussian_nll, sharpness
@@ -67,6 +68,7 @@ __all__ = [
     "crps_gaussian",
     "crps_quantile",
     "effective_sample_size",
+    "energy_score",
     "expected_calibration_error",
     "fit_compton_bands",
     "fit_peak",
@@ -84,4 +86,5 @@ __all__ = [
     "sharpness",
     "sideband_weights",
     "survival_fraction",
+    "variogram_score",
 ]

@@ -32,7 +32,7 @@ from sknuc.metrics._score_validation import (
     check_truth,
 )
 
-__all__ = ["crps_ensemble", "crps_gaussian", "gaussian_nll", "sharpness"]
+__all__ = ["crps_ensemble", "crps_gaussian", "ensemble_crps", "gaussian_nll", "sharpness"]
 
 
 @validate_params(
@@ -175,10 +175,16 @@ def crps_ensemble(
     y, shape, weight = check_truth(y_true, sample_weight)
     samples = check_samples(samples, shape, 2 if fair else 1)
     # Distances from the truth: differences of large numbers would round.
-    distance = np.sort(samples - y[:, :, None], axis=-1)
+    scores = ensemble_crps(samples - y[:, :, None], fair)
+    return average_scores(scores, weight, multioutput, return_std)
+
+
+def ensemble_crps(distance, fair):
+    """CRPS (...) of samples by their signed distances (..., n_samples) from the truth."""
+    distance = np.sort(distance, axis=-1)
     s = distance.shape[-1]
     spread = distance @ np.arange(1.0 - s, s, 2) / (s * (s - 1) if fair else s**2)
-    return average_scores(np.abs(distance).mean(-1) - spread, weight, multioutput, return_std)
+    return np.abs(distance).mean(-1) - spread
 
 
 @validate_params(
