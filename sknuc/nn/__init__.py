@@ -11,6 +11,7 @@ from sknuc.nn._blocks import (
     real_rows,
 )
 from sknuc.nn._convlstm import ConvLSTMLayers, TemporalAttention, pad_sphere
+from sknuc.nn._decoder import ConvDecoder, DenseDecoder, mirror
 from sknuc.nn._dropout import (
     MASK_GROUPS,
     GroupedDropout,
@@ -44,8 +45,10 @@ __all__ = [
     "MASK_GROUPS",
     "AttentionPooling",
     "AutoregressiveQuantiles",
+    "ConvDecoder",
     "ConvLSTMLayers",
     "DegreeNorms",
+    "DenseDecoder",
     "FeatureNorm",
     "FreeQuantiles",
     "GradientReversal",
@@ -68,6 +71,7 @@ __all__ = [
     "group_dropout",
     "group_norm",
     "mask_groups",
+    "mirror",
     "other_dropout",
     "pad_sphere",
     "real_rows",
