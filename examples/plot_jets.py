@@ -78,7 +78,9 @@ for (low, high), top, bottom in zip(panels, *axes, strict=True):
         "network": simulated[inside, 0] / jets[:, 0],
     }
     reach = 3.2 * test.conditional.std(jets)[:, 0] / jets[:, 0]
-    bins = np.linspace(max(0, 1 - reach.mean()), 1 + reach.mean(), 31)
+    # As many bins as the jets can fill.
+    n_bins = int(np.clip(len(jets) // 15, 4, 30))
+    bins = np.linspace(max(0, 1 - reach.mean()), 1 + reach.mean(), n_bins + 1)
     counts = {name: np.histogram(r, bins)[0] for name, r in response.items()}
     # The exact expectation: the mean over jets of the probability of each bin.
     at = np.zeros((len(jets), 4))

@@ -1,0 +1,118 @@
+"""The examples of uncertainty: what they print and draw, recomputed."""
+
+import re
+
+import numpy as np
+import pytest
+
+from sknuc.datasets import fetch_ame, fetch_ws4, liquid_drop_binding_energy
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("torch")
+from test_examples import check_pictures, run  # noqa: E402 - needs both packages
+
+
+@pytest.fixture(scope="module")
+def jets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("jets")
+    return *run("plot_jets.py", 3000, folder), folder / "new"
+
+
+def test_jets_pictures_and_numbers(jets):
+    drawn, printed, folder = jets
+    check_pictures(folder, jets_response=1800, jets_closure=1920)
+    test, corrected = drawn["test"], drawn["corrected"]
+    low, high = drawn["interval"].T
+    share = np.mean((low <= test.data[:, 0]) & (test.data[:, 0] <= high))
+    assert f"hold {share:.3f} of" in printed
+    for name, pt in {"reconstructed": test.target[:, 0], "corrected": corrected}.items():
+        ratio = [np.histogram(p, drawn["edges"])[0] for p in (pt, test.data[:, 0])]
+        expected = ", ".join(f"{a / b:.2f}" for a, b in zip(*ratio, strict=True))
+        assert f"Spectrum over the generated one, {name}: {expected}\n" in printed
+    # Of the detector, the number is the simulator's own.
+    correlation = float(re.search(r"residuals, detector: (-?[\d.]+)", printed)[1])
+    own = np.log(test.target[:, 0::3] / test.data[:, 0::3])
+    assert correlation == pytest.approx(np.corrcoef(np.exp(own[:, 0]), own[:, 1])[0, 1], abs=6e-4)
+
+
+def test_jets_come_back_from_what_the_network_learns(jets):
+    drawn, _, _ = jets
+    test = drawn["test"]
+    targets = drawn["compare"](test.target, test.data)[..., None]
+    back = drawn["to_jets"](targets, test.data)[..., 0]
+    away = back - test.target
+    away[:, 2] = (away[:, 2] + np.pi) % (2 * np.pi) - np.pi
+    assert np.abs(away).max() < 1e-3 * test.target[:, 0].max()
+
+
+@pytest.fixture(scope="module")
+def optical(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("optical")
+    return *run("plot_optical_model.py", 1000, folder), folder / "new"
+
+
+def test_optical_model_pictures_and_numbers(optical):
+    drawn, printed, folder = optical
+    check_pictures(folder, optical_model_emulated=1800, optical_model_posterior=2160)
+    test, emulator = drawn["test"], drawn["emulator"]
+    emulated, theory = np.exp(emulator.predict(test.data)), np.exp(test.target)
+    error = 100 * np.abs(emulated / theory - 1)
+    assert f"mean error {error.mean():.2f} %, median {np.median(error):.2f} %" in printed
+    for share, name in zip(drawn["contraction"], drawn["runs"].parameter_names, strict=True):
+        assert re.search(rf"^{re.escape(name)}: ranks .*; contraction {share:.2f}$", printed, re.M)
+    # No draw leaves the range of the prior.
+    assert np.all((drawn["posterior"] > drawn["LOW"]) & (drawn["posterior"] < drawn["HIGH"]))
+
+
+@pytest.fixture(scope="module")
+def methods(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("methods")
+    return *run("plot_uncertainty_methods.py", 80, folder), folder / "new"
+
+
+def test_methods_pictures_and_numbers(methods):
+    drawn, printed, folder = methods
+    check_pictures(folder, uncertainty_methods=1920)
+    assert len(drawn["models"]) == 12
+    lines = {line[:30].strip(): line[30:].split() for line in printed.splitlines()[1:]}
+    for name, model in drawn["models"].items():
+        shown = [float(word) for word in lines[name] if word != "/"][1:]
+        found = []
+        for X_test, y_test in drawn["tests"].values():
+            for level in (0.68, 0.95):
+                low, high = model.predict_interval(X_test, level).T
+                found.append(np.mean((low <= y_test) & (y_test <= high)))
+        np.testing.assert_allclose(shown, found, atol=1.001e-3)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("simulated", [False, True])
+def test_masses_pictures_and_numbers(simulated, tmp_path, monkeypatch):
+    if simulated:
+        # Without the tables, and without a network.
+        monkeypatch.setenv("SKNUC_DATA", str(tmp_path / "none"))
+        monkeypatch.setenv("SKNUC_HOME", str(tmp_path / "home"))
+        for name in ("http_proxy", "https_proxy"):
+            monkeypatch.setenv(name, "http://127.0.0.1:9")
+    else:
+        try:
+            fetch_ws4(download_if_missing=False)
+            fetch_ame(2020, download_if_missing=False)
+        except OSError:
+            pytest.skip("The tables of masses are not there.")
+    drawn, printed = run("plot_masses.py", 150, tmp_path)
+    check_pictures(tmp_path / "new", masses_chart=1596, masses_isotopes=1596)
+    assert ("the masses are simulated" in printed) == simulated
+    Z, N, new = drawn["Z"], drawn["N"], drawn["new"]
+    error = (drawn["mass"] - drawn["measured"][1])[new]
+    assert f"Gaussian process: RMS {np.sqrt(np.mean(error**2)):.3f} MeV" in printed
+    if simulated:
+        free = Z * drawn["HYDROGEN"] + N * drawn["NEUTRON"]
+        expected = free - liquid_drop_binding_energy(Z, N)
+        np.testing.assert_allclose(drawn["theory"], expected, rtol=1e-12)
+    # The energy that removes two neutrons is a difference of masses.
+    tin = drawn["shown"]["tin"]
+    masses = drawn["theory"][Z == 50][np.argsort(N[Z == 50])][:, None] + tin["correction"]
+    expected = masses[:-2] + 2 * drawn["NEUTRON"] - masses[2:]
+    together = np.diff(tin["N"])[:-1] + np.diff(tin["N"])[1:] == 2
+    np.testing.assert_allclose(tin["energy"][2:][together], expected[together], atol=1e-9)
