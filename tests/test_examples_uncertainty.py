@@ -9,7 +9,7 @@ from sknuc.datasets import fetch_ame, fetch_ws4, liquid_drop_binding_energy
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("torch")
-from test_examples import check_pictures, run  # noqa: E402 - needs both packages
+from test_examples import check_pictures, run
 
 
 @pytest.fixture(scope="module")
