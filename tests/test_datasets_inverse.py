@@ -208,8 +208,15 @@ def test_parameters_are_checked():
     with pytest.raises(ValueError, match="'n_samples' parameter"):
         make_inverse_problem(0)
     posterior = InversePosterior(0.1)
-    with pytest.raises(ValueError, match=r"'levels' parameter.*\(0, 1\)\. Got \[0\.0\]"):
+    with pytest.raises(ValueError, match=r"'levels' parameter of InversePosterior\..*Got \[0\.0\]"):
         posterior.quantiles([[0.5]], [0.0])
+    for levels in ([], [[0.5]], "half"):
+        with pytest.raises(ValueError, match=r"'levels' parameter of InversePosterior\.quantiles"):
+            posterior.quantiles([[0.5]], levels)
+    np.testing.assert_array_equal(
+        posterior.quantiles([[0.5], [0.2]], 0.3),
+        posterior.quantiles([[0.5], [0.2]], [0.3])[:, 0],
+    )
     with pytest.raises(ValueError, match=r"'n_samples' parameter.*integer >= 1\. Got 1\.5"):
         posterior.sample([[0.5]], 1.5)
     with pytest.raises(ValueError, match=r"InversePosterior\.std must have 1 columns"):

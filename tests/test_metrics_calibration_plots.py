@@ -309,7 +309,7 @@ def test_reliability_of_several_classes_and_on_shared_axes(classified):
         (lambda X, y: CoverageDisplay.from_predictions(y, [], nominal=[0.5]), "'intervals' par"),
         (
             lambda X, y: CoverageDisplay.from_estimator(OwnIntervals(), X, y, nominal=[68]),
-            r"'nominal' parameter must hold probabilities in \(0, 1\)",
+            r"'nominal' parameter must be one level or a list of levels in \(0, 1\)",
         ),
         (
             lambda X, y: IntervalDisplay.from_estimator(OwnIntervals(), X, y, feature=7),

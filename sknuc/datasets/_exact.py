@@ -5,6 +5,8 @@ from numbers import Integral
 import numpy as np
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 
+from sknuc.base import check_quantiles
+
 __all__ = ["check_draws", "check_events", "check_levels"]
 
 
@@ -52,13 +54,12 @@ def check_events(method, n_features, n_targets, X, y=None):
 
 def check_levels(method, levels):
     """Return levels of quantiles, in (0, 1), as a 1-D array."""
-    levels = np.asarray(levels, dtype=np.float64)
-    if levels.ndim != 1 or not np.all((levels > 0) & (levels < 1)):
-        raise ValueError(
-            f"The 'levels' parameter of {method} must be a one-dimensional array of numbers in "
-            f"(0, 1). Got {levels.tolist()} instead."
-        )
-    return levels
+    try:
+        return check_quantiles(levels)
+    except ValueError as error:
+        # Estimators know levels as 'quantiles', which is the name of the method here.
+        message = str(error).replace("'quantiles' parameter", f"'levels' parameter of {method}")
+        raise ValueError(message) from None
 
 
 def check_draws(method, n_samples, rng):

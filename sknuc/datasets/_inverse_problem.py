@@ -108,16 +108,18 @@ class InversePosterior:
         Parameters
         ----------
         X : array-like of shape (n_events, 1)
-        levels : array-like of shape (n_levels,)
+        levels : float or array-like of shape (n_levels,)
             In (0, 1).
 
         Returns
         -------
         quantiles : ndarray of shape (n_events, n_levels)
+            Of a single level, without the axis of levels.
         """
         X = check_events("InversePosterior.quantiles", 1, 1, X)
-        levels = check_levels("InversePosterior.quantiles", levels)
-        return self._quantiles(X, np.broadcast_to(levels, (len(X), len(levels))))
+        checked = check_levels("InversePosterior.quantiles", levels)
+        result = self._quantiles(X, np.broadcast_to(checked, (len(X), len(checked))))
+        return result[:, 0] if np.ndim(levels) == 0 else result
 
     def sample(self, X, n_samples=1, rng=None):
         """Draw targets.

@@ -98,16 +98,18 @@ class JetResponse:
         Parameters
         ----------
         X : array-like of shape (n_jets, 4)
-        levels : array-like of shape (n_levels,)
+        levels : float or array-like of shape (n_levels,)
             In (0, 1).
 
         Returns
         -------
         quantiles : ndarray of shape (n_jets, n_levels, 4)
+            Of a single level, without the axis of levels.
         """
         X, sigma, angle = self._check("quantiles", X)
         normal = ndtri(check_levels("JetResponse.quantiles", levels))
-        return self._reconstruct(X, sigma, angle, np.tile(normal[:, None], 4)[None], normal)
+        result = self._reconstruct(X, sigma, angle, np.tile(normal[:, None], 4)[None], normal)
+        return result[:, 0] if np.ndim(levels) == 0 else result
 
     def cdf(self, X, y):
         """Return the distribution function of each target at y, of shape (n_jets, 4).

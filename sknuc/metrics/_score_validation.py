@@ -13,6 +13,7 @@ for weights of either sign: sums are signed, variances take squares.
 import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
+from sknuc.base import check_quantiles as check_level_range
 from sknuc.base import validate_targets, validate_weights
 
 __all__ = [
@@ -128,18 +129,18 @@ def check_interval_ends(lower, upper, shape):
 
 def check_levels(name, levels):
     """Return probabilities in (0, 1) that rise."""
-    levels = as_numbers(name, levels)
-    if (
-        levels.ndim != 1
-        or len(levels) == 0
-        or not np.all((levels > 0) & (levels < 1))
-        or np.any(np.diff(levels) <= 0)
-    ):
+    try:
+        checked = check_level_range(levels)
+    except ValueError as error:
+        # Estimators know levels as 'quantiles'; scores take quantiles, and levels of another name.
+        message = str(error).replace("'quantiles' parameter", f"'{name}' parameter")
+        raise ValueError(message) from None
+    if np.any(np.diff(checked) <= 0):
         raise ValueError(
-            f"The '{name}' parameter must hold probabilities in (0, 1) that rise, in one dimension "
-            f"and at least one. Got {levels.tolist()!r:.200} instead."
+            f"The '{name}' parameter must hold levels that rise. Got "
+            f"{checked.tolist()!r:.200} instead."
         )
-    return levels
+    return checked
 
 
 def check_quantiles(quantiles, levels, shape):
