@@ -39,7 +39,7 @@ HYDROGEN, NEUTRON = 7.28897, 8.07132  # MeV, mass excess of the atom and of the 
 try:
     ws4 = fetch_ws4()
     tables = [fetch_ame(edition, measured_only=True) for edition in (2016, 2020)]
-    theory_name = "WS4"
+    theory_name, editions = "WS4", ("AME2016", "AME2020")
     Z, N, theory = ws4.Z, ws4.N, ws4.mass_excess
     measured, uncertainty = (np.full((2, len(Z)), np.nan) for _ in range(2))
     for row, table in enumerate(tables):
@@ -49,7 +49,7 @@ try:
         uncertainty[row] = table.mass_excess_uncertainty[found] / 1000
 except OSError as error:
     print(f"The tables could not be had, the masses are simulated. {error}")
-    theory_name = "Liquid drop"
+    theory_name, editions = "Liquid drop", ("simulated", "simulated")
     Z, N = (axis.ravel() for axis in np.mgrid[8:111, 8:200])
     stable = 0.5 * (Z + N) / (1 + 0.0077 * (Z + N) ** (2 / 3))
     Z, N, away = (values[np.abs(Z - stable) < 14] for values in (Z, N, Z - stable))
@@ -176,8 +176,8 @@ bar.set_ticks([0.03, 0.05, 0.1, 0.2, 0.3, 0.5], labels=["0.03", "0.05", "0.1", "
 bar.minorticks_off()
 ax.legend(
     handles=[
-        Line2D([], [], color="k", label="measured (AME2016)"),
-        Line2D([], [], color="tab:red", marker="s", ls="", ms=5, label="new (AME2020)"),
+        Line2D([], [], color="k", label=f"measured ({editions[0]})"),
+        Line2D([], [], color="tab:red", marker="s", ls="", ms=5, label=f"new ({editions[1]})"),
     ],
     loc="upper left",
     frameon=False,
@@ -205,7 +205,7 @@ for (top, bottom), (element, protons) in zip(
             panel.fill_between(number, *ends, color="tab:blue", alpha=alpha, lw=0)
         panel.plot(number, draws.mean(axis=1), color="tab:blue", lw=1.5)
         panel.axhline(0, color="k", lw=0.8)
-    for edition, (style, label) in enumerate((("ko", "AME2016"), ("rs", "new in AME2020"))):
+    for edition, (style, label) in enumerate((("ko", editions[0]), ("rs", f"new, {editions[1]}"))):
         own = members[(train, new)[edition][members]]
         error = uncertainty[edition, own]
         top.errorbar(N[own], residual[edition, own], error, fmt=style, ms=4, lw=1, label=label)
