@@ -256,8 +256,6 @@ def test_arguments_of_the_conditional_are_checked():
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         conditional.log_prob(X, y[:2])
     with pytest.raises(ValueError, match=r"'levels' parameter of JetResponse.*Got \[0\.5, 95\]"):
-        ValueError, match=r"'levels' parameter of JetResponse\..*\. Got \[0\.5, 95\]"
-    ):
         conditional.quantiles(X, [0.5, 95])
     np.testing.assert_array_equal(
         conditional.quantiles(X, 0.3), conditional.quantiles(X, [0.3])[:, 0]
