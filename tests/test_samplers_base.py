@@ -1,0 +1,333 @@
+"""What all samplers share: columns, conditions, blocks, with a sampler whose law is known."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.base import clone
+from sklearn.utils.estimator_checks import check_estimator
+from torch import nn
+
+from sknuc.samplers import _base
+from sknuc.samplers._base import Sampler
+from sknuc.samplers._columns import Columns
+from sknuc.samplers._conditions import Conditions
+from sknuc.torch_estimator import Player
+
+pd = pytest.importorskip("pandas")
+N = 2000
+
+
+class Gaussian(Sampler):
+    """Independent Gaussians, whose mean and width are linear in the condition."""
+
+    def _build(self):
+        self._largest_product = 0
+        width = 1 if self._conditions is None else 1 + self._conditions.width
+        network = nn.Linear(width, 2 * self._columns.n_variables)
+        nn.init.zeros_(network.weight)
+        nn.init.zeros_(network.bias)
+        return network
+
+    def _moments(self, network, condition, like):
+        one = like.new_ones(len(like), 1)
+        inputs = one if condition is None else torch.cat([one, condition], 1)
+        return network(inputs).chunk(2, 1)
+
+    def _players(self):
+        return [Player(self._loss, optimizer=self._optimizer)]
+
+    def _loss(self, module, batch):
+        z = self._variables(batch).flatten(1)
+        return -self._normal(module, z, getattr(batch, "condition", None))
+
+    def _normal(self, module, z, condition):
+        mean, log_std = self._moments(module, condition, z)
+        return -(((z - mean) / log_std.exp()) ** 2 / 2 + log_std + 0.5 * np.log(2 * np.pi)).sum(1)
+
+    def _n_noise(self):
+        return self._columns.n_variables
+
+    def _generate(self, noise, condition):
+        mean, log_std = self._moments(self.module_[1], condition, noise)
+        return mean + log_std.exp() * noise
+
+    def _log_density(self, z, condition):
+        return self._normal(self.module_[1], z, condition)
+
+
+def table(n=N, seed=0):
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "gauss": rng.normal(3, 2, n),
+            "energy": rng.exponential(2.0, n),
+            "deposit": rng.exponential(1.0, n) * (rng.uniform(size=n) > 0.3),
+            "fraction": rng.beta(2, 3, n),
+            "hits": rng.poisson(3, n),
+            "adc": rng.integers(0, 4000, n),
+            "phi": rng.uniform(0, 2 * np.pi, n),
+            "constant": np.full(n, 1.5),
+            "below": -rng.exponential(1.0, n),
+        }
+    )
+
+
+BOUNDS = {
+    "energy": (0, None),
+    "deposit": (0, None),
+    "fraction": (0, 1),
+    "phi": (0, None),
+    "below": (None, 0),
+}
+
+
+def columns(circles=False, **changed):
+    parameters = {
+        "bounds": BOUNDS,
+        "discrete": "auto",
+        "atoms": "auto",
+        "periodic": {"phi": 2 * np.pi},
+        "circles": circles,
+    }
+    X = table()
+    integer = np.array([dtype.kind in "iu" for dtype in X.dtypes])
+    made = Columns(**{**parameters, **changed})
+    return made.fit(X.to_numpy(), (X.shape[1],), integer=integer, names=X.columns), X.to_numpy()
+
+
+def variables(made, X, seed=1):
+    uniform = np.random.default_rng(seed).uniform(size=X.shape)
+    z, low, high = made.encode(X, uniform)
+    return made.draw(z, low, high, np.random.default_rng(seed).uniform(size=low.shape))
+
+
+@pytest.mark.parametrize("circles", [False, True])
+def test_events_come_back(circles):
+    made, X = columns(circles)
+    np.testing.assert_allclose(made.decode(variables(made, X)), X, rtol=1e-9, atol=1e-9)
+    assert made.shape == (made.n_variables,) == (10 if circles else 11,)
+
+
+def test_variables_have_mean_zero_and_width_one():
+    made, X = columns()
+    z = variables(made, X)
+    scaled = [i for i in range(9) if i != 6]  # the angle is a point on a circle
+    spread = z[:, [*scaled, made.second[2]]]
+    assert np.abs(spread.mean(0)).max() < 5 / np.sqrt(N)
+    assert np.abs(spread.std(0) - 1).max() < 0.1
+    # Levels, atoms and what has no value are exactly normal.
+    for i in made.random:
+        assert stats.kstest(z[:, i], "norm").pvalue > 1e-4 or i == 2
+
+
+def test_normal_numbers_become_values_as_often_as_they_were():
+    made, X = columns()
+    z = np.random.default_rng(2).normal(size=(100_000, made.n_variables))
+    events = made.decode(z)
+    for i, values in ((4, np.arange(8)), (2, [0.0]), (7, [1.5])):
+        for value in values:
+            share = np.mean(X[:, i] == value)
+            error = np.sqrt(max(share * (1 - share), 1e-9) / len(z))
+            assert abs(np.mean(events[:, i] == value) - share) < 5 * error + 1e-12
+
+
+def test_no_event_leaves_its_bounds():
+    made, _ = columns()
+    for z in (-40.0, -5.0, 5.0, 40.0, 1e9, -1e9):
+        event = made.decode(np.full((1, made.n_variables), z))[0]
+        assert np.isfinite(event).all()
+        assert event[1] >= 0 and event[2] >= 0 and 0 <= event[3] <= 1 and event[8] <= 0
+        assert event[4] == round(event[4]) and event[5] == round(event[5])
+        assert 0 <= event[6] <= 2 * np.pi
+
+
+def test_log_det_is_the_logarithm_of_the_derivative():
+    made, X = columns(circles=True, discrete=None, atoms={})
+    rng = np.random.default_rng(0)
+    X = np.column_stack([X[:, :2], rng.exponential(1, N), X[:, 3:]])
+    smooth = [0, 1, 3, 6, 8]
+    step = 1e-6
+    half = np.full(X.shape, 0.5)
+    total = np.zeros(N)
+    for i in smooth:
+        up, down = X.copy(), X.copy()
+        up[:, i] += step * X[:, i]
+        down[:, i] -= step * X[:, i]
+        slope = (made.encode(up, half)[0] - made.encode(down, half)[0])[:, i]
+        total += np.log(np.abs(np.remainder(slope + np.pi, 2 * np.pi) - np.pi)) - np.log(
+            np.abs(2 * step * X[:, i])
+        )
+    others = [i for i in (2, 4, 5) if i not in made.levels]
+    total -= np.log(made.scale[others]).sum()
+    total -= np.log(X[:, 2])  # with a bound at zero
+    inside = (X[:, 3] > 1e-3) & (X[:, 3] < 1 - 1e-3)
+    np.testing.assert_allclose(made.log_det(X)[inside], total[inside], atol=1e-4)
+
+
+def test_images_keep_their_places():
+    rng = np.random.default_rng(0)
+    X = rng.exponential(size=(300, 2, 3, 4)) * (rng.uniform(size=(300, 2, 3, 4)) > 0.5)
+    X[:, 0, 0, 0] = 0.25
+    X[:, 1] *= 100
+    flat = X.reshape(300, -1)
+    made = Columns(bounds=(0, None), discrete="auto", atoms="auto", periodic=None, by_channel=True)
+    made.fit(flat, X.shape[1:], integer=np.zeros(24, bool))
+    assert made.shape == (4, 3, 4)
+    z = variables(made, flat)
+    np.testing.assert_allclose(made.decode(z), flat, rtol=1e-9)
+    # Channels have a scale each, and whether there is something is a channel of its own.
+    varies = flat.reshape(300, 2, 12) > 0
+    varies[:, 0, 0] = False
+    shown = z.reshape(300, 4, 12)[:, :2][varies]
+    scale = made.scale.reshape(2, 12)
+    assert np.all(scale == scale[:, :1]) and scale[0, 0] != scale[1, 0]
+    assert abs(shown.mean()) < 0.1
+    drawn = made.decode(rng.normal(size=(10, 48)))
+    assert np.all(drawn.reshape(10, 2, 3, 4)[:, 0, 0, 0] == 0.25)
+
+
+def test_weights_are_copies():
+    X = table(300).to_numpy()
+    weight = np.random.default_rng(0).integers(0, 4, 300).astype(float)
+    integer = np.arange(9) == 4
+    kinds = {"discrete": "auto", "atoms": "auto", "periodic": None, "bounds": {2: (0, None)}}
+    one = Columns(**kinds).fit(X, (9,), integer=integer, sample_weight=weight)
+    other = Columns(**kinds).fit(np.repeat(X, weight.astype(int), 0), (9,), integer=integer)
+    np.testing.assert_allclose(one.shift, other.shift, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(one.scale, other.scale, rtol=1e-10)
+    np.testing.assert_array_equal(one.levels[4].values, other.levels[4].values)
+    np.testing.assert_allclose(one.levels[4].edges, other.levels[4].edges, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"bounds": {"energy": (1, None)}}, "column 'energy' within"),
+        ({"bounds": {"energy": (1, 0)}}, "low < high"),
+        ({"bounds": {"none": (0, 1)}}, "must name columns"),
+        ({"bounds": {17: (0, 1)}}, "must name columns"),
+        ({"bounds": "0"}, "pairs"),
+        ({"periodic": {"phi": -1}}, "positive period"),
+        ({"periodic": [1]}, "dictionary"),
+        ({"atoms": {"none": 0}}, "must name columns"),
+        ({"discrete": ["none"]}, "must name columns"),
+    ],
+)
+def test_wrong_parameters_are_named(changed, message):
+    with pytest.raises(ValueError, match=message):
+        columns(**changed)
+
+
+def test_unknown_values_of_discrete_columns_are_named():
+    made, X = columns()
+    X[0, 4] = 77
+    with pytest.raises(ValueError, match="value 77 in column 'hits'"):
+        made.encode(X, np.full(X.shape, 0.5))
+
+
+def test_conditions():
+    labels = Conditions("auto").fit(["b", "a", "b"])
+    np.testing.assert_array_equal(labels.for_samples("b", 2), [[0, 1], [0, 1]])
+    assert Conditions("auto").fit([1, 2, 2]).classes.tolist() == [1, 2]
+    numbers = Conditions("auto").fit([1.0, 2.0, 3.0])
+    assert numbers.classes is None
+    np.testing.assert_allclose(numbers.for_samples(2.0, 3), 0, atol=1e-12)
+    assert Conditions("continuous").fit([1, 2, 2]).classes is None
+    pair = Conditions("auto").fit([[1.0, 2.0], [3.0, 5.0]])
+    np.testing.assert_allclose(pair.for_samples([1.0, 5.0], 2), [[-1, 1], [-1, 1]])
+    with pytest.warns(UserWarning, match="1 of 2 conditions lie outside"):
+        numbers.for_samples([2.0, 9.0], 2)
+    with pytest.raises(ValueError, match=r"classes \['c'\]"):
+        labels.for_samples("c", 1)
+    with pytest.raises(ValueError, match="one number for all 3 events"):
+        numbers.for_samples([1.0, 2.0], 3)
+    # Drawn as often as they weigh.
+    weighted = Conditions("auto").fit([0, 1, 2], np.array([1.0, 0, 3]))
+    share = weighted.draw(20_000, np.random.RandomState(0)).mean(0)
+    assert weighted.classes.tolist() == [0, 2]
+    assert abs(share[1] - 0.75) < 5 * np.sqrt(0.75 * 0.25 / 20_000)
+
+
+def fitted(**parameters):
+    X = table()
+    label = np.where(X["gauss"] > 3, "high", "low")
+    made = Gaussian(
+        bounds=BOUNDS, periodic={"phi": 2 * np.pi}, max_epochs=5, random_state=0, **parameters
+    )
+    return made.fit(X, label), X, label
+
+
+def test_the_same_events_whatever_the_blocks(monkeypatch):
+    model, _, _ = fitted()
+    whole = model.sample(1000, random_state=3)
+    part = model.sample(100, y="low", random_state=3)
+    monkeypatch.setattr(_base, "_BLOCK_NUMBERS", 5000)
+    np.testing.assert_allclose(model.sample(1000, random_state=3), whole, rtol=1e-9)
+    np.testing.assert_allclose(model.sample(100, y="low", random_state=3), part, rtol=1e-9)
+    assert not np.allclose(model.sample(1000, random_state=4), whole)
+
+
+def test_score_of_counts_is_their_probability():
+    X = table()[["hits"]]
+    model = Gaussian(max_epochs=1, learning_rate=1e-12, random_state=0).fit(X)
+    values, counts = np.unique(X["hits"], return_counts=True)
+    # The variable of a discrete column is normal, and so is the model.
+    score = model.score_samples(pd.DataFrame({"hits": values}))
+    np.testing.assert_allclose(score, np.log(counts / N), atol=1e-6)
+
+
+def test_score_without_conditions_is_that_of_the_mixture():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, N)
+    X = rng.normal(size=(N, 1)) + 4 * y[:, None]
+    model = Gaussian(max_epochs=100, schedule="cosine", random_state=0).fit(X, y)
+    both = [model.score_samples(X, k) + np.log(np.mean(y == k)) for k in (0, 1)]
+    np.testing.assert_allclose(model.score_samples(X), np.logaddexp(*both), rtol=1e-10)
+    drawn = model.sample(20_000, random_state=0)[:, 0]
+    assert abs(drawn.mean() - X.mean()) < 0.15
+    for k in (0, 1):
+        own = model.sample(5000, y=k, random_state=0)[:, 0]
+        assert abs(own.mean() - 4 * k) < 5 / np.sqrt(len(own)) + 5 / np.sqrt(N / 2)
+    assert model.classes_.tolist() == [0, 1]
+
+
+def test_events_come_in_the_shape_in_which_they_went():
+    X = np.random.default_rng(0).normal(size=(100, 3, 4)).astype(np.float32)
+    model = Gaussian(max_epochs=2, random_state=0)
+    drawn = clone(model).fit(X).sample(7, random_state=0)
+    assert drawn.shape == (7, 3, 4) and drawn.dtype == np.float32
+    rows = clone(model).set_params(input_shape=(3, 4)).fit(X.reshape(100, -1))
+    np.testing.assert_array_equal(rows.sample(7, random_state=0), drawn.reshape(7, -1))
+
+
+def test_pickles_draw_the_same():
+    model, X, label = fitted()
+    copy = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(copy.sample(5, random_state=0), model.sample(5, random_state=0))
+    assert copy.score(X, label) == model.score(X, label)
+
+
+def test_bad_requests_are_named():
+    model, X, label = fitted()
+    for n in (0, -1, 1.5, True):
+        with pytest.raises(ValueError, match="'n_samples' parameter"):
+            model.sample(n)
+    with pytest.raises(ValueError, match="classes"):
+        model.sample(3, y="other")
+    with pytest.raises(ValueError, match="fitted without y"):
+        Gaussian(max_epochs=1).fit(X).sample(2, y=1.0)
+    with pytest.raises(ValueError, match="1 sample"):
+        Gaussian(max_epochs=1).fit(X[:1])
+    broken = X.copy()
+    broken.loc[3, "gauss"] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        Gaussian(max_epochs=1).fit(broken)
+    with pytest.raises(ValueError, match="inconsistent"):
+        Gaussian(max_epochs=1).fit(X, label[:-1])
+
+
+def test_check_estimator():
+    check_estimator(Gaussian(max_epochs=3), on_fail="raise", on_skip=None)
