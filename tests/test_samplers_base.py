@@ -139,8 +139,12 @@ def test_no_event_leaves_its_bounds():
     for z in (-40.0, -5.0, 5.0, 40.0, 1e9, -1e9):
         event = made.decode(np.full((1, made.n_variables), z))[0]
         assert np.isfinite(event).all()
-        assert event[1] >= 0 and event[2] >= 0 and 0 <= event[3] <= 1 and event[8] <= 0
-        assert event[4] == round(event[4]) and event[5] == round(event[5])
+        assert event[1] >= 0
+        assert event[2] >= 0
+        assert 0 <= event[3] <= 1
+        assert event[8] <= 0
+        assert event[4] == round(event[4])
+        assert event[5] == round(event[5])
         assert 0 <= event[6] <= 2 * np.pi
 
 
@@ -183,7 +187,8 @@ def test_images_keep_their_places():
     varies[:, 0, 0] = False
     shown = z.reshape(300, 4, 12)[:, :2][varies]
     scale = made.scale.reshape(2, 12)
-    assert np.all(scale == scale[:, :1]) and scale[0, 0] != scale[1, 0]
+    assert np.all(scale == scale[:, :1])
+    assert scale[0, 0] != scale[1, 0]
     assert abs(shown.mean()) < 0.1
     drawn = made.decode(rng.normal(size=(10, 48)))
     assert np.all(drawn.reshape(10, 2, 3, 4)[:, 0, 0, 0] == 0.25)
@@ -298,7 +303,8 @@ def test_events_come_in_the_shape_in_which_they_went():
     X = np.random.default_rng(0).normal(size=(100, 3, 4)).astype(np.float32)
     model = Gaussian(max_epochs=2, random_state=0)
     drawn = clone(model).fit(X).sample(7, random_state=0)
-    assert drawn.shape == (7, 3, 4) and drawn.dtype == np.float32
+    assert drawn.shape == (7, 3, 4)
+    assert drawn.dtype == np.float32
     rows = clone(model).set_params(input_shape=(3, 4)).fit(X.reshape(100, -1))
     np.testing.assert_array_equal(rows.sample(7, random_state=0), drawn.reshape(7, -1))
 
