@@ -27,6 +27,7 @@ from sknuc.base import validate_events, validate_weights
 __all__ = [
     "count_pieces",
     "deal_folds",
+    "group_identical",
     "hold_out",
     "merge_identical",
     "net_weights",
@@ -103,19 +104,9 @@ def merge_identical(X, y, sample_weight):
     X, y, sample_weight : ndarray, ndarray, ndarray or None
         None stays None where no event appears twice.
     """
-    key, second_key = row_hash(X), row_hash(y.reshape(len(y), -1))
-    # By X alone where that decides: what is drawn then does not depend on the unit of y.
-    order = np.argsort(key)
-    if (key[order[1:]] == key[order[:-1]]).any():
-        order = np.lexsort((second_key, key))
-    key = key + np.uint64(31) * second_key
-    key, X, y = key[order], X.take(order, axis=0), y.take(order, axis=0)
+    order, copy = _sort_copies(X, y.reshape(len(y), -1))
+    X, y = X.take(order, axis=0), y.take(order, axis=0)
     weight = None if sample_weight is None else sample_weight[order]
-    copy = np.append(False, key[1:] == key[:-1])
-    # Real data seldom has copies: only rows whose hashes agree are compared.
-    second = np.flatnonzero(copy)
-    for table in (X, y.reshape(len(y), -1)):
-        copy[second] &= (_bits(table[second]) == _bits(table[second - 1])).all(axis=1)
     if not copy.any():
         return X, y, weight
     row = np.cumsum(~copy) - 1
@@ -123,6 +114,44 @@ def merge_identical(X, y, sample_weight):
     kept = weight != 0
     first = np.flatnonzero(~copy)[kept]
     return X[first], y[first], weight[kept]
+
+
+def group_identical(X, y=None):
+    """Find which events are identical.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_events, n_features)
+    y : ndarray of shape (n_events, ...) or None
+        What makes events different, too.
+
+    Returns
+    -------
+    first : ndarray of int of shape (n_distinct,)
+        A row of each distinct event, in an order that follows from their values alone.
+    group : ndarray of int of shape (n_events,)
+        Which distinct event each one is.
+    """
+    order, copy = _sort_copies(X, np.zeros((len(X), 1)) if y is None else y.reshape(len(y), -1))
+    group = np.empty(len(X), dtype=np.intp)
+    group[order] = np.cumsum(~copy) - 1
+    return order[~copy], group
+
+
+def _sort_copies(X, y):
+    """Return an order of the rows of tables X and y, and which of them, so ordered, are copies."""
+    key, second_key = row_hash(X), row_hash(y)
+    # By X alone where that decides: what is drawn then does not depend on the unit of y.
+    order = np.argsort(key)
+    if (key[order[1:]] == key[order[:-1]]).any():
+        order = np.lexsort((second_key, key))
+    key = (key + np.uint64(31) * second_key)[order]
+    copy = np.append(False, key[1:] == key[:-1])
+    # Real data seldom has copies: only rows whose hashes agree are compared.
+    second = np.flatnonzero(copy)
+    for table in (X, y):
+        copy[second] &= (_bits(table[order[second]]) == _bits(table[order[second - 1]])).all(axis=1)
+    return order, copy
 
 
 def count_pieces(X, weight, sample_weight):

@@ -14,6 +14,7 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Matern, WhiteK
 
 from sknuc.encoders import MLP
 from sknuc.uncertainty import GPClassifier, GPRegressor
+from sknuc.uncertainty._gp_base import distinct_events
 from sknuc.uncertainty._gp_classifier import _measure
 from sknuc.uncertainty._gp_kernels import KERNELS, covariance, gpytorch, make_kernel, variances
 
@@ -141,6 +142,28 @@ def test_weights_are_repetitions_also_for_the_learned_noise():
         weighted.predict(X, return_std=True), repeated.predict(X, return_std=True), strict=True
     ):
         np.testing.assert_allclose(a, b, rtol=1e-7)
+
+
+@pytest.mark.parametrize("huge", [1.0, 1.7e18])
+def test_copies_are_found_beside_columns_of_any_size(huge):
+    rng = np.random.default_rng(0)
+    distinct = np.array([[huge, 0.0], [huge, 1.0], [huge, 2.0]])
+    X = distinct[rng.permutation(np.arange(60) % 3)]
+    X[X == 0] *= rng.choice([-1, 1], np.count_nonzero(X == 0))
+    weight = rng.integers(0, 3, 60)
+    first, group, total = distinct_events(X, weight)
+    assert len(first) == 3
+    np.testing.assert_array_equal(X[first][group[weight > 0]], X[weight > 0])
+    np.testing.assert_array_equal(group == -1, weight == 0)
+    expected = [weight[(x == X).all(1)].sum() for x in X[first]]
+    np.testing.assert_array_equal(total, expected)
+    # The order follows from the values.
+    order = rng.permutation(60)
+    again, _, _ = distinct_events(X[order], weight[order])
+    np.testing.assert_array_equal(X[order][again], X[first])
+    # What is known of their noise makes events different.
+    first, _, _ = distinct_events(X, None, np.arange(60)[:, None] % 2 + 0.0)
+    assert len(first) == len(np.unique(np.column_stack([X, np.arange(60) % 2]), axis=0))
 
 
 def test_evidence_of_repeated_measurements_is_that_of_the_dense_matrix():
@@ -348,6 +371,34 @@ def test_fast_matrices_and_gradients_are_those_of_gpytorch(name):
         torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-11)
     diagonal = covariance(kernel, u).diagonal()
     torch.testing.assert_close(diagonal, variances(kernel, u), rtol=1e-12, atol=1e-12)
+
+
+def test_lengthscales_are_those_of_the_first_radial_kernel():
+    k = gpytorch.kernels
+    rbf = k.RBFKernel(ard_num_dims=2, active_dims=(2, 0)).double()
+    rbf.initialize(lengthscale=torch.tensor([3.0, 5.0], dtype=torch.float64))
+    one = k.MaternKernel(active_dims=(1,)).double()
+    one.initialize(lengthscale=torch.tensor(7.0, dtype=torch.float64))
+    pair, single = [5, np.inf, 3], [np.inf, 7, np.inf]
+    X = np.random.default_rng(0).normal(size=(20, 3))
+    for kernel, expected in (
+        (rbf, pair),
+        (k.ScaleKernel(k.ScaleKernel(rbf)), pair),
+        (one * rbf, single),
+        (k.LinearKernel() + k.ScaleKernel(rbf * one), pair),
+        (k.PeriodicKernel() * one, single),
+        (k.PeriodicKernel(), None),
+        ("periodic", None),
+        ("linear", None),
+    ):
+        model = GPRegressor(kernel=kernel, max_iter=0, standardize=False, random_state=0)
+        lengths = model.fit(X, X[:, 0]).lengthscales_
+        if expected is None:
+            assert lengths is None
+        else:
+            np.testing.assert_allclose(lengths, expected)
+    scaled = GPRegressor(kernel=one * rbf, max_iter=0).fit(X, X[:, 0])
+    np.testing.assert_allclose(scaled.lengthscales_, np.array(single) * X.std(0))
 
 
 def test_users_kernel_is_copied_and_its_prior_counts():

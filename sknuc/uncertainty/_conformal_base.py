@@ -13,7 +13,7 @@ All variants are other weights of ranks. Event i has the weight :math:`w_i`, a n
 - Mondrian: events of the same category only.
 """
 
-from numbers import Integral, Real
+from numbers import Integral
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
@@ -49,7 +49,7 @@ from sklearn.utils.validation import (
 from sknuc.base import validate_events, validate_weights
 from sknuc.uncertainty._conformal_predictive import Calibration
 
-__all__ = ["BaseConformal", "check_share", "check_weights"]
+__all__ = ["BaseConformal", "check_weights"]
 
 
 class BaseConformal(MetaEstimatorMixin, BaseEstimator):
@@ -329,16 +329,6 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
 def check_weights(sample_weight, X):
     """Validate weights of events that may be no array of numbers."""
     return validate_weights(sample_weight, np.empty((X.shape[0], 1)))
-
-
-def check_share(coverage, method):
-    """Return a coverage in (0, 1)."""
-    if not isinstance(coverage, Real) or not 0 < coverage < 1:
-        raise ValueError(
-            f"The 'coverage' parameter of {method} must be a float in (0, 1). Got {coverage!r} "
-            "instead."
-        )
-    return float(coverage)
 
 
 def _fit_fold(estimator, X, y, train, test, params, sample_weight, respond):

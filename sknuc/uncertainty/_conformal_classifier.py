@@ -18,8 +18,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from sknuc.base import EnsembleClassifierMixin, encode_labels, validate_labels
-from sknuc.uncertainty._conformal_base import BaseConformal, check_share, check_weights
+from sknuc.base import EnsembleClassifierMixin, check_coverage, encode_labels, validate_labels
+from sknuc.uncertainty._conformal_base import BaseConformal, check_weights
 from sknuc.uncertainty._conformal_predictive import needed
 
 __all__ = ["ConformalClassifier"]
@@ -366,7 +366,7 @@ class ConformalClassifier(EnsembleClassifierMixin, BaseConformal):
         ValueError
             If the coverage is not in (0, 1), or so high that every set would have all the classes.
         """
-        coverage = check_share(coverage, "predict_set")
+        coverage = check_coverage(coverage, "predict_set")
         if self.density_ratio is None:
             fewest = min((known for known, _ in self._tables.values()), key=lambda c: c.total)
             if coverage / (1 - coverage) > fewest.total * (1 + 1e-12):

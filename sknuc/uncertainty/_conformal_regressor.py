@@ -14,8 +14,8 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sknuc.base import PredictiveRegressorMixin, validate_targets
-from sknuc.uncertainty._conformal_base import BaseConformal, check_share, check_weights
+from sknuc.base import PredictiveRegressorMixin, check_coverage, validate_targets
+from sknuc.uncertainty._conformal_base import BaseConformal, check_weights
 from sknuc.uncertainty._conformal_predictive import (
     N_LEVELS,
     ByCategory,
@@ -406,7 +406,7 @@ class ConformalRegressor(PredictiveRegressorMixin, BaseConformal):
             If the coverage is not in (0, 1), or the calibration does not support it.
         """
         check_is_fitted(self)
-        coverage = check_share(coverage, "predict_region")
+        coverage = check_coverage(coverage, "predict_region")
         X = self._validate_events(X, reset=False)
         extra = 2 * len(self.target_mean_)
         (region,) = self._each_block(

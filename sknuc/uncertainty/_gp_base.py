@@ -19,6 +19,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from torch import nn
 
 from sknuc.base import center_and_scale, validate_events
+from sknuc.multiplicity import group_identical
 from sknuc.nn import FeatureNorm, Standardize
 from sknuc.torch_estimator import TorchEstimator
 from sknuc.uncertainty._gp_evidence import (
@@ -28,7 +29,7 @@ from sknuc.uncertainty._gp_evidence import (
 )
 from sknuc.uncertainty._gp_kernels import KERNELS, gpytorch, lengthscales, make_kernel
 
-__all__ = ["GaussianProcess", "merge_identical", "resolve_device"]
+__all__ = ["GaussianProcess", "distinct_events", "resolve_device"]
 
 # The ratio of the sizes of subsets, the smallest of them, and the largest ahead of a sparse bound.
 _RATIO = 4
@@ -228,7 +229,11 @@ class GaussianProcess(BaseEstimator):
 
     @property
     def lengthscales_(self):
-        """The lengthscale of each feature, in its units; None where the kernel has none."""
+        """The lengthscale of each feature, in its units.
+
+        Of the first radial kernel among the terms and factors; infinite for features that it does
+        not read, and None where there is none: linear and periodic ones have no length.
+        """
         scales = lengthscales(self._prior.kernel, len(self._feature_scale))
         return None if scales is None else scales.cpu().numpy() * self._feature_scale
 
@@ -281,15 +286,15 @@ def resolve_device(device):
     return torch.device(device)
 
 
-def merge_identical(X, weight, *others):
+def distinct_events(X, weight, noise=None):
     """Find the distinct events.
 
     Parameters
     ----------
     X : ndarray of shape (n, n_features)
     weight : ndarray of shape (n,) or None
-    *others : ndarray of shape (n, ...)
-        What makes events different, too.
+    noise : ndarray of shape (n, n_targets) or None
+        Known variances, which make events different, too.
 
     Returns
     -------
@@ -301,16 +306,10 @@ def merge_identical(X, weight, *others):
     total : ndarray of shape (m,)
         The sums of the weights.
     """
-    table = np.column_stack([X, *others])
     used = np.arange(len(X)) if weight is None else np.flatnonzero(weight)
-    # Equal rows have equal sums; rows with equal sums are neighbours, and compared.
-    direction = np.random.RandomState(0).uniform(1, 2, table.shape[1])
-    used = used[np.argsort((table[used] * direction).sum(1), kind="stable")]
-    rows = table[used]
-    new = np.append(True, (rows[1:] != rows[:-1]).any(1))
+    first, groups = group_identical(X[used], None if noise is None else noise[used])
     group = np.full(len(X), -1)
-    group[used] = np.cumsum(new) - 1
-    first = used[new]
+    group[used] = groups
     weights = None if weight is None else weight[used]
-    total = np.bincount(group[used], weights=weights, minlength=len(first)).astype(np.float64)
-    return first, group, total
+    total = np.bincount(groups, weights=weights).astype(np.float64)
+    return used[first], group, total

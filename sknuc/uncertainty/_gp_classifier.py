@@ -43,7 +43,7 @@ from sknuc.base import (
     validate_labels,
     validate_weights,
 )
-from sknuc.uncertainty._gp_base import GaussianProcess, merge_identical, resolve_device
+from sknuc.uncertainty._gp_base import GaussianProcess, distinct_events, resolve_device
 from sknuc.uncertainty._gp_evidence import maximise, variances
 
 __all__ = ["GPClassifier"]
@@ -81,7 +81,8 @@ class GPClassifier(EnsembleClassifierMixin, GaussianProcess):
     kernel_ : gpytorch.kernels.Kernel
         The learned kernel of the latent functions, which all share.
     lengthscales_ : ndarray of shape (n_features,) or None
-        Of the first stationary kernel, in units of the features.
+        Of the first radial kernel (RBF, Matérn, RQ) among terms and factors, in units of the
+        features, infinite for those that it does not read; None where there is none.
     elbo_ : float
         The bound on the log evidence; of more than two classes the sum over the functions. It
         includes the densities of the priors that a kernel object brings.
@@ -191,7 +192,7 @@ class GPClassifier(EnsembleClassifierMixin, GaussianProcess):
         device = resolve_device(self.device)
         rng = check_random_state(self.random_state)
 
-        first, group, total = merge_identical(X, weight)
+        first, group, total = distinct_events(X, weight)
         counts = np.zeros((len(first), len(self.classes_)))
         np.add.at(counts, (group, codes), 1.0 if weight is None else weight)
         prior = self._make_prior(X[first], total, rng, 1.0, learn_noise=False).to(device)

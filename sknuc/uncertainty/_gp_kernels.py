@@ -163,10 +163,28 @@ def variances(kernel, u):
 
 
 def lengthscales(kernel, n_features):
-    """Lengthscales of the first stationary kernel, (n_features,); None where there is none."""
-    for part in kernel.modules():
-        if type(part) in _RADIAL and part.active_dims is None:
-            return part.lengthscale.detach().reshape(-1).expand(n_features)
+    """Lengthscales of the first radial kernel, (n_features,); None where there is none.
+
+    Infinite for features that the kernel does not read.
+    """
+    return _lengthscales(kernel, torch.arange(n_features), n_features)
+
+
+def _lengthscales(kernel, features, n_features):
+    """The same of a kernel that gets the columns `features` of all."""
+    if kernel.active_dims is not None:
+        features = features[kernel.active_dims.to(features.device)]
+    while isinstance(kernel, kernels.ScaleKernel):
+        # It has chosen the columns of its kernel.
+        kernel = kernel.base_kernel
+    if isinstance(kernel, _RADIAL):
+        scales = torch.full((n_features,), math.inf, dtype=torch.float64)
+        scales[features] = kernel.lengthscale.detach().reshape(-1).cpu().double()
+        return scales
+    for part in kernel.sub_kernels():
+        scales = _lengthscales(part, features, n_features)
+        if scales is not None:
+            return scales
     return None
 
 

@@ -29,7 +29,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from sknuc.base import PredictiveRegressorMixin, validate_weights
 from sknuc.predictive import Normal
-from sknuc.uncertainty._gp_base import GaussianProcess, merge_identical, resolve_device
+from sknuc.uncertainty._gp_base import GaussianProcess, distinct_events, resolve_device
 from sknuc.uncertainty._gp_evidence import maximise
 
 __all__ = ["GPRegressor"]
@@ -60,8 +60,9 @@ class GPRegressor(PredictiveRegressorMixin, GaussianProcess):
     kernel_ : gpytorch.kernels.Kernel
         The learned kernel, with what `mean` adds to it, for standardised features and targets.
     lengthscales_ : ndarray of shape (n_features,) or None
-        Of the first stationary kernel, in units of the features; of encoders, in units of the
-        standard deviation of their first outputs.
+        Of the first radial kernel (RBF, Matérn, RQ) among terms and factors, in units of the
+        features, infinite for those that it does not read; None where there is none. Of encoders,
+        in units of the standard deviation of their first outputs.
     noise_ : float or ndarray of shape (n_targets,)
         Standard deviation σ of the noise, in the units of y.
     log_marginal_likelihood_value_ : float
@@ -180,7 +181,7 @@ class GPRegressor(PredictiveRegressorMixin, GaussianProcess):
         device = resolve_device(self.device)
         rng = check_random_state(self.random_state)
 
-        first, group, total = merge_identical(X, weight, *() if known is None else (known,))
+        first, group, total = distinct_events(X, weight, known)
         means, scatter = _means(targets, weight, group, total)
         learned = self.noise == "learned"
         start = _FIRST_NOISE if learned else 0.0
