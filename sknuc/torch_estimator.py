@@ -106,6 +106,9 @@ class TorchEstimator(BaseEstimator):
         1 shows a progress bar for training and long predictions.
     """
 
+    # Shared parameters that a method has no use for: the encoder, if its network reads no event.
+    _without = ()
+
     _parameter_constraints = {
         "encoder": [HasMethods("build"), None],
         "input_shape": ["array-like", None],
@@ -178,14 +181,17 @@ class TorchEstimator(BaseEstimator):
         """Let a method declare its own parameters only; the shared ones are added.
 
         ``def __init__(self, *, own=1, **shared)`` gets the signature of all of them, which is what
-        scikit-learn and ``help`` read, and {shared_parameters} in the docstring their text.
+        scikit-learn and ``help`` read, and {shared_parameters} in the docstring their text. Those
+        in ``_without`` have no meaning for the method, and are no parameters of it.
         """
         super().__init_subclass__(**kwargs)
+        constraints = cls._parameter_constraints
+        cls._parameter_constraints = {k: v for k, v in constraints.items() if k not in cls._without}
         if cls.__doc__ and TorchEstimator.__doc__:
             shared = TorchEstimator.__doc__.split("----------\n", 1)[1].rstrip() + "\n"
             # What a method says of a parameter itself is not said twice.
             entries = re.split(r"(?m)^(?=    \w+ : )", shared)
-            own = re.findall(r"(?m)^    (\w+) : ", cls.__doc__)
+            own = [*re.findall(r"(?m)^    (\w+) : ", cls.__doc__), *cls._without]
             shared = "".join(entry for entry in entries if entry.split(" : ")[0].strip() not in own)
             cls.__doc__ = cls.__doc__.replace("    {shared_parameters}\n", shared)
         init = cls.__dict__.get("__init__")
@@ -193,7 +199,7 @@ class TorchEstimator(BaseEstimator):
             parent = super(cls, cls).__init__
             own, shared = (inspect.signature(f).parameters for f in (init, parent))
             merged = {name: p for name, p in own.items() if p.kind != p.VAR_KEYWORD} | {
-                name: p for name, p in shared.items() if name not in own
+                name: p for name, p in shared.items() if name not in (*own, *cls._without)
             }
             init.__signature__ = inspect.Signature(merged.values())
 
@@ -262,7 +268,7 @@ class TorchEstimator(BaseEstimator):
             )
         parameter = next(module.parameters(), torch.empty(0))
         probe = torch.zeros(2, *shape, dtype=parameter.dtype)
-        features, _, self._largest_product = _engine.multiply_adds(module.eval(), probe)
+        features = self._measure_work(module.eval(), probe)
         module.train()
         if features.ndim != 2 or len(features) != 2:
             raise ValueError(
@@ -271,6 +277,11 @@ class TorchEstimator(BaseEstimator):
                 f"the shape {tuple(features.shape)} for n=2 instead."
             )
         return module, features.shape[1]
+
+    def _measure_work(self, module, probe):
+        """Apply a network to a few events, and note how much of a product one of them is."""
+        output, _, self._largest_product = _engine.multiply_adds(module, probe)
+        return output
 
     def _encode_labels(self, X, y, sample_weight, *, reset=True, classes=None, every_class=True):
         """Validate labels and weights, and multiply the weights by those of the classes.

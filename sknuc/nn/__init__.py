@@ -12,6 +12,7 @@ from sknuc.nn._blocks import (
 )
 from sknuc.nn._convlstm import ConvLSTMLayers, TemporalAttention, pad_sphere
 from sknuc.nn._decoder import ConvDecoder, DenseDecoder, mirror
+from sknuc.nn._denoisers import ConditionalMLP, ConditionalUNet, LevelEmbedding
 from sknuc.nn._dropout import (
     MASK_GROUPS,
     GroupedDropout,
@@ -45,6 +46,8 @@ __all__ = [
     "MASK_GROUPS",
     "AttentionPooling",
     "AutoregressiveQuantiles",
+    "ConditionalMLP",
+    "ConditionalUNet",
     "ConvDecoder",
     "ConvLSTMLayers",
     "DegreeNorms",
@@ -53,6 +56,7 @@ __all__ = [
     "FreeQuantiles",
     "GradientReversal",
     "GroupedDropout",
+    "LevelEmbedding",
     "MaskedDraws",
     "MonotoneQuantiles",
     "OrderedQuantiles",
