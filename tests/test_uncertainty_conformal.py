@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy import stats
+from scipy import sparse, stats
 from scipy.special import softmax
 from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
@@ -25,6 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
 from sknuc.uncertainty import ConformalClassifier, ConformalRegressor
+from sknuc.uncertainty._event_draws import event_uniforms
 
 N_REPETITIONS = 200
 
@@ -681,6 +682,53 @@ def test_p_values_of_the_true_class_are_uniform(classified):
     p = model.fit(X[500:2500], y[500:2500]).predict_p_values(X[2500:])
     p = p[np.arange(500), y[2500:]]
     assert stats.ks_2samp(p, (np.arange(2000) + 0.5) / 2000).pvalue > 1e-3
+
+
+def test_random_parts_belong_to_events(classified):
+    X, y, frozen = classified
+    model = ConformalClassifier(frozen, conformity_score="aps", randomized=True, random_state=1)
+    model.fit(X[500:2500], y[500:2500])
+    new, truth = X[2500:], y[2500:]
+    p = model.predict_p_values(new)
+    one_by_one = np.concatenate([model.predict_p_values(x[None]) for x in new])
+    # What probabilities are rounded to depends on the number of events.
+    assert_allclose(one_by_one, p, atol=2 / 2001)
+    sets = np.concatenate([model.predict_set(x[None], 0.8) for x in new])
+    assert np.mean(sets != model.predict_set(new, 0.8)) < 1e-3
+    assert_array_equal(
+        sets[::-1], np.concatenate([model.predict_set(x[None], 0.8) for x in new[::-1]])
+    )
+    # Event by event, the coverage is c: not that of the one number that a stream begins with.
+    held = sets[np.arange(500), truth]
+    assert abs(held.mean() - 0.8) < 4 * np.sqrt(0.16 * (1 / 500 + 1 / 2000))
+    other = model.predict_set(new, 0.8, random_state=5)
+    assert 0 < np.mean(other != sets) < 0.2
+    assert_array_equal(other, model.predict_set(new, 0.8, random_state=5))
+
+
+@pytest.mark.parametrize("kind", ["normal", "integers", "sparse", "frame", "ragged"])
+def test_numbers_of_events_are_uniform_and_independent(kind):
+    n, rng = 20_000, np.random.default_rng(30)
+    if kind == "normal":
+        X = rng.normal(size=(n, 3))
+        assert_array_equal(event_uniforms(X.reshape(n, 3, 1), 7), event_uniforms(X, 7))
+    elif kind == "integers":
+        X = np.column_stack([np.arange(n) % 200, np.arange(n) // 200])
+        assert_array_equal(event_uniforms(X.astype(np.float32), 7), event_uniforms(X, 7))
+    elif kind == "sparse":
+        X = sparse.csr_array(rng.normal(size=(n, 3)) * [1, 0, 1])
+        assert_array_equal(event_uniforms(X.toarray(), 7), event_uniforms(X, 7))
+    elif kind == "frame":
+        pd = pytest.importorskip("pandas")
+        X = pd.DataFrame({"x": np.arange(n), "detector": rng.choice(["a", "bc"], n)})
+        assert event_uniforms(X.iloc[[5]], 7) == event_uniforms(X, 7)[5]
+    else:
+        X = np.empty(n, dtype=object)
+        X[:] = [[i] * (1 + i % 3) for i in range(n)]
+    u = event_uniforms(X, 7)
+    assert stats.kstest(u, "uniform").pvalue > 1e-3
+    for other in (event_uniforms(X, 8), event_uniforms(X, 7 << 32), np.roll(u, 1)):
+        assert abs(np.corrcoef(u, other)[0, 1]) < 5 / np.sqrt(n)
 
 
 def test_folds_of_classifiers_are_those_of_the_paper():

@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from sknuc.base import EnsembleClassifierMixin, check_coverage, encode_labels, validate_labels
 from sknuc.uncertainty._conformal_base import BaseConformal, check_weights
 from sknuc.uncertainty._conformal_predictive import needed
+from sknuc.uncertainty._event_draws import event_uniforms
 
 __all__ = ["ConformalClassifier"]
 
@@ -55,7 +56,8 @@ class ConformalClassifier(EnsembleClassifierMixin, BaseConformal):
         See above.
     randomized : bool, default=False
         Of "aps" and "raps", whether to subtract a random part :math:`u\,\pi_o`, u uniform: the
-        coverage is then c and not more, but the set of an event depends on a draw.
+        coverage is then c and not more, but the set of an event depends on a draw. In prediction u
+        follows from the event and seeds, and so is the same in whatever company it comes.
     penalty : float, default=0.01
         Of "raps", :math:`\lambda`.
     n_free : int, default=1
@@ -228,7 +230,9 @@ class ConformalClassifier(EnsembleClassifierMixin, BaseConformal):
         proba = np.concatenate([response for (response,) in responses])
         draws = None
         if self.randomized:
-            draws = check_random_state(self.random_state).uniform(size=(len(proba), 1))
+            rng = check_random_state(self.random_state)
+            draws = rng.uniform(size=(len(proba), 1))
+            self._draw_seed = rng.randint(2**31 - 1)
         self.calibration_scores_ = self._scores(proba, draws)[np.arange(len(codes)), codes]
         totals = np.bincount(self._folds, self._weights * self._ratios)
         self._shares = totals / totals.sum()
@@ -311,7 +315,7 @@ class ConformalClassifier(EnsembleClassifierMixin, BaseConformal):
         X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
             The events.
         random_state : int, RandomState instance or None, default=0
-            Seed of `randomized` scores.
+            Seed of `randomized` scores, beside that of ``fit``.
 
         Returns
         -------
@@ -324,13 +328,15 @@ class ConformalClassifier(EnsembleClassifierMixin, BaseConformal):
         """Apply a function to scores and to what calibrates them, block by block."""
         check_is_fitted(self)
         X = self._validate_events(X, reset=False)
-        rng = check_random_state(random_state)
+        seed = None
+        if self.randomized:
+            seed = (self._draw_seed << 32) + check_random_state(random_state).randint(2**31 - 1)
         result = np.empty((X.shape[0], len(self.classes_)), dtype)
         step = max(1, 2**20 // self._numbers_per_event())
         for start in range(0, X.shape[0], step):
             block, part = X[start : start + step], result[start : start + step]
             mass = self._density_ratio(block)
-            draws = rng.uniform(size=(len(part), 1)) if self.randomized else None
+            draws = None if seed is None else event_uniforms(block, seed)[:, None]
             scores = [self._scores(self._probabilities(e, block), draws) for e in self.estimators_]
             if len(self._tables) == 1:
                 part[:] = function(*self._tables[0, 0], mass[:, None], scores)
@@ -354,7 +360,7 @@ class ConformalClassifier(EnsembleClassifierMixin, BaseConformal):
         coverage : float in (0, 1), default=0.68
             The probability.
         random_state : int, RandomState instance or None, default=0
-            Seed of `randomized` scores.
+            Seed of `randomized` scores, beside that of ``fit``.
 
         Returns
         -------
