@@ -21,7 +21,7 @@ ROOMS = {
     "predictive": (set(), set()),
     "_engine": (set(), {"torch", "skorch"}),
     "multiplicity": (set(), set()),
-    "nn": (set(), {"torch"}),
+    "nn": (set(), {"torch", "zuko"}),
     "losses": (set(), {"torch"}),
     "encoders": ({"nn"}, {"torch"}),
     "torch_estimator": ({"_engine", "encoders", "nn"}, {"torch"}),

@@ -11,7 +11,7 @@ from torch import nn
 
 from sknuc.distributions import FlowRegressor
 from sknuc.distributions._flow import _FlowPredictive, _tail_square
-from sknuc.distributions._flow_network import BOX, ConditionalFlow
+from sknuc.nn._flow import BOX, ConditionalFlow
 from sknuc.encoders import MLP
 
 
@@ -20,7 +20,9 @@ def random_flow(angular, n_transforms=2, seed=0):
     angular = np.array(angular)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        flow = ConditionalFlow(nn.Identity(), 3, angular, n_transforms, (16,), 6).double()
+        order = np.arange(len(angular))
+        orders = [order[::-1] if i % 2 else order for i in range(n_transforms)]
+        flow = ConditionalFlow(nn.Identity(), 3, angular, orders, (16,), 6).double()
         for layer in flow.layers:
             nn.init.normal_(layer.network[-1].weight, std=0.7)
         nn.init.normal_(flow.log_df)

@@ -35,7 +35,7 @@ from scipy.stats import t as student
 from sklearn.utils._param_validation import Interval
 
 from sknuc.distributions._base import DistributionRegressor
-from sknuc.distributions._flow_network import BOX, ConditionalFlow
+from sknuc.nn._flow import BOX, ConditionalFlow
 from sknuc.predictive import Predictive
 
 __all__ = ["FlowRegressor"]
@@ -173,11 +173,12 @@ class FlowRegressor(DistributionRegressor):
 
     def _build(self):
         encoder, n_features = self._encoder()
+        order = np.arange(len(self._angular))
         return ConditionalFlow(
             encoder,
             n_features,
             self._angular,
-            self.n_transforms,
+            [order[::-1] if i % 2 else order for i in range(self.n_transforms)],
             _check_widths(self.hidden_features),
             self.bins,
         )

@@ -33,16 +33,21 @@ class ConditionalFlow(nn.Module):
     n_features : int
     angular : ndarray of bool, of shape (t,)
         Which targets are angles, in radian.
-    n_transforms, hidden_features, bins
-        As of the estimator.
+    orders : list of ndarray of int, of shape (t,)
+        For each map, places of the targets: those of a lower place are known to a target. With
+        only two places, a map is inverted in two passes (coupling), else in as many as there are.
+    hidden_features : tuple of int
+        Widths of the hidden layers from features and earlier targets to the parameters of a map.
+    bins : int
+        Pieces of a spline.
     """
 
-    def __init__(self, encoder, n_features, angular, n_transforms, hidden_features, bins):
+    def __init__(self, encoder, n_features, angular, orders, hidden_features, bins):
         super().__init__()
         self.encoder = encoder
         self.layers = nn.ModuleList(
-            _Layer(n_features, angular, hidden_features, bins, first=i == 0, reverse=i % 2 == 1)
-            for i in range(n_transforms)
+            _Layer(n_features, angular, hidden_features, bins, first=i == 0, order=order)
+            for i, order in enumerate(orders)
         )
         self.register_buffer("angular", torch.from_numpy(angular))
         self.has_angles = bool(angular.any())
@@ -79,12 +84,12 @@ class ConditionalFlow(nn.Module):
 class _Layer(nn.Module):
     """One triangular map: shift, scale and knots of a target from the event and those before."""
 
-    def __init__(self, n_features, angular, hidden_features, bins, *, first, reverse):
+    def __init__(self, n_features, angular, hidden_features, bins, *, first, order):
         super().__init__()
         t = len(angular)
         self.first = first
+        self.passes = len(set(order.tolist()))
         self.sizes = [bins, bins, bins - 1] + [1, 1] * first
-        order = np.arange(t)[::-1] if reverse else np.arange(t)
         before = order[:, None] > order
         # An angle is read as its cosine and its sine.
         reads = np.concatenate([before, before[:, angular], np.ones((t, n_features), bool)], 1)
@@ -103,8 +108,7 @@ class _Layer(nn.Module):
         self.register_buffer("bound", torch.from_numpy(bound))
 
     def forward(self, features):
-        t = len(self.angular)
-        return AutoregressiveTransform(partial(self._univariate, features), passes=t)
+        return AutoregressiveTransform(partial(self._univariate, features), passes=self.passes)
 
     def _univariate(self, features, y):
         if len(self.angular) > 1:
