@@ -54,8 +54,8 @@ class ConvDecoder(nn.Sequential):
     """Transposed convolutions from a vector to signals, images or voxels of any size.
 
     A linear map makes the coarsest stage; then, stage by stage, residual blocks of two convolutions
-    and a transposed convolution that stretches every axis. A last convolution makes the channels of
-    the event. The parameters are those of :class:`sknuc.encoders.CNN`, whose mirror it is.
+    and a transposed convolution that stretches every axis, the last of them to the channels of the
+    event. The parameters are those of :class:`sknuc.encoders.CNN`, whose mirror it is.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class ConvDecoder(nn.Sequential):
     activation : str, default="relu"
         The non-linearity, as :func:`sknuc.nn.activation` knows it.
     norm : {"group"} or None, default=None
-        Group normalisation after each convolution but the last.
+        Group normalisation after each convolution but those that make events.
     wrap : bool, default=False
         The ends of the last axis are neighbours.
 
@@ -116,18 +116,15 @@ class ConvDecoder(nn.Sequential):
             sizes.append(tuple(-(-size // s) for size, s in zip(sizes[-1], stride, strict=True)))
         widths = [shape[0], *channels]
         coarsest = (widths[-1], *sizes[-1])
-        layers = [
-            nn.Linear(n_inputs, math.prod(coarsest)),
-            nn.Unflatten(1, coarsest),
-            make_activation(activation),
-        ]
+        layers = [nn.Linear(n_inputs, math.prod(coarsest)), nn.Unflatten(1, coarsest)]
+        if len(channels):
+            layers.append(make_activation(activation))
         for i in range(len(channels), 0, -1):
-            n_out = widths[max(i - 1, 1)]
             layers += [_Residual(widths[i], kernel_size, **options) for _ in range(n_blocks)]
-            layers += [_Stretch(widths[i], n_out, stride, sizes[i - 1], wrap)]
-            layers += [group_norm(n_out)] if norm is not None else []
-            layers += [make_activation(activation)]
-        layers += _convolution(widths[min(1, len(channels))], shape[0], kernel_size, wrap)
+            layers += [_Stretch(widths[i], widths[i - 1], stride, sizes[i - 1], wrap)]
+            if i > 1:
+                layers += [group_norm(widths[i - 1])] if norm is not None else []
+                layers += [make_activation(activation)]
         if len(output_shape) == 1:
             layers.append(nn.Flatten())
         super().__init__(*layers)
