@@ -33,6 +33,7 @@ __all__ = [
     "center_and_scale",
     "check_coverage",
     "check_quantiles",
+    "check_widths",
     "class_weights",
     "encode_labels",
     "validate_events",
@@ -634,3 +635,19 @@ def check_quantiles(quantiles):
             f"[0.16, 0.5, 0.84]. Got {quantiles!r} instead."
         )
     return levels
+
+
+def check_widths(name, widths):
+    """Check that a tuple of layer widths holds positive integers.
+
+    Raises
+    ------
+    ValueError
+        If it does not.
+    """
+    if not all(isinstance(width, Integral) and width > 0 for width in widths):
+        raise ValueError(
+            f"The {name!r} parameter must hold positive integers, one per layer. Got {widths!r} "
+            "instead."
+        )
+    return [int(width) for width in widths]

@@ -16,9 +16,9 @@ from numbers import Integral, Real
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
+from sknuc.base import check_widths
 from sknuc.encoders._base import Encoder
 from sknuc.encoders._cnn import Pool
-from sknuc.encoders._mlp import check_widths
 from sknuc.encoders._spherical import uniform_counts
 from sknuc.nn import ConvLSTMLayers, FeatureNorm, TemporalAttention
 

@@ -16,9 +16,10 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
+from sknuc.base import check_widths
 from sknuc.encoders._base import Encoder
 from sknuc.encoders._convlstm import ConvLSTM, check_kernels
-from sknuc.encoders._mlp import MLP, check_widths
+from sknuc.encoders._mlp import MLP
 from sknuc.encoders._spherical import (
     SphericalNetwork,
     check_bandwidths,

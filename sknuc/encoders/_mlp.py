@@ -1,11 +1,12 @@
 """Fully connected network for tables of features."""
 
 import math
-from numbers import Integral, Real
+from numbers import Real
 
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
+from sknuc.base import check_widths
 from sknuc.encoders._base import Encoder
 from sknuc.nn import activation
 
@@ -64,19 +65,3 @@ class MLP(Encoder):
                 layers.append(nn.Dropout(self.dropout))
             width = size
         return nn.Sequential(*layers)
-
-
-def check_widths(name, widths):
-    """Check that a tuple of layer widths holds positive integers.
-
-    Raises
-    ------
-    ValueError
-        If it does not.
-    """
-    if not all(isinstance(width, Integral) and width > 0 for width in widths):
-        raise ValueError(
-            f"The {name!r} parameter must hold positive integers, one per layer. Got {widths!r} "
-            "instead."
-        )
-    return [int(width) for width in widths]

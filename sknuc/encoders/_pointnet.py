@@ -25,8 +25,9 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
+from sknuc.base import check_widths
 from sknuc.encoders._base import Encoder
-from sknuc.encoders._mlp import MLP, check_widths
+from sknuc.encoders._mlp import MLP
 from sknuc.nn import activation, real_rows
 
 __all__ = ["PointNet"]

@@ -9,8 +9,8 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
+from sknuc.base import check_widths
 from sknuc.encoders._base import Encoder
-from sknuc.encoders._mlp import check_widths
 from sknuc.geometry import (
     check_points,
     equiangular_sphere,
