@@ -10,9 +10,9 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from sknuc.distributions import FlowRegressor
-from sknuc.distributions._flow import _FlowPredictive, _tail_square
-from sknuc.nn._flow import BOX, ConditionalFlow
+from sknuc.distributions._flow import _FlowPredictive, _partial_square
 from sknuc.encoders import MLP
+from sknuc.nn._flow import BOX, ConditionalFlow
 
 
 def random_flow(angular, n_transforms=2, seed=0):
@@ -126,7 +126,7 @@ class TestDensity:
         expected = stats.t.logpdf(60, df) - stats.t.logpdf(6, df)
         np.testing.assert_allclose(ratio, expected, rtol=1e-9)
         far, _ = integrate.quad(lambda z: 2 * z**2 * stats.t.pdf(z, df), BOX, np.inf)
-        assert _tail_square(df) == pytest.approx(far, rel=1e-7)
+        assert 2 * _partial_square(df, -BOX) == pytest.approx(far, rel=1e-7)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -311,9 +311,12 @@ class TestEstimator:
         ("parameter", "value"),
         [
             ("periodic", [None, 360.0]),
-            ("periodic", [-1.0]),
-            ("periodic", ["rad"]),
-            ("hidden_features", (8, 0)),
+            ("periodic", -1.0),
+            ("periodic", {1: 360.0}),
+            ("periodic", {0: -1.0}),
+            ("periodic", {0: "rad"}),
+            ("periodic", {0: (360.0, 0)}),
+            ("hidden_layer_sizes", (8, 0)),
             ("bins", 1),
         ],
     )

@@ -24,6 +24,13 @@ class DistributionRegressor(PredictiveRegressorMixin, TorchEstimator):
         """Return the loss of the scaled targets ``batch.y``, of shape (n,)."""
         raise NotImplementedError
 
+    def _structure(self, n_targets):
+        """Validate the parameters that the network is made of; return them by name.
+
+        A fit that goes on (`warm_start`) refuses others.
+        """
+        return {}
+
     def _prepare(self, targets, sample_weight):
         """Read off the scaled targets what the initial network needs."""
 
@@ -61,14 +68,18 @@ class DistributionRegressor(PredictiveRegressorMixin, TorchEstimator):
         if reset:
             self._start_anew()
             targets = self._scale_targets(X, y, sample_weight)
+            self._fitted_structure = self._structure(targets.shape[1])
+            self._prepare(targets, sample_weight)
         else:
             targets = self._continue_with(X, y)
-        self._prepare(targets, sample_weight)
         self._fit_events(X, {"y": targets}, sample_weight=sample_weight, reset=reset)
         return self
 
     def _continue_with(self, X, y):
-        """Validate targets of a fit that goes on, and scale them as those of the first one."""
+        """Validate targets of a fit that goes on, and scale them as those of the first one.
+
+        Parameters that describe another network are refused before anything has changed.
+        """
         y = validate_targets(y)
         check_consistent_length(X, y)
         targets = y.reshape(len(y), -1)
@@ -77,4 +88,11 @@ class DistributionRegressor(PredictiveRegressorMixin, TorchEstimator):
                 f"y has the shape {y.shape}, but the network was built for "
                 f"{len(self.target_mean_)} targets. Set warm_start=False to start anew."
             )
+        for name, value in self._structure(targets.shape[1]).items():
+            if value != self._fitted_structure[name]:
+                raise ValueError(
+                    f"warm_start=True goes on with the network of the last fit, where the "
+                    f"{name!r} parameter was {self._fitted_structure[name]!r}. Got {value!r} "
+                    "instead. Set warm_start=False to start anew."
+                )
         return (targets - self.target_mean_) / self.target_scale_

@@ -24,17 +24,17 @@ circle onto itself, z is uniform, and what depends on the angle reads its cosine
 are the same on both sides of the seam.
 """
 
-from functools import cached_property
+from functools import cached_property, partial
 from numbers import Integral, Real
 
 import numpy as np
 import torch
-from scipy.special import ndtr, stdtr
-from scipy.stats import qmc
+from scipy.special import ndtr, stdtr, stdtrit
 from scipy.stats import t as student
 from sklearn.utils._param_validation import Interval
 
 from sknuc.distributions._base import DistributionRegressor
+from sknuc.distributions._levels import check_periodic, law_points, sobol_ranks
 from sknuc.nn._flow import BOX, ConditionalFlow
 from sknuc.predictive import Predictive
 
@@ -56,26 +56,30 @@ class FlowRegressor(DistributionRegressor):
     likelihood.
 
     Of one target, quantiles are exact, and mean and standard deviation integrals over the quantile
-    function. Of several, and of angles, they are those of `n_draws` evenly spread (quasi-random)
-    draws, the same for all events. Draws and densities are always exact.
+    function; so are those of the first of several targets with one transform. Of the others, and
+    of angles, they are those of `n_draws` evenly spread (quasi-random) draws, the same for all
+    events. Draws and densities are always exact.
 
     Parameters
     ----------
     n_transforms : int, default=1
         Maps in a row. One can be any distribution of one target, and of several in principle;
         each takes the time of the first.
-    hidden_features : tuple of int, default=(64,)
+    hidden_layer_sizes : tuple of int, default=(64,)
         Widths of the hidden layers from features and earlier targets to the parameters of a map.
     bins : int, default=8
         Pieces of a spline.
-    periodic : float, list of (float or None), or None, default=None
-        Period of each target that is an angle, such as ``[None, None, 2 * np.pi]`` for the third
-        of three. Draws of an angle lie within one period around the middle of the targets in
-        ``fit``; its mean is the direction of the mean, and its standard deviation and quantiles
-        are measured from there along the circle, up to half a period on both sides.
-    n_draws : int, default=512
+    periodic : dict, float or None, default=None
+        Targets that are angles, as ``{target: period}``, such as ``{2: 2 * np.pi}`` for the third
+        of three; of one target, its period. Draws of an angle lie within one period around the
+        middle of the targets in ``fit``; its mean is the direction of the mean, and its standard
+        deviation and quantiles are measured from there along the circle, up to half a period on
+        both sides.
+    n_draws : int, default=1024
         Draws per event behind mean, standard deviation and quantiles of several targets.
-        Quantiles further out than one part in `n_draws` are the outermost draws.
+        Quantiles further out than one part in `n_draws` are the outermost draws. With 1024, the
+        standard deviations of four measured quantities of jets are those of 200,000 random draws
+        to 0.3 %, and 99 % intervals hold 98.9 to 99.1 % of these on average. Time goes with it.
     schedule : {"cosine", "constant"}, default="cosine"
         How the learning rate goes: to zero within `max_epochs` along half a cosine; or not, where
         `callbacks` set it.
@@ -134,9 +138,9 @@ class FlowRegressor(DistributionRegressor):
     _parameter_constraints = {
         **DistributionRegressor._parameter_constraints,
         "n_transforms": [Interval(Integral, 1, None, closed="left")],
-        "hidden_features": ["array-like"],
+        "hidden_layer_sizes": ["array-like"],
         "bins": [Interval(Integral, 2, None, closed="left")],
-        "periodic": [Interval(Real, 0, None, closed="neither"), "array-like", None],
+        "periodic": [dict, Interval(Real, 0, None, closed="neither"), None],
         "n_draws": [Interval(Integral, 2, None, closed="left")],
     }
 
@@ -144,23 +148,25 @@ class FlowRegressor(DistributionRegressor):
         self,
         *,
         n_transforms=1,
-        hidden_features=(64,),
+        hidden_layer_sizes=(64,),
         bins=8,
         periodic=None,
-        n_draws=512,
+        n_draws=1024,
         max_epochs=40,
         **shared,
     ):
         super().__init__(max_epochs=max_epochs, **shared)
         self.n_transforms = n_transforms
-        self.hidden_features = hidden_features
+        self.hidden_layer_sizes = hidden_layer_sizes
         self.bins = bins
         self.periodic = periodic
         self.n_draws = n_draws
 
     def _scale_targets(self, X, y, sample_weight):
         targets = super()._scale_targets(X, y, sample_weight)
-        periods = _check_periods(self.periodic, targets.shape[1])
+        periods = np.zeros(targets.shape[1])
+        for k, (period, _) in check_periodic(self.periodic, targets.shape[1]).items():
+            periods[k] = period
         self._angular = periods > 0
         if self._angular.any():
             targets = targets * self.target_scale_ + self.target_mean_
@@ -171,6 +177,14 @@ class FlowRegressor(DistributionRegressor):
             targets = (targets - self.target_mean_) / self.target_scale_
         return targets
 
+    def _structure(self, n_targets):
+        return {
+            "n_transforms": self.n_transforms,
+            "hidden_layer_sizes": _check_widths(self.hidden_layer_sizes),
+            "bins": self.bins,
+            "periodic": {k: p for k, (p, _) in check_periodic(self.periodic, n_targets).items()},
+        }
+
     def _build(self):
         encoder, n_features = self._encoder()
         order = np.arange(len(self._angular))
@@ -179,7 +193,7 @@ class FlowRegressor(DistributionRegressor):
             n_features,
             self._angular,
             [order[::-1] if i % 2 else order for i in range(self.n_transforms)],
-            _check_widths(self.hidden_features),
+            _check_widths(self.hidden_layer_sizes),
             self.bins,
         )
 
@@ -199,7 +213,7 @@ class FlowRegressor(DistributionRegressor):
     def _numbers_per_event(self):
         if len(self._angular) == 1 and not self._angular[0]:
             return 2 * _CELLS * _NODES
-        return 2 * self.n_draws * len(self._angular)
+        return 2 * (_CELLS * _NODES + self.n_draws) * len(self._angular)
 
 
 FlowRegressor.__doc__ = FlowRegressor.__doc__.replace(
@@ -226,7 +240,8 @@ class _FlowPredictive(Predictive):
         self.scale = scale
         self.n_draws = n_draws
         self.angular = flow.angular.cpu().numpy()
-        self.exact = len(shift) == 1 and not self.angular[0]
+        # Whether the first target depends on no variable but its own, and has tails.
+        self.exact = not self.angular[0] and (len(shift) == 1 or len(flow.layers) == 1)
 
     def log_prob(self, y):
         """Return the log density of targets (n, t), of shape (n,)."""
@@ -258,23 +273,32 @@ class _FlowPredictive(Predictive):
 
     @cached_property
     def _draws(self):
-        """Quasi-random draws (n, n_draws, t), the same for all events, angles about their mean."""
-        levels = qmc.Sobol(len(self.shift), rng=0).random_base2((self.n_draws - 1).bit_length())
-        # In the middle of the cells of the generator's grid, since a level of 0 has no quantile.
-        z = self.flow.base_quantiles(levels[: self.n_draws] + 2.0**-31)
-        y = self._invert(z[None])
+        """Directions (n, t), and quasi-random draws (n, n_draws, t), angles about their mean."""
+        y = self._invert(_base_points(self.flow, self.n_draws)[None])
         direction = np.arctan2(np.sin(y).mean(1), np.cos(y).mean(1))[:, None]
         around = direction + np.remainder(y - direction + np.pi, 2 * np.pi) - np.pi
         return direction[:, 0], np.where(self.angular, around, y)
 
+    def _first(self, z):
+        """The first target (n, m) at its z (m,), in the flow's units, whatever the others are."""
+        others = np.zeros((len(z), len(self.shift) - 1))
+        return self._invert(np.column_stack([z, others])[None])[..., 0]
+
     @cached_property
     def _moments(self):
         """Mean and standard deviation, (n, t) each."""
-        if not self.exact:
+        shape = len(self.features), len(self.shift)
+        mean, std = np.empty(shape), np.empty(shape)
+        if not self.exact or len(self.shift) > 1:
             direction, y = self._draws
-            mean = np.where(self.angular, direction, y.mean(1))
-            std = np.sqrt(np.mean((y - mean[:, None]) ** 2, axis=1))
-            return self._in_units(mean), self.scale * std
+            mean[:] = np.where(self.angular, direction, y.mean(1))
+            std[:] = np.sqrt(np.mean((y - mean[:, None]) ** 2, axis=1))
+        if self.exact:
+            mean[:, 0], std[:, 0] = self._first_moments()
+        return self._in_units(mean), self.scale * std
+
+    def _first_moments(self):
+        """Mean and standard deviation (n,) of the first target, in the flow's units."""
         # In the box by quadrature; beyond, y is linear in z, whose partial moments are known.
         df = self.flow.degrees_of_freedom()[0]
         nodes, weights = np.polynomial.legendre.leggauss(_NODES)
@@ -282,16 +306,15 @@ class _FlowPredictive(Predictive):
         half = BOX / _CELLS
         z = ((edges[:-1] + half)[:, None] + half * nodes).ravel()
         weights = np.tile(half * weights, _CELLS) * student.pdf(z, df)
-        ends = self._invert(np.array([-BOX, BOX])[None, :, None])
-        left, right = ends[:, 0], ends[:, 1]
+        y = self._first(np.r_[z, -BOX, BOX])
+        y, left, right = y[:, :-2], y[:, -2], y[:, -1]
         middle, slope = (left + right) / 2, (right - left) / (2 * BOX)
         outside = 2 * stdtr(df, -BOX)
         # About the line through both ends, so that the tails are those of z alone.
-        y = self._invert(z[None, :, None])[..., 0]
-        mean = y @ weights + middle[:, 0] * outside
-        square = (y - mean[:, None]) ** 2 @ weights + (middle[:, 0] - mean) ** 2 * outside
-        square += slope[:, 0] ** 2 * _tail_square(df)
-        return self._in_units(mean[:, None]), self.scale * np.sqrt(square)[:, None]
+        mean = y @ weights + middle * outside
+        square = (y - mean[:, None]) ** 2 @ weights + (middle - mean) ** 2 * outside
+        square += slope**2 * 2 * _partial_square(df, -BOX)
+        return mean, np.sqrt(square)
 
     def mean(self):
         """Return the means, of shape (n, t)."""
@@ -303,36 +326,38 @@ class _FlowPredictive(Predictive):
 
     def quantiles(self, levels):
         """Return the quantiles at `levels` (q,), of shape (n, q, t)."""
+        n_exact, parts = int(self.exact), []
         if self.exact:
-            z = self.flow.base_quantiles(np.asarray(levels, dtype=np.float64)[:, None])
-            return self._in_units(self._invert(z[None]))
-        return self._in_units(np.quantile(self._draws[1], levels, axis=1).transpose(1, 0, 2))
+            z = stdtrit(self.flow.degrees_of_freedom()[0], np.asarray(levels, dtype=np.float64))
+            parts.append(self._first(z)[..., None])
+        if len(self.shift) > n_exact:
+            draws = self._draws[1][..., n_exact:]
+            # Half of a draw's probability on either side of it: other rules are biased inwards.
+            parts.append(np.quantile(draws, levels, axis=1, method="hazen").transpose(1, 0, 2))
+        return self._in_units(np.concatenate(parts, axis=2))
 
 
-def _tail_square(df):
-    """The integral of z² over both tails of Student's law beyond the box."""
-    inner = stdtr(df - 2, -BOX * np.sqrt((df - 2) / df))
-    return 2 * df * ((df - 1) / (df - 2) * inner - stdtr(df, -BOX))
+def _base_points(flow, n):
+    """Evenly spread points (n, t) of z, the same number in all parts of each target's law."""
+    angles = (2 * np.arange(n) + 1 - n) * (np.pi / n)
+    laws = zip(flow.degrees_of_freedom(), flow.angular.tolist(), strict=True)
+    columns = [
+        angles if angular else law_points(n, partial(stdtrit, df), partial(_partial_square, df))
+        for df, angular in laws
+    ]
+    return np.take_along_axis(np.stack(columns, axis=1), sobol_ranks(n, len(columns)), axis=0)
 
 
-def _check_periods(periodic, n_targets):
-    """Periods of all targets, 0 for those that are no angles."""
-    if periodic is None:
-        return np.zeros(n_targets)
-    periods = [periodic] if np.ndim(periodic) == 0 else list(periodic)
-    valid = all(p is None or (isinstance(p, Real) and 0 < p < np.inf) for p in periods)
-    if not valid or len(periods) != n_targets:
+def _partial_square(df, z):
+    """The integral of Student's density times z², from minus infinity to z."""
+    inner = stdtr(df - 2, z * np.sqrt((df - 2) / df))
+    return df * ((df - 1) / (df - 2) * inner - stdtr(df, z))
+
+
+def _check_widths(sizes):
+    if not all(isinstance(width, Integral) and width > 0 for width in sizes):
         raise ValueError(
-            "The 'periodic' parameter must hold one positive period, or None, for each of the "
-            f"{n_targets} targets. Got {periodic!r} instead."
+            "The 'hidden_layer_sizes' parameter must hold positive integers, one per layer. Got "
+            f"{sizes!r} instead."
         )
-    return np.array([0.0 if p is None else p for p in periods])
-
-
-def _check_widths(hidden_features):
-    if not all(isinstance(width, Integral) and width > 0 for width in hidden_features):
-        raise ValueError(
-            "The 'hidden_features' parameter must hold positive integers, one per layer. Got "
-            f"{hidden_features!r} instead."
-        )
-    return [int(width) for width in hidden_features]
+    return [int(width) for width in sizes]

@@ -13,14 +13,14 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from scipy.special import ndtri
-from scipy.stats import norm, qmc
+from scipy.special import ndtr, ndtri
+from scipy.stats import norm
 
+from sknuc.distributions._levels import law_points, sobol_ranks
 from sknuc.predictive import Predictive
 
-__all__ = ["N_DRAWS", "N_NODES", "ImplicitQuantiles", "wrap"]
+__all__ = ["N_NODES", "ImplicitQuantiles", "wrap"]
 
-N_DRAWS = 256  # a power of 2, for which Sobol's sequence is balanced
 N_NODES = 129
 _BLOCK_NUMBERS = 2**22
 
@@ -40,9 +40,11 @@ class ImplicitQuantiles(Predictive):
         The difference that is 0 for the network, and the size of its unit.
     periods : ndarray of shape (t,)
         0 for targets that are not periodic.
+    n_draws : int
+        Behind moments and quantiles of all targets but the first.
     """
 
-    def __init__(self, network, features, reference, mean, scale, periods):
+    def __init__(self, network, features, reference, mean, scale, periods, n_draws):
         self.network = network
         self.order = network.order.cpu().numpy()
         parameter = next(network.head.parameters())
@@ -51,6 +53,7 @@ class ImplicitQuantiles(Predictive):
         self.center = reference + mean
         self.scale = scale
         self.periods = periods
+        self.n_draws = n_draws
 
     def mean(self):
         """Return the means, of shape (n, t)."""
@@ -67,8 +70,9 @@ class ImplicitQuantiles(Predictive):
         """
         values = self._first(self._double_head, ndtri(levels))[..., None]
         if len(self.scale) > 1:
-            others = np.quantile(self._draws[:, 1:], levels, axis=2).transpose(1, 0, 2)
-            values = np.concatenate([values, others], 2)
+            # Half of a draw's probability on either side of it: other rules are biased inwards.
+            others = np.quantile(self._draws[:, 1:], levels, axis=2, method="hazen")
+            values = np.concatenate([values, others.transpose(1, 0, 2)], 2)
         return self.center[:, None] + self.scale * self._in_place(values)
 
     def sample(self, n_samples, rng):
@@ -119,9 +123,10 @@ class ImplicitQuantiles(Predictive):
 
     @cached_property
     def _draws(self):
-        """Draws (n, t, N_DRAWS), scaled, in the network's order."""
-        sobol = qmc.Sobol(len(self.scale), scramble=True, rng=0).random(N_DRAWS)
-        return self._sample(ndtri(sobol)[None]).transpose(0, 2, 1).astype(np.float64)
+        """Draws (n, t, n_draws), scaled, in the network's order."""
+        points = law_points(self.n_draws, ndtri, lambda z: ndtr(z) - z * norm.pdf(z))
+        z = points[sobol_ranks(self.n_draws, len(self.scale))]
+        return self._sample(z[None]).transpose(0, 2, 1).astype(np.float64)
 
     @cached_property
     def _double_head(self):

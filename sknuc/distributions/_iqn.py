@@ -27,7 +27,8 @@ from sklearn.utils.validation import check_consistent_length
 from sknuc import losses
 from sknuc.base import validate_targets
 from sknuc.distributions._base import DistributionRegressor
-from sknuc.distributions._implicit import N_DRAWS, N_NODES, ImplicitQuantiles, wrap
+from sknuc.distributions._implicit import N_NODES, ImplicitQuantiles, wrap
+from sknuc.distributions._levels import check_periodic
 from sknuc.nn import AutoregressiveQuantiles, FreeQuantiles, MonotoneQuantiles
 
 __all__ = ["IQNRegressor"]
@@ -48,14 +49,14 @@ class IQNRegressor(DistributionRegressor):
     order : array-like of int of shape (n_targets,) or None, default=None
         The targets in the order in which they are predicted, each given those before it; None is
         their order in y. Quantiles, mean and standard deviation of the first one are computed
-        exactly, those of the others with a fixed set of samples.
-    periodic : dict or None, default=None
-        Targets that are angles: ``{target: period}`` or ``{target: (period, feature)}``. What is
-        learnt is the difference to a reference, wrapped to half a period on either side: to the
-        circular mean of the target, or to that feature of each event (its index in the flattened
-        event), which is best where the target is a measurement of it. Predictions are in the
-        period around the reference, so that intervals and means hold across the seam; wrap them
-        where you need another one.
+        exactly, those of the others with `n_draws` evenly spread draws.
+    periodic : dict, float or None, default=None
+        Targets that are angles: ``{target: period}`` or ``{target: (period, feature)}``; of one
+        target, its period. What is learnt is the difference to a reference, wrapped to half a
+        period on either side: to the circular mean of the target, or to that feature of each
+        event (its index in the flattened event), which is best where the target is a measurement
+        of it. Predictions are in the period around the reference, so that intervals and means
+        hold across the seam; wrap them where you need another one.
     monotone : {"construction", "penalty"}, default="construction"
         "construction": the quantile function rises whatever the weights, a straight line and
         hyperbolic tangents in z with positive coefficients that the network gives. "penalty": a
@@ -74,6 +75,10 @@ class IQNRegressor(DistributionRegressor):
         normalised median absolute deviation of the target: quantiles commute with rising functions,
         so that the same ones are best, but events far out pull less. For heavy tails; 3 is a
         good start.
+    n_draws : int, default=1024
+        Draws per event, the same (quasi-random) for all, behind mean, standard deviation and
+        quantiles of all targets but the first. Quantiles further out than one part in `n_draws`
+        are the outermost draws. Time goes with it.
     schedule : {"cosine", "constant"}, default="cosine"
         How the learning rate goes: to zero within `max_epochs` along half a cosine, which takes
         the last per cent of the loss; or not, where `callbacks` set it.
@@ -135,12 +140,13 @@ class IQNRegressor(DistributionRegressor):
     _parameter_constraints = {
         **DistributionRegressor._parameter_constraints,
         "order": ["array-like", None],
-        "periodic": [dict, None],
+        "periodic": [dict, Interval(Real, 0, None, closed="neither"), None],
         "monotone": [StrOptions({"construction", "penalty"})],
         "penalty": [Interval(Real, 0, None, closed="left")],
         "hidden_layer_sizes": ["array-like"],
         "n_taus": [Interval(Integral, 1, None, closed="left")],
         "tail_scale": [Interval(Real, 0, None, closed="neither"), None],
+        "n_draws": [Interval(Integral, 2, None, closed="left")],
     }
 
     def __init__(
@@ -153,6 +159,7 @@ class IQNRegressor(DistributionRegressor):
         hidden_layer_sizes=(64,),
         n_taus=8,
         tail_scale=None,
+        n_draws=1024,
         **shared,
     ):
         super().__init__(**shared)
@@ -163,11 +170,12 @@ class IQNRegressor(DistributionRegressor):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.n_taus = n_taus
         self.tail_scale = tail_scale
+        self.n_draws = n_draws
 
-    def _prepare(self, targets, sample_weight):
-        t = targets.shape[1]
-        self.order_ = np.arange(t) if self.order is None else np.asarray(self.order)
-        if sorted(self.order_.tolist()) != list(range(t)):
+    def _structure(self, n_targets):
+        t = n_targets
+        order = list(range(t)) if self.order is None else np.asarray(self.order).tolist()
+        if sorted(order) != list(range(t)):
             raise ValueError(
                 f"The 'order' parameter must hold each of the {t} targets once, by their numbers "
                 f"from 0 to {t - 1}. Got {self.order!r} instead."
@@ -178,6 +186,16 @@ class IQNRegressor(DistributionRegressor):
                 "The 'hidden_layer_sizes' parameter must hold one positive integer or more. Got "
                 f"{sizes!r} instead."
             )
+        return {
+            "order": order,
+            "periodic": check_periodic(self.periodic, t, self.n_features_in_),
+            "monotone": self.monotone,
+            "hidden_layer_sizes": [int(size) for size in sizes],
+            "tail_scale": self.tail_scale,
+        }
+
+    def _prepare(self, targets, sample_weight):
+        self.order_ = np.array(self._fitted_structure["order"])
 
     def _build(self):
         encoder, n_features = self._encoder()
@@ -233,21 +251,22 @@ class IQNRegressor(DistributionRegressor):
             self.target_mean_,
             self.target_scale_,
             periods,
+            self.n_draws,
         )
 
     def _numbers_per_event(self):
         width = self.module_[1].head.width
-        return N_NODES * width + (N_DRAWS * width if len(self.order_) > 1 else 0)
+        return N_NODES * width + (self.n_draws * width if len(self.order_) > 1 else 0)
 
     # Targets: differences to a reference where they are periodic, scaled.
 
     def _scale_targets(self, X, y, sample_weight):
         self._periods, self._circular_means = {}, None
-        if y is not None and self.periodic:
+        if y is not None and self.periodic is not None:
             targets = validate_targets(y)
             check_consistent_length(X, targets)
             targets = targets.reshape(len(targets), -1)
-            self._periods = _check_periodic(self.periodic, targets.shape[1], self.n_features_in_)
+            self._periods = check_periodic(self.periodic, targets.shape[1], self.n_features_in_)
             self._circular_means = np.zeros(targets.shape[1])
             for k, (period, _) in self._periods.items():
                 self._circular_means[k] = _circular_mean(targets[:, k], period, sample_weight)
@@ -318,28 +337,3 @@ def _phases(y, sample_weight):
 def _circular_mean(y, period, sample_weight):
     direction = np.average(np.exp(2j * np.pi * y / period), weights=sample_weight)
     return np.angle(direction) * period / (2 * np.pi)
-
-
-def _check_periodic(periodic, n_targets, n_features):
-    """Return a dict from targets to (period, feature or None)."""
-    checked = {}
-    for k, value in periodic.items():
-        period, feature = value if isinstance(value, tuple) else (value, None)
-        if not isinstance(k, Integral) or not 0 <= k < n_targets:
-            raise ValueError(
-                f"The 'periodic' parameter must name targets from 0 to {n_targets - 1}. Got {k!r}."
-            )
-        if not isinstance(period, Real) or not 0 < period < np.inf:
-            raise ValueError(
-                f"The 'periodic' parameter must give target {k} a positive period, or a pair of "
-                f"period and feature. Got {value!r} instead."
-            )
-        if feature is not None and not (
-            isinstance(feature, Integral) and 0 <= feature < n_features
-        ):
-            raise ValueError(
-                f"The 'periodic' parameter must refer target {k} to one of the features from 0 to "
-                f"{n_features - 1}. Got {feature!r} instead."
-            )
-        checked[int(k)] = (float(period), feature)
-    return checked

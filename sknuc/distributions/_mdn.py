@@ -165,6 +165,9 @@ class MDNRegressor(DistributionRegressor):
         self.covariance = covariance
         self.min_scale = min_scale
 
+    def _structure(self, n_targets):
+        return {name: getattr(self, name) for name in ("n_components", "covariance", "min_scale")}
+
     def _prepare(self, targets, sample_weight):
         self._initial = _spread(targets, sample_weight, self.n_components)
 
@@ -201,7 +204,7 @@ class MDNRegressor(DistributionRegressor):
 
     def _numbers_per_event(self):
         t = len(self.target_mean_)
-        return self.n_components * (1 + t + t * t)
+        return self.module_[1][1].k * (1 + t + t * t)
 
     def predict_modes(self, X):
         """Predict the most likely values of the targets: the local maxima of their density.
@@ -221,7 +224,7 @@ class MDNRegressor(DistributionRegressor):
         """
         check_is_fitted(self)
         X = self._validate_events(X, reset=False)
-        k, t = self.n_components, len(self.target_mean_)
+        k, t = self.module_[1][1].k, len(self.target_mean_)
         positions = np.empty((X.shape[0], k, t), self._output_dtype)
         shares = np.empty((X.shape[0], k), self._output_dtype)
         step = max(1, 2**20 // (k * k * t + k * t * t))

@@ -102,6 +102,9 @@ class QuantileNetRegressor(DistributionRegressor):
         super().__init__(**shared)
         self.quantiles = quantiles
 
+    def _structure(self, n_targets):
+        return {"quantiles": tuple(check_levels(self.quantiles).tolist())}
+
     def _prepare(self, targets, sample_weight):
         self.levels_ = check_levels(self.quantiles)
 
