@@ -47,7 +47,7 @@ class _Draws:
     """What both estimators can do with draws of the posterior."""
 
     def _has_draws(self):
-        if self.inference == "laplace":
+        if getattr(self, "_inference", self.inference) == "laplace":
             raise AttributeError(
                 "reweight needs draws of the posterior, which inference='laplace' has none of; a "
                 "new fit with the other prior_scale is quick there."
@@ -89,7 +89,6 @@ class _Draws:
         check_is_fitted(self)
         theta = self.module_[1].draws.detach().double().cpu()
         old, new = copy.deepcopy(self._prior).to(theta), copy.deepcopy(self._prior).to(theta)
-        old.scale = self._scale(self.prior_scale)
         if callable(prior_scale):
             log_new = np.asarray(prior_scale(theta.numpy()), dtype=np.float64)
             if log_new.shape != (len(theta),):
@@ -271,7 +270,7 @@ class BNNRegressor(_Draws, PredictiveRegressorMixin, BayesianNetwork):
         return laplace.fit(jacobians, outputs, y, weight, self._likelihood())
 
     def _predictive(self, X):
-        if self.inference == "laplace":
+        if self._inference == "laplace":
             return self._gaussian(X)
         output = self._forward(X).astype(np.float64)
         t = len(self.target_mean_)
@@ -435,11 +434,11 @@ class BNNClassifier(_Draws, EnsembleClassifierMixin, BayesianNetwork):
         return 1 if len(self.classes_) == 2 else len(self.classes_)
 
     def _fit_laplace(self, jacobians, outputs, y, weight, prior, mode):
-        log_prob = self._likelihood().log_prob(outputs, y)
-        return LabelLaplace(prior, mode).fit(jacobians, outputs, log_prob, weight)
+        laplace = LabelLaplace(prior, mode)
+        return laplace.fit(jacobians, outputs, y, weight, self._likelihood())
 
     def _member_probabilities(self, X):
-        if self.inference != "laplace":
+        if self._inference != "laplace":
             return (
                 self._likelihood()
                 .probabilities(torch.from_numpy(self._forward(X)).double())
@@ -447,6 +446,7 @@ class BNNClassifier(_Draws, EnsembleClassifierMixin, BayesianNetwork):
             )
         x, _, _, _ = self._tensors(X, np.zeros(len(X)), None)
         jacobians, logits = self._jacobians(x)
+        logits = logits + jacobians @ self._laplace.shift
         values, vectors = torch.linalg.eigh(self._laplace.covariance(jacobians))
         root = vectors * values.clamp(min=0).sqrt().unsqueeze(1) @ vectors.mT
         # The same evenly spread normal numbers for each event: probabilities are smooth functions.
@@ -454,11 +454,11 @@ class BNNClassifier(_Draws, EnsembleClassifierMixin, BayesianNetwork):
         return self._likelihood().probabilities(logits).numpy()
 
     def _numbers_per_event(self):
-        points = 4 * _POINTS * len(self.classes_) if self.inference == "laplace" else 0
+        points = 4 * _POINTS * len(self.classes_) if self._inference == "laplace" else 0
         return super(EnsembleClassifierMixin, self)._numbers_per_event() + points
 
     def _member_weights(self):
-        return None if self.inference == "laplace" else self.draw_weights_
+        return None if self._inference == "laplace" else self.draw_weights_
 
 
 @lru_cache

@@ -1,7 +1,7 @@
 """What the Bayesian classifier and regressor share: training, then inference around what it found.
 
-Every inference starts from a network that is trained to the maximum of the posterior density: it
-is where Laplace's Gaussian is put, where variational means start, and from where chains need a
+Every inference starts from networks that are trained, each held near where it was initialised: it
+is where Laplace's method linearises, where variational means start, and from where chains need a
 short warm-up only.
 """
 
@@ -22,7 +22,7 @@ from sknuc.exceptions import TrainingDivergedError
 from sknuc.metrics import effective_sample_size, r_hat
 from sknuc.torch_estimator import Player, TorchEstimator
 from sknuc.uncertainty._bnn_chains import Chains, some_rows
-from sknuc.uncertainty._bnn_losses import ELBO, MAPLoss, SamplingLoss
+from sknuc.uncertainty._bnn_losses import ELBO, AnchoredLoss, SamplingLoss
 from sknuc.uncertainty._hmc import HMC
 from sknuc.uncertainty._laplace import jacobian, last_layer_jacobian
 from sknuc.uncertainty._posterior import (
@@ -33,7 +33,7 @@ from sknuc.uncertainty._posterior import (
     best_scale,
     diagonal_curvature,
 )
-from sknuc.uncertainty._sghmc import SGHMC
+from sknuc.uncertainty._sghmc import SGHMC, epoch_noise
 from sknuc.uncertainty._variational import MeanField
 
 __all__ = ["BayesianNetwork"]
@@ -89,7 +89,9 @@ class BayesianNetwork(TorchEstimator):
         Probability of acceptance that the step size of "hmc" is adapted to. More is slower, and
         helps against divergences.
     step_size : float, default=0.01
-        η of "sghmc", in units of the curvature; its bias is of the order of it.
+        η of "sghmc" at most, in units of the curvature; its bias is of the order of it. Steps are
+        smaller where batches of n/k events would bring more than half of the heat:
+        η ≤ α/(k - 1).
     friction : float in (0, 1], default=0.1
         α of "sghmc", the share of the velocity that is lost in a step.
     n_cycles : int or None, default=None
@@ -205,13 +207,15 @@ class BayesianNetwork(TorchEstimator):
                 f"chain are kept. Got n_samples={self.n_samples} and thinning={self.thinning}."
             )
         self._start_anew()
+        # What predictions go by, whatever the parameter becomes.
+        self._inference = self.inference
         for name in list(self.__dict__):
             if name.endswith("_") and name in self._of_the_posterior:
                 del self.__dict__[name]
         total = X.shape[0] if sample_weight is None else sample_weight.sum()
         likelihood = self._likelihood()
         chains = self.n_chains if self.inference in ("hmc", "sghmc") else 1
-        self._loss = MAPLoss(likelihood, self, total)
+        self._loss = AnchoredLoss(likelihood, self, total)
         self._make_optimizer = self._optimizer
         try:
             self._fit_events(
@@ -328,12 +332,8 @@ class BayesianNetwork(TorchEstimator):
         generator, rng = self._seeds()
         stack = self.module_[1]
         network = StackedNetwork(stack)
-        theta = network.parameters()
         start = Posterior(network, self._prior, likelihood, *some, rng)
-        start.draw_noise(theta)
-        curvature = diagonal_curvature(network, likelihood, theta, start.noise, *some, generator)
-        curvature = curvature * times + self._prior.marginal(theta)[1]
-        inverse_mass = total / curvature
+        start.draw_noise(network.parameters())
         loss = SamplingLoss(likelihood, self._prior, start.noise, total)
         chains = Chains(self, network, some[0], rng)
         warmup = self.n_warmup * self.n_leapfrog
@@ -341,30 +341,50 @@ class BayesianNetwork(TorchEstimator):
         # The first half of a cycle is not kept.
         n_steps *= 1 if self.n_cycles is None else 2
         cycle = None if self.n_cycles is None else -(-n_steps // self.n_cycles)
+        w = np.ones(X.shape[0]) if sample_weight is None else sample_weight[sample_weight != 0]
+        n_batches = -(-len(w) // self.batch_size)
+        spread = len(w) * (w**2).sum() / w.sum() ** 2
+        step_size = min(self.step_size, self.friction / max(spread * (n_batches - 1), 1e-300))
+        batch_noise = epoch_noise(n_batches, step_size) * spread / len(w)
 
-        def after_step(k, share):
-            if k % self.n_leapfrog:
-                return
-            loss.draw_noise(rng)
-            if k > warmup and share > 0.5 and len(chains) < self.n_samples:
-                chains.record(network.parameters(), loss.noise)
+        @torch.enable_grad()
+        def inverse_mass():
+            theta = network.parameters()
+            curvature = diagonal_curvature(network, likelihood, theta, loss.noise, *some, generator)
+            curvature = curvature * times + self._prior.marginal(theta)[1]
+            masses = network.split(total / curvature)
+            # The curvature of each event by log σ is 2.
+            return masses if loss.noise is None else [*masses, torch.full_like(loss.noise, 0.5)]
 
         def optimizer(parameters):
-            return SGHMC(
-                parameters,
-                self.step_size,
-                inverse_mass=network.split(inverse_mass),
+            extra = [] if loss.log_noise is None else [loss.log_noise]
+
+            def after_step(k, share):
+                if k % self.n_leapfrog:
+                    return
+                i = k // self.n_leapfrog
+                # While the chains sink, the curvature grows: it is measured after 1, 2, 4, ...
+                if k < warmup and i & (i - 1) == 0:
+                    sampler.inverse_mass = inverse_mass()
+                if k > warmup and share > 0.5 and len(chains) < self.n_samples:
+                    chains.record(network.parameters(), loss.noise)
+
+            sampler = SGHMC(
+                [*parameters, *extra],
+                step_size,
+                inverse_mass=inverse_mass(),
                 friction=self.friction,
                 temperature=1 / total,
                 generator=generator,
+                batch_noise=batch_noise,
                 cycle=cycle,
                 after_step=after_step,
             )
+            return sampler
 
         self._loss, self._make_optimizer = loss, optimizer
         self._optimizer_states = None
         history = copy.deepcopy(self.history_)
-        n_batches = -(-round(times * len(some[0])) // self.batch_size)
         epochs = -(-(warmup + n_steps) // n_batches) + (0 if cycle is None else 1)
         try:
             self._fit_events(
@@ -496,7 +516,7 @@ class BayesianNetwork(TorchEstimator):
         return torch.cat(jacobians).detach(), torch.cat(outputs).detach()
 
     def _numbers_per_event(self):
-        if self.inference == "laplace":
+        if self._inference == "laplace":
             return 4 * self._n_outputs() * len(self._laplace.mode)
         return 8 * len(self.draw_weights_) * self._n_outputs()
 

@@ -9,16 +9,20 @@ prior :math:`S` of :class:`~sknuc.uncertainty._posterior.LayerPrior` the posteri
           \Phi = \Lambda^{1/2} J,
 
 the generalised Gauss-Newton matrix: J holds the derivatives of all outputs for all events, (m, P),
-and Λ the curvature of the loss by the outputs. The first form costs P³, the second m³: whichever is
-smaller is taken.
+and Λ the curvature of the loss by the outputs. The posterior is that of the linear model, found
+exactly, so that the trained network need not be its mode: it only says where to linearise.
 
-For Gaussian noise the linear model is solved exactly: with :math:`\tilde y = y - f + J\hat\theta`
-it is Bayesian linear regression in θ, or a Gaussian process whose kernel is :math:`J S J^T`. Its
-evidence p(y | s, σ) is known and is maximised for the scales and the noise, together with their
-priors. For labels, the trained network is taken as the mode, and
+For Gaussian noise, with :math:`\tilde y = y - f + J\hat\theta`, it is Bayesian linear regression
+in θ, or a Gaussian process with the kernel :math:`J S J^T`. Its evidence p(y | s, σ) is known and
+is maximised for the scales and the noise, together with their priors. Where there are more events
+than parameters, an orthogonal transformation leaves P numbers that depend on θ and many that are
+noise alone; no squares of J are ever subtracted from each other.
 
-.. math:: \log p(D|s) \approx \log p(D|\hat\theta) + \log p(\hat\theta|s)
-          - \tfrac12\log\det(1 + \Phi S\Phi^T) + \text{const}.
+For labels, the mode :math:`\theta^*` of the linear model is found by Newton's method, in turn with
+the scales at the maximum of
+
+.. math:: \log p(D|s) \approx \log p(D|\theta^*) - \tfrac12 |\theta^* - m|^2_{S^{-1}}
+          - \tfrac12\log\det(1 + \Phi S\Phi^T) .
 
 References
 ----------
@@ -33,14 +37,22 @@ ICML 2022, arXiv:2206.08900.
 """
 
 import math
+import warnings
 
 import torch
 from torch.func import functional_call, jacrev, vmap
+
+from sknuc.uncertainty._posterior import log_density
 
 __all__ = ["GaussianLaplace", "LabelLaplace", "jacobian", "last_layer_jacobian"]
 
 # Steps of the search for scales and noise; it stops before when nothing moves any more.
 _MAX_ITERATIONS = 100
+# Of labels: turns of mode and scales, until no scale moves by more; and steps of Newton's method.
+_MAX_TURNS, _SCALES_STAND = 20, 1e-3
+_MAX_NEWTON, _NEWTON_STANDS = 50, 1e-10
+# Variances below this share of a matrix' trace are lost in float64 when it is factorised.
+_RESOLVED = 1e-12
 
 
 def jacobian(module, x):
@@ -76,28 +88,32 @@ class _Laplace:
         Of the parameters that the Jacobians are for.
     mode : Tensor of shape (P,)
         The trained parameters.
+
+    Attributes
+    ----------
+    scales : Tensor of shape (G,)
+        Of the prior.
+    shift : Tensor of shape (P,)
+        From the trained parameters to the posterior's mean.
     """
 
     def __init__(self, prior, mode):
         self.prior = prior
         self.mode = mode
 
-    def _variance(self, scales):
-        return 1 / self.prior.precision(scales[None])[0]
+    def _std(self, scales):
+        return self.prior.precision(scales[None])[0].rsqrt()
 
     def _log_prior(self, log_scales):
         """Log density of the scales, in their logarithms."""
         if not self.prior.learned:
             return 0.0
-        return _log_density(log_scales, self.prior.degrees, self.prior.typical)
+        return log_density(self.prior.degrees, self.prior.typical, log_scales).sum()
 
-    def _kernel(self, rows, scales):
-        """Φ S Φᵀ, (m, m), with derivatives by the scales."""
-        if not hasattr(self, "_kernels"):
-            base = rows / self.prior.fan_in.sqrt()
-            parts = base.split(self.prior.sizes, 1)
-            self._kernels = torch.stack([part @ part.T for part in parts])
-        return torch.einsum("g,gij->ij", scales**2, self._kernels)
+    def _kernels(self, rows):
+        """Φ S Φᵀ for each tensor of parameters at a scale of one, (G, m, m)."""
+        parts = (rows / self.prior.fan_in.sqrt()).split(self.prior.sizes, 1)
+        return torch.stack([part @ part.T for part in parts])
 
     def _search(self, objective, start):
         """Maximise by L-BFGS."""
@@ -122,21 +138,19 @@ class _Laplace:
         optimizer.step(closure)
         return variable.detach()
 
-    def _set_posterior(self, rows, scales):
-        """Keep what predictions need of rows Φ (m, P)."""
+    def _set_posterior(self, rows, scales, dual):
+        """Keep what predictions need of rows Φ (m, P): a matrix of m or of P rows."""
         self.scales = scales
-        self.std = self._variance(scales).sqrt()
+        self.std = self._std(scales)
         # Of parameters in units of their prior, no eigenvalue of the inner matrix is below one.
         rows = rows * self.std
-        self.dual = len(rows) < rows.shape[1]
-        self.rows = rows if self.dual else None
-        self.factor = _root_of_one_plus(rows @ rows.T if self.dual else rows.T @ rows)
-        self.__dict__.pop("_kernels", None)
+        self.rows = rows if dual else None
+        self.factor = _root_of_one_plus(rows @ rows.T if dual else rows.T @ rows)
 
     def _apply(self, vector):
         """Σ times vectors (P, k)."""
         vector = self.std[:, None] * vector
-        if not self.dual:
+        if self.rows is None:
             return self.std[:, None] * torch.cholesky_solve(vector, self.factor)
         inner = torch.cholesky_solve(self.rows @ vector, self.factor)
         return self.std[:, None] * (vector - self.rows.T @ inner)
@@ -146,15 +160,21 @@ class _Laplace:
         n, o, p = jacobians.shape
         scaled = jacobians * self.std
         right = scaled.reshape(n * o, p).T
-        if self.dual:
+        if self.rows is not None:
             right = self.rows @ right
         root = torch.linalg.solve_triangular(self.factor, right, upper=False)
         root = root.T.reshape(n, o, -1)
-        return scaled @ scaled.mT - root @ root.mT if self.dual else root @ root.mT
+        return root @ root.mT if self.rows is None else scaled @ scaled.mT - root @ root.mT
 
 
 class GaussianLaplace(_Laplace):
-    """Posterior of a regression network whose noise has one size per target."""
+    """Posterior of a regression network whose noise has one size per target.
+
+    Attributes
+    ----------
+    noise : Tensor of shape (t,)
+    log_evidence : float
+    """
 
     def fit(self, jacobians, outputs, y, weight, likelihood):
         """Find scales and noise, and the posterior of the linear model.
@@ -167,121 +187,161 @@ class GaussianLaplace(_Laplace):
         likelihood : Gaussian
             Whose prior the noise has.
         """
-        n, t, p = jacobians.shape
-        self.likelihood = likelihood
+        n, t, _ = jacobians.shape
         w = outputs.new_ones(n) if weight is None else weight.to(outputs.dtype)
         self._n = w.sum()
         root = w.sqrt()[:, None]
         # In distances from the prior's mean.
         pseudo = y - outputs + jacobians @ (self.mode - self.prior.mean)
-        rows = (root[..., None] * jacobians).reshape(n * t, p)
-        values = (root * pseudo).reshape(n * t)
-        target = torch.arange(t, device=y.device).repeat(n)
+        parts = [_compress(root * jacobians[:, k], (root * pseudo)[:, k]) for k in range(t)]
+        rows = torch.cat([part[0] for part in parts])
+        values = torch.cat([part[1] for part in parts])
+        rest = torch.stack([part[2] for part in parts])
+        sizes = torch.tensor([len(part[0]) for part in parts], device=y.device)
+        target = torch.arange(t, device=y.device).repeat_interleave(sizes)
+        kernels = self._kernels(rows)
         scales = self.prior.initial_scales(1)[0]
-        noise = ((w[:, None] * (y - outputs) ** 2).sum(0) / self._n).sqrt()
-        noise = noise.clamp(min=likelihood.typical)
         n_scales = len(scales) if self.prior.learned else 0
-        evidence = self._evidence(rows, values, target, t)
 
         def unpack(variable):
-            return variable[:n_scales].exp() if n_scales else scales, variable[n_scales:].exp()
+            chosen = variable[:n_scales].exp() if n_scales else scales
+            kernel = torch.einsum("g,gij->ij", chosen**2, kernels)
+            unresolved = _RESOLVED * kernel.trace()
+            return chosen, kernel, (2 * variable[n_scales:]).exp() + unresolved, unresolved
+
+        def evidence(kernel, variance):
+            factor = torch.linalg.cholesky(kernel + variance[target].diag())
+            z = torch.linalg.solve_triangular(factor, values[:, None], upper=False)
+            # A weight of 2 is the event twice, so the number of events is the sum of the weights.
+            alone = rest / variance + (self._n - sizes) * variance.log()
+            norm = 0.5 * t * self._n * math.log(2 * math.pi)
+            return -0.5 * ((z**2).sum() + alone.sum()) - factor.diagonal().log().sum() - norm
 
         def objective(variable):
-            log_prior = self._log_prior(variable[:n_scales]) + _log_density(
-                variable[n_scales:], likelihood.degrees, likelihood.typical
-            )
-            return evidence(*unpack(variable)) + log_prior
+            _, kernel, variance, _ = unpack(variable)
+            log_noise = likelihood.log_prior(variable[n_scales:]).sum()
+            return evidence(kernel, variance) + self._log_prior(variable[:n_scales]) + log_noise
 
-        start = torch.cat([scales.log()[:n_scales], noise.log()])
-        best = self._search(objective, start)
-        scales, self.noise = unpack(best)
-        self.log_evidence = float(evidence(scales, self.noise))
+        noise = ((w[:, None] * (y - outputs) ** 2).sum(0) / self._n).sqrt()
+        start = [scales.log()[:n_scales], noise.clamp(min=likelihood.typical).log()]
+        scales, kernel, variance, unresolved = unpack(self._search(objective, torch.cat(start)))
+        self.noise = variance.sqrt()
+        if (unresolved > variance / 2).any():
+            warnings.warn(
+                "The noise of the targets is below what float64 resolves beside the prior of the "
+                f"network; {float(unresolved.sqrt()):.2g} of their standard deviation is taken "
+                "instead (for an event of weight one). Lower the sample_weight, or take fewer "
+                "parameters.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        self.log_evidence = float(evidence(kernel, variance))
         inverse = 1 / self.noise[target]
         rows = rows * inverse[:, None]
-        self._set_posterior(rows, scales)
-        away = self._apply(rows.T @ (values * inverse)[:, None])[:, 0]
+        self._set_posterior(rows, scales, dual=True)
+        # S Φᵀ (1 + Φ S Φᵀ)⁻¹: exact where Σ Φᵀ would be a small difference of large numbers.
+        inner = torch.cholesky_solve((values * inverse)[:, None], self.factor)
+        away = self.std * (self.rows.T @ inner)[:, 0]
         self.shift = self.prior.mean + away - self.mode
         return self
 
-    def _evidence(self, rows, values, target, t):
-        """The function log p(y | scales (G,), noise (t,))."""
-        if len(rows) < rows.shape[1]:
-
-            def dual(scales, noise):
-                inverse = 1 / noise[target]
-                kernel = self._kernel(rows, scales) * inverse[:, None] * inverse
-                factor = _root_of_one_plus(kernel)
-                z = torch.linalg.solve_triangular(factor, (values * inverse)[:, None], upper=False)
-                return -0.5 * (z**2).sum() - factor.diagonal().log().sum() - self._norm(noise)
-
-            return dual
-
-        grams = torch.stack([rows[target == k].T @ rows[target == k] for k in range(t)])
-        sums = torch.stack([rows[target == k].T @ values[target == k] for k in range(t)])
-        squares = torch.stack([(values[target == k] ** 2).sum() for k in range(t)])
-
-        def primal(scales, noise):
-            precision = noise**-2
-            std = self._variance(scales).sqrt()
-            gram = torch.einsum("k,kij->ij", precision, grams)
-            factor = _root_of_one_plus(std[:, None] * gram * std)
-            right = (std * (precision @ sums))[:, None]
-            z = torch.linalg.solve_triangular(factor, right, upper=False)
-            quadratic = precision @ squares - (z**2).sum()
-            return -0.5 * quadratic - factor.diagonal().log().sum() - self._norm(noise)
-
-        return primal
-
-    def _norm(self, noise):
-        # A weight of 2 is the event twice, so the number of events is the sum of the weights.
-        return self._n * (noise.log() + 0.5 * math.log(2 * math.pi)).sum()
-
 
 class LabelLaplace(_Laplace):
-    """Posterior of a classification network."""
+    """Posterior of a classification network.
 
-    def fit(self, jacobians, logits, log_prob, weight):
-        """Find the scales, and the posterior.
+    Attributes
+    ----------
+    log_evidence : float
+    """
+
+    def fit(self, jacobians, logits, y, weight, likelihood):
+        """Find mode and scales in turn, and the posterior of the linear model.
 
         Parameters
         ----------
         jacobians : Tensor of shape (n, o, P)
         logits : Tensor of shape (n, o)
-        log_prob : Tensor of shape (n,)
-            Log probabilities of the labels.
+        y : Tensor of shape (n,)
+            Class numbers.
         weight : Tensor of shape (n,) or None
+        likelihood : Categorical
         """
         n, o, p = jacobians.shape
         w = logits.new_ones(n) if weight is None else weight.to(logits.dtype)
-        root = w.sqrt()[:, None, None] * _curvature_root(logits)
-        rows = (root.mT @ jacobians).reshape(n * o, p)
-        squares = self.prior.squares(self.mode[None])[0]
-        dual = len(rows) < p
-        gram = None if dual else rows.T @ rows
+        base = logits + jacobians @ (self.prior.mean - self.mode)
+        dual = n * o < p
 
-        def objective(log_scales):
-            scales = log_scales.exp() if self.prior.learned else log_scales
-            if dual:
-                inner = self._kernel(rows, scales)
-            else:
-                std = self._variance(scales).sqrt()
-                inner = std[:, None] * gram * std
-            log_det = _root_of_one_plus(inner).diagonal().log().sum()
-            return self._log_prior(log_scales) - 0.5 * (squares / scales**2).sum() - log_det
+        def log_posterior(away, std):
+            value = (w * likelihood.log_prob(base + jacobians @ away, y)).sum()
+            return value - 0.5 * ((away / std) ** 2).sum()
+
+        def rows_at(away):
+            root = _curvature_root(base + jacobians @ away) * w.sqrt()[:, None, None]
+            return (root.mT @ jacobians).reshape(n * o, p)
+
+        def newton(away, scales):
+            std = self._std(scales)
+            for _ in range(_MAX_NEWTON):
+                away.requires_grad_()
+                value = log_posterior(away, std)
+                (gradient,) = torch.autograd.grad(value, away)
+                away = away.detach()
+                self._set_posterior(rows_at(away), scales, dual)
+                step = self._apply(gradient[:, None])[:, 0]
+                gain = gradient @ step
+                share = 1.0
+                while log_posterior(away + share * step, std) < value and share > 1e-6:
+                    share /= 2
+                away = away + share * step
+                if gain < _NEWTON_STANDS * (1 + value.abs()):
+                    break
+            return away
+
+        def log_evidence_of(away):
+            rows = rows_at(away)
+            squares = self.prior.squares((self.prior.mean + away)[None])[0]
+            inner = self._kernels(rows) if dual else rows.T @ rows
+
+            def objective(log_scales):
+                scales = log_scales.exp()
+                if dual:
+                    matrix = torch.einsum("g,gij->ij", scales**2, inner)
+                else:
+                    std = self._std(scales)
+                    matrix = std[:, None] * inner * std
+                log_det = _root_of_one_plus(matrix).diagonal().log().sum()
+                return self._log_prior(log_scales) - 0.5 * (squares / scales**2).sum() - log_det
+
+            return objective
 
         scales = self.prior.initial_scales(1)[0]
-        if self.prior.learned:
-            scales = self._search(objective, scales.log()).exp()
-        self._set_posterior(rows, scales)
-        self.shift = torch.zeros_like(self.mode)
-        self.log_evidence = float((w * log_prob).sum() - 0.5 * (squares / scales**2).sum())
-        self.log_evidence -= float(self.factor.diagonal().log().sum())
+        away = newton(self.mode - self.prior.mean, scales)
+        for _ in range(_MAX_TURNS if self.prior.learned else 0):
+            before, scales = scales, self._search(log_evidence_of(away), scales.log()).exp()
+            away = newton(away, scales)
+            if (scales / before).log().abs().max() < _SCALES_STAND:
+                break
+        self._set_posterior(rows_at(away), scales, dual)
+        self.shift = self.prior.mean + away - self.mode
+        self.log_evidence = float(
+            log_posterior(away, self.std) - self.factor.diagonal().log().sum()
+        )
         return self
 
 
-def _log_density(log_scale, degrees, typical):
-    r"""Log density, up to a constant, of log σ for :math:`\sigma^2 \sim \nu\tau^2/\chi^2_\nu`."""
-    return -(degrees * log_scale + degrees * typical**2 / 2 * (-2 * log_scale).exp()).sum()
+def _compress(rows, values):
+    r"""Rows (r, P) and values (r,) with r <= P that say as much of θ, and what is left of squares.
+
+    An orthogonal transformation of the events leaves :math:`|v - A\theta|^2` as it is.
+    """
+    used = (rows != 0).any(0)
+    if len(rows) <= int(used.sum()):
+        return rows, values, values.new_zeros(())
+    q, r = torch.linalg.qr(rows[:, used])
+    inside = q.T @ values
+    compressed = rows.new_zeros(len(r), rows.shape[1])
+    compressed[:, used] = r
+    return compressed, inside, ((values - q @ inside) ** 2).sum()
 
 
 def _curvature_root(logits):
@@ -294,6 +354,7 @@ def _curvature_root(logits):
 
 
 def _root_of_one_plus(matrix):
-    """Cholesky factor of 1 + a matrix."""
+    """Cholesky factor of 1 + a matrix, the 1 raised where float64 would lose it."""
+    one = (_RESOLVED * matrix.trace()).clamp(min=1.0)
     eye = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-    return torch.linalg.cholesky(matrix + eye)
+    return torch.linalg.cholesky(matrix + one * eye)

@@ -216,6 +216,11 @@ def best_scale(degrees, typical, n, squares):
     return ((degrees * typical**2 + squares) / (degrees + n)).sqrt()
 
 
+def log_density(degrees, typical, log_scale):
+    r"""Log density, up to a constant, of log σ for :math:`\sigma^2 \sim \nu\tau^2/\chi^2_\nu`."""
+    return -degrees * (log_scale + typical**2 / 2 * (-2 * log_scale).exp())
+
+
 class Gaussian:
     r"""Targets with Gaussian noise, of one learned size, or of a size that the network gives.
 
@@ -227,6 +232,8 @@ class Gaussian:
 
     #: Degrees of freedom and scale of the prior of σ, in standard deviations of the targets.
     degrees, typical = 1.0, 0.01
+    #: How far the first training may go from the initial network, in scales of the prior.
+    leash = 1.0
 
     def __init__(self, heteroscedastic=False):
         self.heteroscedastic = heteroscedastic
@@ -235,6 +242,10 @@ class Gaussian:
     def has_noise(self):
         """Whether σ is a parameter beside the network."""
         return not self.heteroscedastic
+
+    def log_prior(self, log_noise):
+        """Log densities, up to a constant, of log σ."""
+        return log_density(self.degrees, self.typical, log_noise)
 
     def split(self, output, noise):
         """Means (c, n, t) and log σ of the same or a broadcastable shape."""
@@ -268,6 +279,8 @@ class Categorical:
     """Labels; two classes have one output, the log odds."""
 
     has_noise = False
+    # A label says ln 2 at most: few of them would not pull the network off where it began.
+    leash = 2.0
 
     def log_prob(self, output, y, noise=None):
         """Log probabilities (c, n) of class numbers (n,) or (c, n)."""

@@ -11,6 +11,13 @@ the positions are draws of :math:`\exp(-\tilde U/T)` up to a bias of order η. H
 :math:`\tilde U = -\log p(\theta|D)/W` for events of total weight W is what training minimises (the
 mean loss), and so T = 1/W. There is no test of acceptance, which would need all events.
 
+The gradient of a batch of b of n events has a noise of its own. At a mode its covariance is that
+of an event's gradient, the Fisher information, over b: :math:`\beta M` with β = 1/b - 1/n where M
+is the curvature for each event. It brings :math:`\eta^2\beta M^{-1}` of the heat, and only the rest
+is added, :math:`\eta M^{-1}(2\alpha T - \eta\beta)`. That must be positive: η < 2αT/β. The
+batches of an epoch add up to all events, so that their noise has no low frequencies; what counts
+is the noise at the chain's own, :func:`epoch_noise`.
+
 A step size that falls along half a cosine, again and again, takes the network from one mode to
 another at the start of each cycle, and samples the mode in its second half.
 
@@ -27,7 +34,7 @@ import math
 
 import torch
 
-__all__ = ["SGHMC"]
+__all__ = ["SGHMC", "epoch_noise"]
 
 
 class SGHMC(torch.optim.Optimizer):
@@ -45,6 +52,8 @@ class SGHMC(torch.optim.Optimizer):
     temperature : float
         T, one over the number of events.
     generator : torch.Generator
+    batch_noise : float
+        β, the noise of gradients in units of M.
     cycle : int or None
         Steps of a cycle; None for a constant step size.
     after_step : callable or None
@@ -61,6 +70,7 @@ class SGHMC(torch.optim.Optimizer):
         friction,
         temperature,
         generator,
+        batch_noise=0.0,
         cycle=None,
         after_step=None,
     ):
@@ -69,6 +79,7 @@ class SGHMC(torch.optim.Optimizer):
         self.friction = friction
         self.temperature = temperature
         self.generator = generator
+        self.batch_noise = batch_noise
         self.cycle = cycle
         self.after_step = after_step
         self.n_steps = 0
@@ -82,16 +93,27 @@ class SGHMC(torch.optim.Optimizer):
             if self.cycle is not None:
                 # From the start of a step, so that the last one of a cycle is not zero.
                 lr *= (1 + math.cos(math.pi * (share - 1 / self.cycle))) / 2
+            heat = lr * max(0.0, 2 * self.friction * self.temperature - lr * self.batch_noise)
             for parameter, inverse_mass in zip(group["params"], self.inverse_mass, strict=True):
                 state = self.state[parameter]
                 if not state:
                     state["velocity"] = torch.zeros_like(parameter)
                 velocity = state["velocity"]
                 noise = torch.empty_like(parameter).normal_(generator=self.generator)
-                scale = (2 * self.friction * lr * self.temperature * inverse_mass).sqrt()
                 velocity.mul_(1 - self.friction).addcmul_(inverse_mass, parameter.grad, value=-lr)
-                velocity.addcmul_(scale, noise)
+                velocity.addcmul_((heat * inverse_mass).sqrt(), noise)
                 parameter.add_(velocity)
         self.n_steps += 1
         if self.after_step is not None:
             self.after_step(self.n_steps, share)
+
+
+def epoch_noise(n_batches, step_size):
+    r"""nβ at the frequency :math:`\omega=\sqrt\eta` with which chains swing, for k batches.
+
+    .. math:: n\beta = k \left(1 - \frac{\sin^2(k\omega/2)}{k^2\sin^2(\omega/2)}\right),
+
+    the spectrum of noise that is independent but for its sum over each epoch, which is zero.
+    """
+    half = min(math.sqrt(step_size), math.pi) / 2
+    return n_batches * (1 - (math.sin(n_batches * half) / (n_batches * math.sin(half))) ** 2)
