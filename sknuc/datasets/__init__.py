@@ -1,5 +1,6 @@
 """Simulators, real data and readers."""
 
+from sknuc.datasets._calochallenge import read_calochallenge
 from sknuc.datasets._download import clear_data_home, get_data_home
 from sknuc.datasets._hdf5 import HDF5Rows
 from sknuc.datasets._hpge import make_hpge_waveforms
@@ -18,12 +19,16 @@ from sknuc.datasets._optical_model import make_optical_model
 from sknuc.datasets._optical_potential import koning_delaroche
 from sknuc.datasets._optical_scattering import elastic_scattering
 from sknuc.datasets._scintillator import make_scintillator_events
+from sknuc.datasets._showers import make_calorimeter_showers
 from sknuc.datasets._supercdms import fetch_supercdms
 from sknuc.datasets._tpc import make_tpc_events
 from sknuc.datasets._tpc_detector import TPC_DETECTORS
+from sknuc.datasets._voxels import CylindricalVoxels, GridVoxels
 
 __all__ = [
     "TPC_DETECTORS",
+    "CylindricalVoxels",
+    "GridVoxels",
     "HDF5Rows",
     "clear_data_home",
     "elastic_scattering",
@@ -38,6 +43,7 @@ __all__ = [
     "koning_delaroche",
     "liquid_drop_binding_energy",
     "list_lh5",
+    "make_calorimeter_showers",
     "make_hpge_waveforms",
     "make_inverse_problem",
     "make_jets",
@@ -45,5 +51,6 @@ __all__ = [
     "make_scintillator_events",
     "make_tpc_events",
     "nuclear_features",
+    "read_calochallenge",
     "read_lh5",
 ]
