@@ -336,6 +336,26 @@ class TestEstimator:
         assert inverse.predict_modes(X).positions.dtype == np.float32
         assert next(inverse.module_.parameters()).dtype == torch.float32
 
+    def test_one_event_far_outside_does_not_stop_the_others(self, linear):
+        X, y, *_ = linear_gaussian(20, 1)
+        X[0] = 1e6
+        model = linear["full"]
+        draws, log_prob = model.sample_y(X, 10), model.log_prob(X, y)
+        assert np.all(np.isfinite(draws))
+        np.testing.assert_allclose(log_prob[1:], model.log_prob(X[1:], y[1:]), rtol=1e-9)
+        assert log_prob[0] < log_prob[1:].min()
+
+    def test_warm_start_refuses_another_mixture(self):
+        X, y, *_ = linear_gaussian(50, 0)
+        model = MDNRegressor(n_components=2, max_epochs=1, warm_start=True, random_state=0)
+        before = model.fit(X, y).log_prob(X, y)
+        for parameter in ({"n_components": 3}, {"covariance": "diagonal"}, {"min_scale": 0.1}):
+            with pytest.raises(ValueError, match=f"'{next(iter(parameter))}' parameter was"):
+                model.set_params(**parameter).fit(X, y)
+            np.testing.assert_array_equal(model.log_prob(X, y), before)
+            assert model.predict_modes(X).positions.shape == (50, 2, 2)
+            model.set_params(n_components=2, covariance="full", min_scale=0.003)
+
     def test_warm_start_keeps_the_scaling_and_refuses_other_targets(self):
         X, y = inverse_problem(500, 0)
         model = MDNRegressor(max_epochs=3, warm_start=True, random_state=0).fit(X, y)
@@ -346,7 +366,7 @@ class TestEstimator:
         assert model.log_prob(X, 2 * y).mean() > before - np.log(2)
         with pytest.raises(ValueError, match="built for 1 targets"):
             model.fit(X, np.column_stack([y, y]))
-        with pytest.raises(ValueError, match="now describe another"):
+        with pytest.raises(ValueError, match="'n_components' parameter was"):
             model.set_params(n_components=3).fit(X, y)
 
     def test_pickle_pipeline_and_search(self):

@@ -170,6 +170,18 @@ class TestQuantileNet:
         model.set_params(schedule="constant").fit(X, y)
         assert set(seen[40:]) == {0.1}
 
+    def test_warm_start_refuses_other_levels(self):
+        X, y, _ = gaussian(50, 0)
+        model = QuantileNetRegressor(quantiles=[0.1, 0.5, 0.9], max_epochs=1, warm_start=True)
+        before = model.fit(X, y).predict_quantiles(X)
+        # Of as many, too, though they would fit the network.
+        for quantiles in ([0.1, 0.9], [0.2, 0.5, 0.8]):
+            with pytest.raises(ValueError, match="'quantiles' parameter was"):
+                model.set_params(quantiles=quantiles).fit(X, y)
+            np.testing.assert_array_equal(model.predict_quantiles(X), before)
+        model.set_params(quantiles=(0.1, 0.5, 0.9)).fit(X, y)
+        assert model.n_iter_ == 2
+
     @pytest.mark.parametrize("quantiles", [[0.5], [0.5, 0.1], [0.1, 0.1], [0.0, 0.5], 0.5, [[0.5]]])
     @pytest.mark.parametrize("E", [QuantileNetRegressor, QuantileBDTRegressor])
     def test_wrong_levels_are_refused(self, E, quantiles):

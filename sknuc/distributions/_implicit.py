@@ -22,6 +22,8 @@ from sknuc.predictive import Predictive
 __all__ = ["N_NODES", "ImplicitQuantiles", "wrap"]
 
 N_NODES = 129
+# From here on, in standard deviations of the targets, samples are made in double precision.
+_FAR = 1e3
 _BLOCK_NUMBERS = 2**22
 
 
@@ -68,7 +70,7 @@ class ImplicitQuantiles(Predictive):
 
         Exact for the first target of the order; of samples for the others.
         """
-        values = self._first(self._double_head, ndtri(levels))[..., None]
+        values = self._first(ndtri(levels))[..., None]
         if len(self.scale) > 1:
             # Half of a draw's probability on either side of it: other rules are biased inwards.
             others = np.quantile(self._draws[:, 1:], levels, axis=2, method="hazen")
@@ -113,7 +115,7 @@ class ImplicitQuantiles(Predictive):
         z = np.linspace(-6, 6, N_NODES)
         weights = norm.pdf(z)
         weights /= weights.sum()
-        values = self._first(self.network.head, z)
+        values = self._first(z)
         mean = values @ weights
         std = np.sqrt((values - mean[:, None]) ** 2 @ weights)
         if len(self.scale) == 1:
@@ -126,17 +128,18 @@ class ImplicitQuantiles(Predictive):
         """Draws (n, t, n_draws), scaled, in the network's order."""
         points = law_points(self.n_draws, ndtri, lambda z: ndtr(z) - z * norm.pdf(z))
         z = points[sobol_ranks(self.n_draws, len(self.scale))]
-        return self._sample(z[None]).transpose(0, 2, 1).astype(np.float64)
+        return self._sample(z[None]).transpose(0, 2, 1)
 
     @cached_property
     def _double_head(self):
         # Neighbouring quantiles do not cross by rounding, and roots are sharp.
         return copy.deepcopy(self.network.head).double()
 
-    def _first(self, head, z):
-        """Quantiles (n, q) of the first target at deviates (q,), scaled, as precise as `head`."""
+    def _first(self, z):
+        """Quantiles (n, q) of the first target at deviates (q,), scaled."""
+        head = self._double_head
         with torch.inference_mode():
-            features = self.features.to(next(head.parameters()))
+            features = self.features.double()
             z = torch.from_numpy(z).to(features).expand(1, 1, -1)
             nothing = features.new_zeros(len(features), 1, len(self.scale))
             conditions = self.network.conditions_of(0, nothing).to(features)
@@ -145,25 +148,34 @@ class ImplicitQuantiles(Predictive):
 
     def _sample(self, z):
         """Samples (n, s, t), scaled, made of deviates (n, s, t) or (1, s, t)."""
-        n, head = len(self.features), self.network.head
-        step = max(1, _BLOCK_NUMBERS // (n * head.width))
-        z = torch.from_numpy(z)
-        with torch.inference_mode():
-            return np.concatenate(
-                [self._sample_block(part.to(self.features)) for part in z.split(step, 1)], 1
-            )
+        z = np.broadcast_to(z, (len(self.features), *z.shape[1:]))
+        draws = self._sample_events(self.network.head, self.features, z).astype(np.float64)
+        # Next to a large mean, in single precision, draws would lose their distances.
+        far = np.abs(draws).max((1, 2)) > _FAR
+        if far.any():
+            features = self.features.double()[torch.from_numpy(far)]
+            draws[far] = self._sample_events(self._double_head, features, z[far])
+        return draws
 
-    def _sample_block(self, z):
-        network, head, features = self.network, self.network.head, self.features
-        n, s, t = len(features), z.shape[1], z.shape[2]
+    def _sample_events(self, head, features, z):
+        """Samples (n, s, t) as precise as the features (n, n_features) are."""
+        step = max(1, _BLOCK_NUMBERS // (len(features) * head.width))
+        parts = (torch.tensor(z[:, i : i + step]).to(features) for i in range(0, z.shape[1], step))
+        with torch.inference_mode():
+            return np.concatenate([self._sample_block(head, features, part) for part in parts], 1)
+
+    def _sample_block(self, head, features, z):
+        network = self.network
+        n, s, t = z.shape
         # The context of the first target is the same for all samples.
         targets = features.new_zeros(n, 1, t)
-        context = head.context(features, network.conditions_of(0, targets))
-        first = head.value(context, z[:, None, :, 0])[:, 0]
+        conditions = network.conditions_of(0, targets).to(features)
+        first = head.value(head.context(features, conditions), z[:, None, :, 0])[:, 0]
         targets = features.new_zeros(n, s, t)
         targets[..., 0] = first
         for k in range(1, t):
-            context = head.context(features, network.conditions_of(k, targets))
+            conditions = network.conditions_of(k, targets).to(features)
+            context = head.context(features, conditions)
             targets[..., k] = head.value(context, z[..., k : k + 1])[..., 0]
         return targets.cpu().numpy()
 
