@@ -9,6 +9,7 @@ from torch import nn
 
 from sknuc.metrics import effective_sample_size, r_hat
 from sknuc.nn import stack
+from sknuc.uncertainty import _posterior
 from sknuc.uncertainty._hmc import HMC, DualAveraging, leapfrog
 from sknuc.uncertainty._posterior import (
     Gaussian,
@@ -163,7 +164,7 @@ def _own_generator():
 
 
 @pytest.mark.parametrize("learned", [False, True])
-def test_gradient_of_the_posterior(learned):
+def test_gradient_of_the_posterior(learned, monkeypatch):
     torch.manual_seed(1)
     module = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3), nn.Tanh(), nn.Linear(3, 2)).double()
     network = StackedNetwork(stack([module] * 2, event_ndim=1))
@@ -171,17 +172,45 @@ def test_gradient_of_the_posterior(learned):
     x, y, w = torch.randn(5, 2).double(), torch.randn(5, 2).double(), torch.rand(5).double()
     posterior = Posterior(network, prior, Gaussian(), x, y, w, np.random.RandomState(0))
     theta = network.parameters() + 0.1 * torch.randn(2, network.parameters().shape[1]).double()
-    posterior.draw_noise(theta)
-    _, gradient = posterior(theta)
 
-    def density(theta):
-        output = network(theta, x)
-        z = (y - output) / posterior.noise[:, None]
+    def given_noise(theta):
+        z = (y - network(theta, x)) / posterior.noise[:, None]
         log_likelihood = -(z**2 / 2).sum(2) - posterior.noise.log().sum(1, keepdim=True)
         return (w * log_likelihood).sum() + prior.marginal(theta)[0].sum()
 
-    expected = torch.autograd.functional.jacobian(density, theta)
-    torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-9)
+    def integrated(theta):
+        squares = (w[:, None] * (y - network(theta, x)) ** 2).sum(1)
+        like = posterior.likelihood
+        total = like.degrees * like.typical**2 + squares
+        log_likelihood = -0.5 * (like.degrees + w.sum()) * total.log()
+        return log_likelihood.sum() + prior.marginal(theta)[0].sum()
+
+    # In one block, and in blocks of two events.
+    for block in (4096, 2):
+        monkeypatch.setattr(_posterior, "_BLOCK", block)
+        for noise, density in ((None, integrated), (0.5 + torch.rand(2, 2).double(), given_noise)):
+            posterior.noise = noise
+            value, gradient = posterior(theta)
+            expected = torch.autograd.functional.jacobian(density, theta)
+            torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-9)
+            # The difference of two chains: constants are the same for both.
+            constant = 0 if noise is None else -5 * 2 * np.log(2 * np.pi) / 2 * w.mean().item()
+            found = value.sum().item() - 2 * constant
+            assert found == pytest.approx(density(theta).item(), rel=1e-9)
+
+
+def test_noise_integrated_out_is_the_integral():
+    like = Gaussian()
+    squares, n = torch.tensor([[0.7], [3.0]]).double(), 6.5
+    log_sigma = np.linspace(np.log(1e-3), np.log(1e3), 20_001)
+    chi2 = like.degrees * like.typical**2 * np.exp(-2 * log_sigma)
+    log_prior = stats.chi2.logpdf(chi2, like.degrees) + np.log(chi2)
+    integrals = [
+        np.trapezoid(np.exp(log_prior - n * log_sigma - s / 2 * np.exp(-2 * log_sigma)), log_sigma)
+        for s in squares[:, 0].tolist()
+    ]
+    found = like.marginal(squares, n)
+    assert (found[0] - found[1]).item() == pytest.approx(np.log(integrals[0] / integrals[1]))
 
 
 def test_scales_integrated_out_are_the_integral():
@@ -249,8 +278,7 @@ def test_noise_is_drawn_from_its_conditional_distribution():
     theta = torch.zeros(4, 2).double()
     draws = []
     for _ in range(2000):
-        posterior.draw_noise(theta)
-        draws.append(posterior.noise[:, 0])
+        draws.append(posterior.draw_noise(theta)[:, 0])
     like = Gaussian()
     squares = (weight[:, None] * x**4).sum().item() + like.degrees * like.typical**2
     chi2 = squares / torch.stack(draws).numpy().ravel() ** 2

@@ -284,8 +284,8 @@ class BayesianNetwork(TorchEstimator):
         network = StackedNetwork(stack)
         theta = network.parameters()
         posterior = Posterior(network, self._prior, likelihood, x, y, weight, rng)
-        posterior.draw_noise(theta)
-        curvature = self._curvature(network, likelihood, posterior, theta, generator)
+        noise = posterior.draw_noise(theta)
+        curvature = self._curvature(posterior, theta, noise, generator)
         walk = HMC(
             posterior,
             inverse_mass=1 / curvature,
@@ -299,9 +299,8 @@ class BayesianNetwork(TorchEstimator):
         steps = range(self.n_warmup + self.n_samples)
         for i in tqdm(steps, desc="HMC", unit="trajectory", disable=not self.verbose):
             theta = walk.step(theta)
-            posterior.draw_noise(theta)
             if i >= self.n_warmup:
-                chains.record(theta, posterior.noise)
+                chains.record(theta, posterior.draw_noise(theta))
         self.acceptance_rate_ = walk.acceptance_rate.cpu().numpy()
         self.n_divergences_ = int(walk.n_divergences.sum())
         self._keep_chains(chains, stack)
@@ -314,15 +313,14 @@ class BayesianNetwork(TorchEstimator):
                 stacklevel=5,
             )
 
-    def _curvature(self, network, likelihood, posterior, theta, generator):
+    def _curvature(self, posterior, theta, noise, generator):
         """Diagonal of the curvature of minus the log density, (c, P), measured on some events."""
         rows = some_rows(len(posterior.x), _MEASURED)
         weight = posterior.weight
         weight = None if weight is None else weight[rows]
+        network, likelihood = posterior.network, posterior.likelihood
         x, y = posterior.x[rows], posterior.y[rows]
-        diagonal = diagonal_curvature(
-            network, likelihood, theta, posterior.noise, x, y, weight, generator
-        )
+        diagonal = diagonal_curvature(network, likelihood, theta, noise, x, y, weight, generator)
         return diagonal * (len(posterior.x) / len(rows)) + self._prior.marginal(theta)[1]
 
     # Stochastic-gradient Hamiltonian Monte Carlo.
@@ -333,8 +331,8 @@ class BayesianNetwork(TorchEstimator):
         stack = self.module_[1]
         network = StackedNetwork(stack)
         start = Posterior(network, self._prior, likelihood, *some, rng)
-        start.draw_noise(network.parameters())
-        loss = SamplingLoss(likelihood, self._prior, start.noise, total)
+        noise = start.draw_noise(network.parameters())
+        loss = SamplingLoss(likelihood, self._prior, noise, total)
         chains = Chains(self, network, some[0], rng)
         warmup = self.n_warmup * self.n_leapfrog
         n_steps = self.n_samples * self.n_leapfrog

@@ -270,9 +270,15 @@ class Gaussian:
         return -self.log_prob(output, y, noise)
 
     def squares(self, output, y, weight):
-        """Weighted sums of squared residuals, (c, t)."""
+        """Weighted sums of squared residuals, (c, t), in float64."""
         squares = (y - output) ** 2
-        return (squares if weight is None else squares * weight[..., None]).sum(-2)
+        squares = squares if weight is None else squares * weight[..., None]
+        return squares.sum(-2, dtype=torch.float64)
+
+    def marginal(self, squares, n):
+        """Log density (c,) of events of weight n, σ integrated out, of their squares (c, t)."""
+        total = self.degrees * self.typical**2 + squares
+        return -0.5 * (self.degrees + n) * total.log().sum(-1)
 
 
 class Categorical:
@@ -302,7 +308,14 @@ class Categorical:
 
 
 class Posterior:
-    """Log density and gradient for c chains, with the scales of the prior integrated out.
+    r"""Log density and gradient for c chains, with scales and noise integrated out.
+
+    The noise of each target leaves what the scales leave, a Student t,
+
+    .. math:: p(D|\theta) \propto
+        \big(\nu\tau^2 + \sum_i w_i (y_i - f_\theta(x_i))^2\big)^{-(\nu+W)/2},
+
+    and is drawn when it is asked for: chains need not follow it.
 
     Parameters
     ----------
@@ -318,7 +331,7 @@ class Posterior:
     Attributes
     ----------
     noise : Tensor of shape (c, t) or None
-        The present value; ``draw_noise`` sets it.
+        If it is set, the density is that at this noise.
     """
 
     def __init__(self, network, prior, likelihood, x, y, weight, rng):
@@ -336,35 +349,49 @@ class Posterior:
             yield self.x[rows], self.y[rows], None if self.weight is None else self.weight[rows]
 
     def __call__(self, theta):
-        """Log density (c,) in float64, and its gradient (c, P), given the noise."""
+        """Log density (c,) in float64, and its gradient (c, P)."""
         log_prob, pull = self.prior.marginal(theta)
         gradient = pull * (self.prior.mean - theta)
         tensors = [part.detach().requires_grad_() for part in self.network.split(theta)]
+        integrated = self.likelihood.has_noise and self.noise is None
+        # The gradient of a block depends on the squares of all others.
+        others = data = 0.0
+        if integrated and len(self.x) > _BLOCK:
+            others = self._squares(theta)
         for x, y, weight in self._blocks():
             output = self.network.evaluate(tensors, x)
-            each = self.likelihood.log_prob(output, y, self.noise)
-            if weight is not None:
-                each = each * weight
-            # Differences of log densities decide on acceptance: summed in float64.
-            total = each.sum(1, dtype=torch.float64)
+            if integrated:
+                own = self.likelihood.squares(output, y, weight)
+                rest = others - own.detach() if len(self.x) > _BLOCK else 0.0
+                total = self.likelihood.marginal(rest + own, self.n_events)
+            else:
+                each = self.likelihood.log_prob(output, y, self.noise)
+                if weight is not None:
+                    each = each * weight
+                # Differences of log densities decide on acceptance: summed in float64.
+                total = each.sum(1, dtype=torch.float64)
             # The sum over chains gives each its own gradient.
             parts = torch.autograd.grad(total.sum(), tensors)
             gradient = gradient + torch.cat([part.flatten(1) for part in parts], 1)
-            log_prob = log_prob + total.detach()
-        return log_prob, gradient
+            # With the noise integrated out, each block gives the density of all events.
+            data = total.detach() if integrated else data + total.detach()
+        return log_prob + data, gradient
 
     @torch.no_grad()
-    def draw_noise(self, theta):
-        """Draw the noise given the parameters."""
-        if not self.likelihood.has_noise:
-            return
-        squares = sum(
-            self.likelihood.squares(self.network(theta, x), y, weight).double()
+    def _squares(self, theta):
+        return sum(
+            self.likelihood.squares(self.network(theta, x), y, weight)
             for x, y, weight in self._blocks()
         )
+
+    def draw_noise(self, theta):
+        """Draw the noise (c, t) given the parameters; None if the likelihood has none."""
+        if not self.likelihood.has_noise:
+            return None
         like = self.likelihood
+        squares = self._squares(theta)
         noise = draw_scale(like.degrees, like.typical, self.n_events, squares, self.rng)
-        self.noise = noise.to(theta.dtype)
+        return noise.to(theta.dtype)
 
 
 def diagonal_curvature(network, likelihood, theta, noise, x, y, weight, generator, n_probes=16):
