@@ -120,6 +120,21 @@ class Sampler(TorchEstimator):
         """How many numbers the network holds per event, which sets the size of blocks."""
         return 20 * (self._columns.n_variables + self._n_noise())
 
+    def _block_length(self):
+        """How many events are made at a time."""
+        return max(1, _BLOCK_NUMBERS // self._numbers_per_event())
+
+    def _make_columns(self):
+        """From events to variables; another one for events that are modelled as they are."""
+        return Columns(
+            bounds=self.bounds,
+            discrete=self.discrete,
+            atoms=self.atoms,
+            periodic=self.periodic,
+            circles=self._circles,
+            by_channel=self._by_channel(),
+        )
+
     # Fit.
 
     @_fit_context(prefer_skip_nested_validation=False)
@@ -162,14 +177,7 @@ class Sampler(TorchEstimator):
             )
         names = getattr(self, "feature_names_in_", None)
         self._output_dtype = np.float32 if X.dtype == np.float32 else np.float64
-        self._columns = Columns(
-            bounds=self.bounds,
-            discrete=self.discrete,
-            atoms=self.atoms,
-            periodic=self.periodic,
-            circles=self._circles,
-            by_channel=self._by_channel(),
-        ).fit(
+        self._columns = self._make_columns().fit(
             X,
             self.input_shape_,
             integer=np.broadcast_to(integer, X.shape[1:]),
@@ -264,7 +272,7 @@ class Sampler(TorchEstimator):
             )
         result = np.empty((n_samples, self.n_features_in_), self._output_dtype)
         n_noise = self._n_noise()
-        step = max(1, _BLOCK_NUMBERS // self._numbers_per_event())
+        step = self._block_length()
         bar = tqdm(
             total=n_samples, desc=type(self).__name__, unit="event", disable=not self.verbose
         )
@@ -336,7 +344,7 @@ class Sampler(TorchEstimator):
 
     def _score(self, X, conditions):
         result = np.empty(len(X))
-        step = max(1, _BLOCK_NUMBERS // self._numbers_per_event())
+        step = self._block_length()
         for start in tqdm(
             range(0, len(X), step), desc=type(self).__name__, disable=not self.verbose
         ):
