@@ -101,9 +101,10 @@ def test_bad_input_is_refused_with_words(E):
     with pytest.raises(ValueError, match="could not convert string to float"):
         estimator.fit(np.full(X.shape, "a", object), y)
     estimator.fit(X, y)
-    use = estimator.predict if hasattr(estimator, "predict") else estimator.transform
-    with pytest.raises(ValueError, match="5 features"):
-        use(X[:, :5])
+    for method in ("predict", "transform", "score_samples"):
+        if hasattr(estimator, method):
+            with pytest.raises(ValueError, match="5 features"):
+                getattr(estimator, method)(X[:, :5])
     if "sample_weight" in inspect.signature(estimator.fit).parameters:
         with pytest.raises(ValueError, match=r"non-zero|sums? to 0"):
             estimator.fit(X, y, sample_weight=np.zeros(60))

@@ -1,3 +1,5 @@
 """Samplers: p(x) or p(x given y), learned from events, and events drawn from it."""
 
-__all__ = []
+from sknuc.samplers._flow import FlowSampler
+
+__all__ = ["FlowSampler"]

@@ -49,7 +49,7 @@ class FlowSampler(Sampler):
         its sampling takes as many passes as there are variables; "coupling" takes two. "auto" is
         autoregressive up to 32 variables.
     n_transforms : int or "auto", default="auto"
-        Maps in a row: 3 autoregressive ones, 8 couplings.
+        Maps in a row: 2 autoregressive ones, 8 couplings.
     hidden_layer_sizes : tuple of int or "auto", default="auto"
         Widths of the hidden layers of each map's network: (64, 64) up to 32 variables, else
         (256, 256).
@@ -124,7 +124,7 @@ class FlowSampler(Sampler):
         n_transforms="auto",
         hidden_layer_sizes="auto",
         bins=8,
-        max_epochs=100,
+        max_epochs=50,
         schedule="cosine",
         **shared,
     ):
@@ -153,7 +153,7 @@ class FlowSampler(Sampler):
         in_turn = self.kind == "autoregressive" or (self.kind == "auto" and n <= _MOST_IN_TURN)
         n_transforms, sizes = self.n_transforms, self.hidden_layer_sizes
         if isinstance(n_transforms, str):
-            n_transforms = 3 if in_turn else 8
+            n_transforms = 2 if in_turn else 8
         if isinstance(sizes, str):
             sizes = (64, 64) if n <= _MOST_IN_TURN else (256, 256)
         places = torch.randperm(n).numpy()
@@ -171,9 +171,8 @@ class FlowSampler(Sampler):
             check_widths("hidden_layer_sizes", sizes),
             self.bins,
         )
-        self._largest_product = max(
-            layer.weight.numel() for layer in flow.modules() if isinstance(layer, nn.Linear)
-        )
+        weights = (weight for weight in flow.parameters() if weight.ndim == 2)
+        self._largest_product = max(weight.numel() for weight in weights)
         return _Whitened(flow, self._whitening)
 
     def _players(self):

@@ -1,0 +1,197 @@
+"""Flow sampler: an exact density, its inverse, closed forms, angles, conditions."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sknuc.samplers import FlowSampler
+
+
+def mixture(n, seed=0):
+    """Three Gaussians in the plane, and their exact log density."""
+    rng = np.random.default_rng(seed)
+    means = np.array([[0.0, 0.0], [4.0, 1.0], [1.0, 5.0]])
+    covariances = [[[1, 0.8], [0.8, 1]], [[0.3, 0], [0, 2]], [[1.5, -0.5], [-0.5, 0.5]]]
+    which = rng.integers(3, size=n)
+    X = np.array([rng.multivariate_normal(means[k], covariances[k]) for k in which])
+    density = sum(
+        stats.multivariate_normal(m, c).pdf(X) / 3 for m, c in zip(means, covariances, strict=True)
+    )
+    return X, np.log(density)
+
+
+@pytest.fixture(scope="module")
+def plane():
+    X, _ = mixture(8000)
+    return FlowSampler(max_epochs=20, learning_rate=5e-3, random_state=0).fit(X)
+
+
+def rough(n_columns, *, seed=1, **parameters):
+    """A flow in float64 whose maps are far from the identity."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(60, n_columns)) @ rng.normal(size=(n_columns, n_columns))
+    model = FlowSampler(max_epochs=1, random_state=seed, **parameters).fit(X)
+    with torch.no_grad():
+        for parameter in model.module_.parameters():
+            parameter += 0.3 * torch.randn(
+                parameter.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+            )
+    return model
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"kind": "autoregressive", "n_transforms": 2, "hidden_layer_sizes": (16,)},
+        {"kind": "coupling", "n_transforms": 3, "hidden_layer_sizes": (16,)},
+    ],
+)
+@pytest.mark.parametrize("n_columns", [1, 4, 40])
+def test_density_is_that_of_the_noise_times_the_jacobian(n_columns, parameters):
+    model = rough(n_columns, **parameters)
+    flow = model.module_[1]
+    noise = torch.from_numpy(np.random.default_rng(2).normal(size=(3, n_columns)))
+    z = flow.generate(noise, None)
+    # Forward again.
+    features = flow._features(z, None)
+    u = (z - flow.mean) @ flow.matrix if flow.whitens else z
+    base = flow.flow.transform(features)(u)
+    df = flow.flow.degrees_of_freedom()
+    expected = stats.t.ppf(stats.norm.cdf(noise.numpy()), df)
+    np.testing.assert_allclose(base.detach().numpy(), expected, rtol=1e-6, atol=1e-7)
+
+    def forward(row):
+        row = row[None]
+        u = (row - flow.mean) @ flow.matrix if flow.whitens else row
+        return flow.flow.transform(flow._features(row, None))(u)[0]
+
+    for event, b in zip(z.detach(), expected, strict=True):
+        jacobian = torch.autograd.functional.jacobian(forward, event)
+        log_density = stats.t.logpdf(b, df).sum() + torch.linalg.slogdet(jacobian)[1].item()
+        assert flow.log_prob(event[None], None).item() == pytest.approx(log_density, rel=1e-6)
+
+
+def test_density_is_normalised(plane):
+    low, high = np.array([-9.0, -9.0]), np.array([13.0, 13.0])
+    axes = [np.linspace(a, b, 400) for a, b in zip(low, high, strict=True)]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
+    cell = np.prod([axis[1] - axis[0] for axis in axes])
+    assert np.exp(plane.score_samples(grid)).sum() * cell == pytest.approx(1, abs=0.01)
+
+
+def test_density_comes_close_to_the_truth(plane):
+    X, log_density = mixture(4000, seed=1)
+    # The mean difference is the Kullback-Leibler divergence, per dimension.
+    lost = (log_density - plane.score_samples(X)).mean() / 2
+    assert -0.01 < lost < 0.02
+
+
+def test_events_follow_the_density(plane):
+    drawn = plane.sample(20_000, random_state=1)
+    X, _ = mixture(20_000, seed=2)
+    for direction in ([1, 0], [0, 1], [1, 1], [1, -1]):
+        assert stats.ks_2samp(drawn @ direction, X @ direction).statistic < 0.03
+    np.testing.assert_allclose(np.cov(drawn.T), np.cov(X.T), atol=0.15)
+
+
+@pytest.mark.parametrize("kind", ["autoregressive", "coupling"])
+def test_many_correlated_variables(kind):
+    # Forty columns of five sources: after whitening, there is almost nothing left to learn.
+    rng = np.random.default_rng(0)
+    factors = rng.normal(size=(5, 40))
+    covariance = factors.T @ factors + 0.01 * np.eye(40)
+    truth = stats.multivariate_normal(np.zeros(40), covariance)
+    X, X_test = rng.multivariate_normal(np.zeros(40), covariance, (2, 2000))
+    model = FlowSampler(
+        kind=kind, n_transforms=2, hidden_layer_sizes=(64,), max_epochs=3, random_state=0
+    )
+    lost = np.mean(truth.logpdf(X_test) - model.fit(X).score_samples(X_test)) / 40
+    assert -0.02 < lost < 0.05
+
+
+def test_angles_have_no_seam():
+    rng = np.random.default_rng(0)
+    angle = (np.pi + 0.5 * rng.normal(size=3000)) % (2 * np.pi)
+    X = np.column_stack([angle, np.cos(angle) + 0.1 * rng.normal(size=3000)])
+    model = FlowSampler(
+        periodic={0: 2 * np.pi}, bounds={0: (0, None)}, batch_size=64, random_state=0
+    ).fit(X)
+    drawn = model.sample(5000, random_state=0)
+    assert drawn[:, 0].min() >= 0
+    assert drawn[:, 0].max() <= 2 * np.pi
+    away = np.abs(drawn[:, 1] - np.cos(drawn[:, 0]))
+    assert np.quantile(away, 0.68) == pytest.approx(0.1, rel=0.2)
+    turned = np.remainder(drawn[:, 0] - np.pi + np.pi, 2 * np.pi) - np.pi
+    assert abs(turned.std() - 0.5) < 0.05
+    points = np.array([[1e-9, 1.0], [2 * np.pi - 1e-9, 1.0]])
+    one, other = model.score_samples(points)
+    assert one == pytest.approx(other, abs=1e-5)
+    # A turn changes nothing.
+    assert model.score_samples(points + np.array([[2 * np.pi, 0]])) == pytest.approx(
+        [one, other], abs=1e-5
+    )
+
+
+def test_conditions_move_and_widen_the_distribution():
+    rng = np.random.default_rng(0)
+    energy = rng.uniform(1, 4, 4000)
+    X = (energy + 0.2 * energy * rng.normal(size=4000))[:, None]
+    model = FlowSampler(max_epochs=40, random_state=0).fit(X, energy)
+    for value in (1.5, 2.5, 3.5):
+        drawn = model.sample(4000, y=value, random_state=0)[:, 0]
+        assert drawn.mean() == pytest.approx(value, rel=0.05)
+        assert drawn.std() == pytest.approx(0.2 * value, rel=0.15)
+    lost = stats.norm(energy, 0.2 * energy).logpdf(X[:, 0]) - model.score_samples(X, energy)
+    assert abs(lost.mean()) < 0.03
+
+
+def test_bounds_and_zeros():
+    rng = np.random.default_rng(0)
+    hit = rng.uniform(size=4000) < 0.4
+    energy = np.where(hit, rng.exponential(3, 4000), 0)
+    X = np.column_stack([energy, rng.poisson(1 + 3 * hit)])
+    model = FlowSampler(
+        bounds={0: (0, None)}, discrete=[1], max_epochs=40, n_transforms=2, random_state=0
+    ).fit(X)
+    drawn = model.sample(8000, random_state=0)
+    assert np.mean(drawn[:, 0] == 0) == pytest.approx(0.6, abs=0.03)
+    assert np.all(drawn[:, 1] == np.round(drawn[:, 1]))
+    for there, mean in ((False, 1), (True, 4)):
+        own = drawn[(drawn[:, 0] > 0) == there]
+        assert own[:, 1].mean() == pytest.approx(mean, abs=0.2)
+    positive = drawn[drawn[:, 0] > 0, 0]
+    assert stats.kstest(positive, stats.expon(scale=3).cdf).statistic < 0.06
+
+
+def test_a_search_finds_the_flow_that_fits_best():
+    X, _ = mixture(800)
+    search = GridSearchCV(
+        FlowSampler(max_epochs=10, batch_size=64, hidden_layer_sizes=(16,), random_state=0),
+        {"n_transforms": [1, 2], "learning_rate": [1e-6, 5e-3]},
+        cv=2,
+    ).fit(X)
+    assert search.best_params_["learning_rate"] == 5e-3
+
+
+def test_events_of_a_pipeline_come_back_in_its_units():
+    X, _ = mixture(1000)
+    X = 1000 + 50 * X
+    model = make_pipeline(StandardScaler(), FlowSampler(max_epochs=10, random_state=0)).fit(X)
+    drawn = model[:-1].inverse_transform(model[-1].sample(2000, random_state=0))
+    np.testing.assert_allclose(drawn.mean(0), X.mean(0), atol=20)
+    np.testing.assert_allclose(drawn.std(0), X.std(0), rtol=0.2)
+
+
+def test_copies_draw_the_same(plane):
+    copy = pickle.loads(pickle.dumps(plane))
+    np.testing.assert_array_equal(copy.sample(10, random_state=0), plane.sample(10, random_state=0))
+    again = FlowSampler(max_epochs=2, random_state=3)
+    X, _ = mixture(500)
+    one, other = (again.fit(X).sample(5, random_state=0) for _ in range(2))
+    np.testing.assert_array_equal(one, other)
