@@ -262,7 +262,7 @@ for events in data:
 def test_memory_of_prediction_is_bounded(name):
     # The process itself says how much it had, so that arrays of torch count, too. Both sizes are
     # more than a block, so that the larger one adds what grows with the events.
-    few, many, n_members = 110_000, 150_000, 10
+    few, many, n_members = 110_000, 510_000, 10
     command = [sys.executable, "-c", PREDICT_MANY, name, str(few), str(many)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     peaks = [int(peak) for peak in done.stdout.split()]
