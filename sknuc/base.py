@@ -617,8 +617,8 @@ def check_coverage(coverage, method="predict_interval"):
     return float(coverage)
 
 
-def check_quantiles(quantiles):
-    """Return levels in (0, 1) as a 1-D array.
+def check_quantiles(quantiles, name="'quantiles' parameter"):
+    """Return levels in (0, 1) as a 1-D array; `name` is what an error calls them.
 
     Raises
     ------
@@ -631,8 +631,8 @@ def check_quantiles(quantiles):
         levels = np.empty(0)
     if levels.ndim != 1 or levels.size == 0 or not np.all((levels > 0) & (levels < 1)):
         raise ValueError(
-            "The 'quantiles' parameter must be one level or a list of levels in (0, 1), such as "
-            f"[0.16, 0.5, 0.84]. Got {quantiles!r} instead."
+            f"The {name} must be one level or a list of levels in (0, 1), such as [0.16, 0.5, "
+            f"0.84]. Got {quantiles!r} instead."
         )
     return levels
 

@@ -54,12 +54,7 @@ def check_events(method, n_features, n_targets, X, y=None):
 
 def check_levels(method, levels):
     """Return levels of quantiles, in (0, 1), as a 1-D array."""
-    try:
-        return check_quantiles(levels)
-    except ValueError as error:
-        # Estimators know levels as 'quantiles', which is the name of the method here.
-        message = str(error).replace("'quantiles' parameter", f"'levels' parameter of {method}")
-        raise ValueError(message) from None
+    return check_quantiles(levels, f"'levels' parameter of {method}")
 
 
 def check_draws(method, n_samples, rng):

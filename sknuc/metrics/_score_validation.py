@@ -129,12 +129,7 @@ def check_interval_ends(lower, upper, shape):
 
 def check_levels(name, levels):
     """Return probabilities in (0, 1) that rise."""
-    try:
-        checked = check_level_range(levels)
-    except ValueError as error:
-        # Estimators know levels as 'quantiles'; scores take quantiles, and levels of another name.
-        message = str(error).replace("'quantiles' parameter", f"'{name}' parameter")
-        raise ValueError(message) from None
+    checked = check_level_range(levels, f"{name!r} parameter")
     if np.any(np.diff(checked) <= 0):
         raise ValueError(
             f"The '{name}' parameter must hold levels that rise. Got "
