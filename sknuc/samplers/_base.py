@@ -135,6 +135,10 @@ class Sampler(TorchEstimator):
             by_channel=self._by_channel(),
         )
 
+    def _own_columns(self, X):
+        """What else a loss asks of each event: arrays by name, of shape (n, ...)."""
+        return {}
+
     # Fit.
 
     @_fit_context(prefer_skip_nested_validation=False)
@@ -184,7 +188,7 @@ class Sampler(TorchEstimator):
             names=names,
             sample_weight=sample_weight,
         )
-        columns = {}
+        columns = self._own_columns(X)
         self._conditions = None
         if y is not None:
             check_consistent_length(X, y)
