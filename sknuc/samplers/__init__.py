@@ -1,5 +1,6 @@
 """Samplers: p(x) or p(x given y), learned from events, and events drawn from it."""
 
 from sknuc.samplers._flow import FlowSampler
+from sknuc.samplers._oversampler import GenerativeOverSampler
 
-__all__ = ["FlowSampler"]
+__all__ = ["FlowSampler", "GenerativeOverSampler"]
