@@ -16,11 +16,23 @@ from sknuc.metrics._plot_calibration import CoverageDisplay
 from sknuc.metrics._plot_intervals import IntervalDisplay
 from sknuc.metrics._plot_pit import PITDisplay
 from sknuc.metrics._plot_reliability import ReliabilityDisplay
+from sknuc.metrics._plot_samples import SampleComparisonDisplay
 from sknuc.metrics._rejection import (
     RejectionAtAcceptance,
     acceptance_threshold,
     rejection_at_acceptance,
 )
+from sknuc.metrics._sample_distances import (
+    CorrelationDistance,
+    FrechetDistance,
+    correlation_distance,
+    frechet_distance,
+    sliced_wasserstein_distance,
+    wasserstein_distance,
+)
+from sknuc.metrics._sample_histogram import HistogramIoU, histogram_iou
+from sknuc.metrics._sample_neighbors import PRDC, precision_recall_density_coverage
+from sknuc.metrics._sample_scorer import make_sample_scorer
 from sknuc.metrics._score_brier import BrierDecomposition, brier_decomposition
 from sknuc.metrics._score_calibration import (
     CalibrationError,
@@ -39,16 +51,21 @@ from sknuc.metrics._survival import (
     sideband_weights,
     survival_fraction,
 )
+from sknuc.metrics._two_sample import TwoSampleAUC, two_sample_auc
 
 __all__ = [
+    "PRDC",
     "TH228_GAMMAS",
     "TH228_LINES",
     "BrierDecomposition",
     "CalibrationError",
     "ComptonBandCorrection",
+    "CorrelationDistance",
     "Coverage",
     "CoverageDisplay",
     "EnergyCalibration",
+    "FrechetDistance",
+    "HistogramIoU",
     "IntervalDisplay",
     "PITDisplay",
     "PITTest",
@@ -57,12 +74,15 @@ __all__ = [
     "RejectionAtAcceptance",
     "ReliabilityCurve",
     "ReliabilityDisplay",
+    "SampleComparisonDisplay",
     "SurvivalDisplay",
     "SurvivalFraction",
+    "TwoSampleAUC",
     "acceptance_threshold",
     "binomial_interval",
     "brier_decomposition",
     "calibrate_energy",
+    "correlation_distance",
     "coverage",
     "crps_ensemble",
     "crps_gaussian",
@@ -72,19 +92,26 @@ __all__ = [
     "expected_calibration_error",
     "fit_compton_bands",
     "fit_peak",
+    "frechet_distance",
     "gaussian_nll",
+    "histogram_iou",
     "interval_score",
     "interval_width",
+    "make_sample_scorer",
     "peak_region",
     "pinball_loss",
     "pit",
     "pit_test",
+    "precision_recall_density_coverage",
     "quantile_calibration_error",
     "r_hat",
     "rejection_at_acceptance",
     "reliability_curve",
     "sharpness",
     "sideband_weights",
+    "sliced_wasserstein_distance",
     "survival_fraction",
+    "two_sample_auc",
     "variogram_score",
+    "wasserstein_distance",
 ]

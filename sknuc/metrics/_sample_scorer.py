@@ -1,0 +1,191 @@
+"""Scores of samplers by the events that they generate, for searches and cross-validation."""
+
+from inspect import signature
+from numbers import Integral
+
+import numpy as np
+from sklearn.pipeline import Pipeline
+from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils._param_validation import Interval, validate_params
+from sklearn.utils.validation import _num_samples
+
+__all__ = ["generate_like", "make_sample_scorer"]
+
+
+@validate_params(
+    {
+        "metric": [callable],
+        "n_samples": [Interval(Integral, 1, None, closed="left"), None],
+        "greater_is_better": ["boolean"],
+        "append_conditions": ["boolean"],
+        "random_state": ["random_state"],
+    },
+    prefer_skip_nested_validation=True,
+)
+def make_sample_scorer(
+    metric,
+    *,
+    n_samples=None,
+    greater_is_better=False,
+    append_conditions=True,
+    random_state=0,
+    **metric_params,
+):
+    """Make a scorer that ranks samplers by how good their events are.
+
+    The scorer takes held-out events, lets the sampler generate as many, for the same conditions if
+    there are any, and compares the two. Use it wherever scikit-learn takes ``scoring=``.
+
+    Parameters
+    ----------
+    metric : callable
+        ``metric(X_true, X_generated, **metric_params)``: a number, or a named tuple whose first
+        value is it, such as :func:`two_sample_auc`, :func:`sliced_wasserstein_distance` or a
+        function of your own that makes features of both and compares these. An array is averaged.
+    n_samples : int, default=None
+        How many events to generate; None for as many as are held out. Their conditions are drawn
+        from those held out where the numbers differ.
+    greater_is_better : bool, default=False
+        Whether the metric grows with quality. If not, the score is its negative.
+    append_conditions : bool, default=True
+        Whether the metric sees the conditions y, as further columns of both tables (one for each
+        class of labels). Without them a sampler that ignores its condition looks as good as one
+        that does not. False passes the events alone, in their shape.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the sampling; an int lets all candidates be compared with the same noise.
+    **metric_params : dict
+        Passed on to `metric`.
+
+    Returns
+    -------
+    scorer : callable
+        ``scorer(sampler, X, y=None, sample_weight=None) -> float``, higher for better ones. The
+        weights are those of the held-out events, and the metric's `weight_true`.
+
+    See Also
+    --------
+    sklearn.metrics.make_scorer : Scores of predictions.
+
+    Notes
+    -----
+    Of a :class:`~sklearn.pipeline.Pipeline` the last step samples, and the others bring the events
+    back into its input units by their ``inverse_transform``.
+
+    Examples
+    --------
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from sklearn.neighbors import KernelDensity
+    >>> from sknuc.datasets import make_jets
+    >>> from sknuc.metrics import make_sample_scorer, sliced_wasserstein_distance
+    >>> X = make_jets(300, random_state=0).data
+    >>> search = GridSearchCV(
+    ...     KernelDensity(),
+    ...     {"bandwidth": [0.1, 100.0]},
+    ...     scoring=make_sample_scorer(sliced_wasserstein_distance),
+    ... )
+    >>> search.fit(X).best_params_
+    {'bandwidth': 0.1}
+    """
+    return _SampleScorer(
+        metric, n_samples, greater_is_better, append_conditions, random_state, metric_params
+    )
+
+
+class _SampleScorer:
+    """A scorer that can be pickled, and so passed to other processes."""
+
+    def __init__(self, metric, n_samples, greater_is_better, append, random_state, metric_params):
+        self.metric = metric
+        self.n_samples = n_samples
+        self.greater_is_better = greater_is_better
+        self.append_conditions = append
+        self.random_state = random_state
+        self.metric_params = metric_params
+
+    def __repr__(self):
+        name = getattr(self.metric, "__name__", repr(self.metric))
+        return f"make_sample_scorer({name}, greater_is_better={self.greater_is_better})"
+
+    def __call__(self, estimator, X, y=None, sample_weight=None):
+        rng = check_random_state(self.random_state)
+        generated, given = generate_like(
+            estimator, X, y, n_samples=self.n_samples, sample_weight=sample_weight, rng=rng
+        )
+        if y is not None and self.append_conditions:
+            columns, given = _condition_columns(y, given)
+            X, generated = _append(X, columns), _append(generated, given)
+        weights = {} if sample_weight is None else {"weight_true": sample_weight}
+        value = self.metric(X, generated, **weights, **self.metric_params)
+        if isinstance(value, tuple):
+            value = value[0]
+        value = float(np.mean(value))
+        return value if self.greater_is_better else -value
+
+
+def _append(X, columns):
+    X = np.asarray(X)
+    return np.hstack([X.reshape(len(X), -1), columns])
+
+
+def _condition_columns(y, given):
+    """Conditions of true and generated events as columns of numbers."""
+    y, given = np.asarray(y), np.asarray(given)
+    if y.dtype.kind == "f":
+        return y.reshape(len(y), -1), given.reshape(len(given), -1)
+    classes = np.unique(y)
+    return tuple((part.reshape(-1, 1) == classes).astype(float) for part in (y, given))
+
+
+def generate_like(estimator, X, y=None, *, n_samples=None, sample_weight=None, rng):
+    """Generate events under the conditions of given ones.
+
+    Parameters
+    ----------
+    estimator : fitted sampler, Pipeline that ends with one, or search
+    X : array-like of shape (n_events, ...)
+        The given events.
+    y : array-like of shape (n_events, ...) or None
+        Their conditions.
+    n_samples : int or None
+        None for as many as are given.
+    sample_weight : array-like of shape (n_events,) or None
+        Of the given events: conditions are drawn with them.
+    rng : RandomState instance
+
+    Returns
+    -------
+    X : ndarray of shape (n_samples, ...)
+        In the units of `X`.
+    y : array-like of shape (n_samples, ...) or None
+    """
+    n_events = _num_samples(X)
+    n_samples = n_events if n_samples is None else n_samples
+    if y is not None and (n_samples != n_events or sample_weight is not None):
+        p = None if sample_weight is None else np.asarray(sample_weight, dtype=float)
+        p = None if p is None else p / p.sum()
+        y = _safe_indexing(y, rng.choice(n_events, n_samples, p=p))
+    steps = []
+    while True:
+        if hasattr(estimator, "best_estimator_"):
+            estimator = estimator.best_estimator_
+        elif isinstance(estimator, Pipeline):
+            steps.append(estimator[:-1])
+            estimator = estimator[-1]
+        else:
+            break
+    if not hasattr(estimator, "sample"):
+        raise ValueError(
+            f"{type(estimator).__name__} cannot generate events: it has no method sample. Give a "
+            "sampler, a Pipeline that ends with one, or a search over samplers."
+        )
+    params = {} if y is None else {"y": y}
+    # Some samplers of scikit-learn keep their random state to themselves.
+    if "random_state" in signature(estimator.sample).parameters:
+        params["random_state"] = rng
+    generated = estimator.sample(n_samples, **params)
+    # scikit-learn's mixtures return the components too.
+    generated = generated[0] if isinstance(generated, tuple) else generated
+    for step in reversed(steps):
+        if len(step):
+            generated = step.inverse_transform(generated)
+    return generated, y

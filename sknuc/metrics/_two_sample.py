@@ -1,0 +1,215 @@
+r"""Whether a classifier can tell generated events from true ones.
+
+If no function of an event separates the two samples, they come from one distribution. A classifier
+looks for the best such function on a part of the events and is judged on the rest, in turn for all
+folds: the area under its ROC curve is the probability that a generated event looks more generated
+than a true one, 1/2 if nothing can be told. For :math:`N(0, 1)` and :math:`N(\delta, 1)` the best
+possible classifier reaches :math:`\Phi(\delta / \sqrt2)`.
+
+*What chance does.* On held-out events, given a classifier, the area fluctuates around 1/2 with the
+variance of Mann and Whitney, :math:`\sigma_0^2 = (1/n + 1/m) / 12`. The mean over folds fluctuates
+more, since folds judge one another: what the events of fold k teach about those of fold l is what
+those of l teach about those of k. For classifiers whose scores are sums of what single events teach
+(linear ones, kernels, and about so boosted trees) the mean is :math:`\sum_{k \ne l} s_{kl}` with
+:math:`s_{kl} = s_{lk}`, in which every term appears twice, so that the variance is
+:math:`2\sigma_0^2`. Intervals that miss this factor exclude 1/2 far too often: one of 95 % holds
+83 % of samples that are alike. Weighted events count with Kish's number,
+:math:`(\sum w)^2 / \sum w^2`.
+"""
+
+from numbers import Integral
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+from sklearn.base import clone
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.model_selection import StratifiedKFold, check_cv
+from sklearn.pipeline import Pipeline
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import HasMethods, validate_params
+from sklearn.utils.validation import has_fit_parameter
+
+from sknuc.metrics._intervals import CONFIDENCE
+from sknuc.metrics._sample_validation import TWO_SAMPLES, check_two_samples
+from sknuc.metrics._score_validation import kish_number
+
+__all__ = ["TwoSampleAUC", "two_sample_auc"]
+
+
+class TwoSampleAUC(NamedTuple):
+    """How well a classifier tells two samples apart."""
+
+    #: Area under the ROC curve on held-out events; 0.5 if it cannot, 1 if it always can.
+    auc: float
+    #: Standard deviation of `auc` from the number of events.
+    error: float
+    #: What chance does to samples of one distribution, at the confidence level.
+    null_interval: tuple[float, float]
+    #: Probability of at least `auc` if the samples come from one distribution.
+    p_value: float
+
+
+@validate_params(
+    {
+        **TWO_SAMPLES,
+        "classifier": [HasMethods(["fit", "predict"]), None],
+        "cv": ["cv_object"],
+        "confidence_level": CONFIDENCE["confidence_level"],
+        "random_state": ["random_state"],
+    },
+    prefer_skip_nested_validation=True,
+)
+def two_sample_auc(
+    X_true,
+    X_generated,
+    *,
+    classifier=None,
+    cv=5,
+    weight_true=None,
+    weight_generated=None,
+    confidence_level=0.95,
+    random_state=0,
+):
+    r"""Compute how well a cross-fitted classifier tells generated events from true ones.
+
+    Parameters
+    ----------
+    X_true, X_generated : array-like of shape (n_events, n_features) or (n_events, *event_shape)
+        The two samples. Append conditions such as the energy as further columns of both: events
+        must be right given their conditions, and not only on average over them.
+    classifier : classifier, default=None
+        Any classifier with ``predict_proba`` or ``decision_function``, also in a Pipeline. None for
+        :class:`~sklearn.ensemble.HistGradientBoostingClassifier` without early stopping.
+    cv : int or cross-validation generator, default=5
+        Number of folds, of both samples in proportion, or a splitter.
+    weight_true, weight_generated : array-like of shape (n_events,), default=None
+        Non-negative weights; only their ratios within a sample matter. The classifier must accept
+        ``sample_weight`` if one is given, and sees either sample with the same total weight.
+    confidence_level : float, default=0.95
+        Of `null_interval`.
+    random_state : int, RandomState instance or None, default=0
+        Determines the folds and the default classifier.
+
+    Returns
+    -------
+    result : TwoSampleAUC
+        With `auc`, the mean over folds, its `error` (DeLong), `null_interval`, in which `auc` lies
+        with the probability `confidence_level` if the samples come from one distribution, and
+        `p_value`.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, a value is not finite, a sample has fewer events than there are folds,
+        a weight is negative, or the classifier takes no weights or gives no scores.
+
+    Notes
+    -----
+    The area is that of this classifier: a better one may still tell the samples apart. An event
+    that appears twice in one sample can be recognised by it, as the copies that a collapsed
+    generator makes should be.
+
+    References
+    ----------
+    .. [1] D. Lopez-Paz and M. Oquab, "Revisiting classifier two-sample tests", ICLR (2017),
+       arXiv:1610.06545.
+    .. [2] E. R. DeLong, D. M. DeLong and D. L. Clarke-Pearson, "Comparing the areas under two or
+       more correlated receiver operating characteristic curves", Biometrics 44 (1988) 837.
+    .. [3] C. Krause and D. Shih, "CaloFlow: fast and accurate generation of calorimeter showers
+       with normalizing flows", Phys. Rev. D 107 (2023) 113003, arXiv:2106.05285.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sknuc.metrics import two_sample_auc
+    >>> rng = np.random.default_rng(0)
+    >>> true, shifted = rng.normal(size=(2000, 1)), rng.normal(1.0, size=(2000, 1))
+    >>> result = two_sample_auc(true, shifted, classifier=LogisticRegression())
+    >>> print(f"{result.auc:.2f} ± {result.error:.2f}")  # Phi(1 / sqrt(2)) = 0.76
+    0.76 ± 0.01
+    """
+    weighted = weight_true is not None or weight_generated is not None
+    X_true, X_generated, w_true, w_generated = check_two_samples(
+        X_true, X_generated, weight_true, weight_generated
+    )
+    rng = check_random_state(random_state)
+    X = np.concatenate([X_true, X_generated])
+    y = np.repeat([0, 1], [len(X_true), len(X_generated)])
+    # Each event's share of its sample, times the mean size of the samples.
+    weight = np.concatenate([w_true / w_true.sum(), w_generated / w_generated.sum()]) * len(y) / 2
+    if classifier is None:
+        classifier = HistGradientBoostingClassifier(
+            early_stopping=False, random_state=rng.randint(2**31)
+        )
+    if isinstance(cv, Integral):
+        smallest = min(len(X_true), len(X_generated))
+        if not 2 <= cv <= smallest:
+            raise ValueError(
+                "The 'cv' parameter of two_sample_auc must be from 2 to the number of events of "
+                f"the smaller sample, {smallest}. Got {cv} instead."
+            )
+        cv = StratifiedKFold(cv, shuffle=True, random_state=rng.randint(2**31))
+    fit_params = _fit_weights(classifier, weight) if weighted else {}
+    folds = []
+    for train, test in check_cv(cv, y, classifier=True).split(X, y):
+        part = {name: values[train] for name, values in fit_params.items()}
+        fitted = clone(classifier).fit(X[train], y[train], **part)
+        score, is_true = _scores(fitted, X[test]), y[test] == 0
+        w = weight[test]
+        folds.append(_area(score[is_true], score[~is_true], w[is_true], w[~is_true]))
+    areas, variances = np.transpose(folds)
+    auc = float(areas.mean())
+    n, m = kish_number(w_true), kish_number(w_generated)
+    std = np.sqrt(2 * (1 / n + 1 / m + len(folds) / (n * m)) / 12)
+    half = float(ndtri((1 + confidence_level) / 2) * std)
+    return TwoSampleAUC(
+        auc=auc,
+        error=float(np.sqrt(variances.sum()) / len(folds)),
+        null_interval=(0.5 - half, 0.5 + half),
+        p_value=float(ndtr((0.5 - auc) / std)),
+    )
+
+
+def _fit_weights(classifier, weight):
+    """The weights as the classifier's ``fit`` takes them."""
+    name, step = "sample_weight", classifier
+    while isinstance(step, Pipeline):
+        name, step = f"{step.steps[-1][0]}__{name}", step.steps[-1][1]
+    if not has_fit_parameter(step, "sample_weight"):
+        raise ValueError(
+            "The 'classifier' parameter of two_sample_auc must accept sample_weight in fit when "
+            f"events have weights. {type(step).__name__} does not."
+        )
+    return {name: weight}
+
+
+def _scores(classifier, X):
+    """How generated events look, higher for more."""
+    for name in ("decision_function", "predict_proba"):
+        if hasattr(classifier, name):
+            scores = np.asarray(getattr(classifier, name)(X))
+            return scores if scores.ndim == 1 else scores[:, 1]
+    raise ValueError(
+        "The 'classifier' parameter of two_sample_auc must have decision_function or "
+        f"predict_proba. {type(classifier).__name__} has neither."
+    )
+
+
+def _area(true, generated, w_true, w_generated):
+    """Area under the ROC curve, and its variance."""
+    # For each event the share of the other sample that looks less generated; ties count half.
+    above = _share_below(generated, true, w_true)
+    below = 1 - _share_below(true, generated, w_generated)
+    w_true, w_generated = w_true / w_true.sum(), w_generated / w_generated.sum()
+    area = w_generated @ above
+    variance = w_generated**2 @ (above - area) ** 2 + w_true**2 @ (below - area) ** 2
+    return area, variance
+
+
+def _share_below(points, others, weight):
+    order = np.argsort(others)
+    edges = np.append(0.0, np.cumsum(weight[order]))
+    low, high = (np.searchsorted(others[order], points, side=side) for side in ("left", "right"))
+    return (edges[low] + edges[high]) / (2 * edges[-1])

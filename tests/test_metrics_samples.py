@@ -1,0 +1,669 @@
+"""Measures of generated events: closed forms, calibration under the null, weights, bad input."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.linalg import sqrtm
+from scipy.special import gamma
+from scipy.stats import binom, norm
+from sklearn.base import BaseEstimator
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
+from sklearn.neighbors import KernelDensity, KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sknuc.metrics import (
+    SampleComparisonDisplay,
+    correlation_distance,
+    frechet_distance,
+    histogram_iou,
+    make_sample_scorer,
+    precision_recall_density_coverage,
+    sliced_wasserstein_distance,
+    two_sample_auc,
+    wasserstein_distance,
+)
+
+METRICS = {
+    "auc": lambda *X, **w: two_sample_auc(*X, classifier=LogisticRegression(), **w),
+    "wasserstein": wasserstein_distance,
+    "sliced": sliced_wasserstein_distance,
+    "frechet": frechet_distance,
+    "prdc": precision_recall_density_coverage,
+    "correlation": correlation_distance,
+}
+
+
+def flat(result):
+    return np.hstack([np.ravel(value) for value in np.atleast_1d(np.asarray(result, object))])
+
+
+def normal(rng, n, mean=(0.0,), covariance=None):
+    mean = np.asarray(mean)
+    covariance = np.eye(len(mean)) if covariance is None else covariance
+    return rng.multivariate_normal(mean, covariance, n)
+
+
+# Two-sample area under the curve.
+
+
+@pytest.mark.parametrize("delta", [0.3, 1.0, 2.0])
+def test_a_shifted_gaussian_has_the_area_of_the_best_classifier(delta):
+    rng = np.random.default_rng(0)
+    true, generated = normal(rng, 3000), normal(rng, 2000, [delta])
+    result = two_sample_auc(true, generated, classifier=LogisticRegression())
+    assert abs(result.auc - norm.cdf(delta / np.sqrt(2))) < 4 * result.error
+    assert result.p_value < 1e-6
+
+
+def test_the_default_classifier_sees_what_no_margin_shows():
+    rng = np.random.default_rng(1)
+    covariance = [[1, 0.7], [0.7, 1]]
+    result = two_sample_auc(normal(rng, 1500, [0, 0]), normal(rng, 1500, [0, 0], covariance))
+    linear = two_sample_auc(
+        normal(rng, 1500, [0, 0]),
+        normal(rng, 1500, [0, 0], covariance),
+        classifier=LogisticRegression(),
+    )
+    low, high = linear.null_interval
+    assert low < linear.auc < high
+    assert result.auc > 0.6
+
+
+def test_the_error_is_the_spread_of_the_area():
+    rng = np.random.default_rng(2)
+    results = [
+        two_sample_auc(
+            normal(rng, 150), normal(rng, 250, [1.0]), classifier=LinearDiscriminantAnalysis()
+        )
+        for _ in range(200)
+    ]
+    spread = np.std([result.auc for result in results])
+    # The error of a standard deviation is 1 / sqrt(2 n).
+    assert_allclose(np.mean([result.error for result in results]), spread, rtol=4 / np.sqrt(400))
+
+
+@pytest.mark.parametrize(
+    ("classifier", "n_features", "weighted"),
+    [
+        (LinearDiscriminantAnalysis(), 6, False),
+        (KNeighborsClassifier(25), 2, False),
+        (LogisticRegression(), 6, True),
+    ],
+)
+def test_samples_of_one_distribution_are_within_the_null_interval(classifier, n_features, weighted):
+    rng, n_repetitions, level = np.random.default_rng(3), 150, 0.9
+    inside, z = 0, []
+    for _ in range(n_repetitions):
+        true, generated = rng.normal(size=(150, n_features)), rng.normal(size=(200, n_features))
+        weights = {"weight_generated": rng.exponential(size=200)} if weighted else {}
+        result = two_sample_auc(
+            true, generated, classifier=classifier, confidence_level=level, cv=4, **weights
+        )
+        low, high = result.null_interval
+        inside += low <= result.auc <= high
+        z.append(-norm.ppf(result.p_value))
+    low, high = binom.interval(1 - 1e-4, n_repetitions, level)
+    assert low <= inside <= high
+    assert abs(np.mean(z)) < 4 / np.sqrt(n_repetitions)
+    # Nominal: not below, as a variance without the factor of two would be, nor above.
+    assert_allclose(np.std(z), 1, atol=4 / np.sqrt(2 * n_repetitions) + 0.05)
+
+
+def test_the_area_is_that_of_scikit_learn_fold_by_fold():
+    rng = np.random.default_rng(4)
+    true, generated = rng.normal(size=(60, 2)).round(1), rng.normal(0.5, size=(40, 2)).round(1)
+    w = rng.uniform(0.2, 2, 60), rng.uniform(0.2, 2, 40)
+    folds = StratifiedKFold(3)
+    result = two_sample_auc(
+        true,
+        generated,
+        classifier=LogisticRegression(),
+        cv=folds,
+        weight_true=w[0],
+        weight_generated=w[1],
+    )
+    X, y = np.vstack([true, generated]), np.repeat([0, 1], [60, 40])
+    weight = np.concatenate([w[0] / w[0].sum(), w[1] / w[1].sum()]) * 50
+    areas = []
+    for train, test in folds.split(X, y):
+        model = LogisticRegression().fit(X[train], y[train], sample_weight=weight[train])
+        scores = model.decision_function(X[test])
+        areas.append(roc_auc_score(y[test], scores, sample_weight=weight[test]))
+    assert_allclose(result.auc, np.mean(areas), rtol=1e-12)
+
+
+def test_classifiers_in_pipelines_take_weights():
+    rng = np.random.default_rng(5)
+    true, generated = rng.normal(size=(200, 1)), rng.normal(size=(200, 1))
+    weight = np.exp(generated[:, 0] - 0.5)  # from N(0, 1) to N(1, 1)
+    pipe = make_pipeline(StandardScaler(), LogisticRegression())
+    result = two_sample_auc(true, generated, classifier=pipe, weight_generated=weight)
+    assert abs(result.auc - norm.cdf(1 / np.sqrt(2))) < 4 * result.error
+    with pytest.raises(ValueError, match="KNeighborsClassifier does not"):
+        two_sample_auc(true, generated, classifier=KNeighborsClassifier(), weight_true=weight)
+    with pytest.raises(ValueError, match=r"'cv' parameter .* Got 300"):
+        two_sample_auc(true, generated, cv=300)
+
+
+# Wasserstein distances.
+
+
+def test_the_wasserstein_distance_of_a_shift_is_the_shift():
+    X = np.random.default_rng(0).normal(size=(50, 3)) * [1, 10, 0] + [0, 0, 7]
+    delta = np.array([0.3, -2.0, 4.0])
+    assert_allclose(wasserstein_distance(X, X + delta), np.abs(delta))
+    std = np.append(X[:, :2].std(axis=0), 1)  # what is constant stays as it is
+    assert_allclose(wasserstein_distance(X, X + delta, standardize=True), np.abs(delta) / std)
+
+
+def test_the_wasserstein_distance_of_gaussians_of_different_width():
+    rng, n = np.random.default_rng(1), 20_000
+    distance = wasserstein_distance(normal(rng, n), 3 * normal(rng, n))
+    # |1 - 3| E|x|
+    assert_allclose(distance, 2 * np.sqrt(2 / np.pi), rtol=4 / np.sqrt(n))
+
+
+@pytest.mark.parametrize("d", [1, 3, 10])
+def test_the_sliced_distance_of_a_shift(d):
+    rng = np.random.default_rng(d)
+    X, delta = rng.normal(size=(20, d)), rng.normal(size=d)
+    distance = sliced_wasserstein_distance(X, X + delta, n_projections=3000, standardize=False)
+    expected = np.linalg.norm(delta) * gamma(d / 2) / (np.sqrt(np.pi) * gamma((d + 1) / 2))
+    # One projection spreads by less than its mean.
+    assert_allclose(distance, expected, rtol=4 / np.sqrt(3000))
+
+
+def test_the_sliced_distance_of_one_feature_is_the_wasserstein_distance():
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(30, 1)), rng.exponential(size=(50, 1))
+    w = rng.uniform(size=30)
+    expected = wasserstein_distance(X, Y, standardize=True, weight_true=w)
+    assert_allclose(sliced_wasserstein_distance(X, Y, weight_true=w), expected[0])
+
+
+# Fréchet distance.
+
+
+def test_the_frechet_distance_is_that_of_gaussians():
+    rng, d = np.random.default_rng(0), 4
+    a, b = rng.normal(size=(2, d, d))
+    first, second, shift = a @ a.T, b @ b.T, rng.normal(size=d)
+    X, Y = normal(rng, 4000, np.zeros(d), first), normal(rng, 3000, shift, second)
+    result = frechet_distance(X, Y, standardize=False)
+    root = np.real(sqrtm(first @ second))
+    expected = shift @ shift + np.trace(first + second - 2 * root)
+    assert abs(result.distance - expected) < 4 * result.error
+    moments = [np.cov(Z.T, bias=True) for Z in (X, Y)]
+    jump = X.mean(axis=0) - Y.mean(axis=0)
+    root = np.real(sqrtm(moments[0] @ moments[1]))
+    assert_allclose(result.plug_in, jump @ jump + np.trace(moments[0] + moments[1] - 2 * root))
+
+
+def test_the_frechet_distance_has_no_bias_where_the_plug_in_has_one():
+    rng = np.random.default_rng(1)
+    results = np.array([frechet_distance(*rng.normal(size=(2, 200, 5))) for _ in range(100)])
+    distance, error, plug_in = results.T
+    spread = distance.std() / np.sqrt(len(distance))
+    assert abs(distance.mean()) < 4 * spread
+    assert plug_in.mean() > 10 * spread
+    assert_allclose(np.sqrt(np.mean(error**2)), distance.std(), rtol=0.5)
+
+
+def test_the_error_of_the_frechet_distance_is_its_spread():
+    rng = np.random.default_rng(2)
+    results = np.array(
+        [
+            frechet_distance(rng.normal(size=(300, 2)), rng.normal(1, 1.5, size=(300, 2)))
+            for _ in range(150)
+        ]
+    )
+    # 20 groups know a variance to a third, and 150 repetitions a spread to a twentieth.
+    assert_allclose(np.sqrt(np.mean(results[:, 1] ** 2)), results[:, 0].std(), rtol=0.25)
+
+
+def test_the_frechet_distance_of_features_that_depend_on_each_other():
+    x = np.random.default_rng(0).normal(size=(100, 1))
+    X = np.hstack([x, 2 * x, np.ones((100, 1))])
+    assert_allclose(frechet_distance(X, X).plug_in, 0, atol=1e-6)
+    assert_allclose(frechet_distance(X, X + 1, standardize=False).plug_in, 3)
+
+
+# Neighbours.
+
+
+def test_density_and_coverage_of_equal_distributions():
+    rng, k, n, m = np.random.default_rng(0), 3, 60, 90
+    results = np.array(
+        [
+            precision_recall_density_coverage(
+                rng.standard_cauchy(size=(n, 2)), rng.standard_cauchy(size=(m, 2)), n_neighbors=k
+            )
+            for _ in range(400)
+        ]
+    )
+    i = np.arange(k)
+    expected = [1, 1 - np.prod((n - 1 - i) / (n + m - 1 - i))]
+    error = results[:, 2:].std(axis=0) / np.sqrt(len(results))
+    assert np.all(np.abs(results[:, 2:].mean(axis=0) - expected) < 4 * error)
+
+
+def brute(X, Y, k):
+    """The definitions of the papers, event by event."""
+
+    def radius(Z):
+        return np.sort(np.linalg.norm(Z[:, None] - Z, axis=-1), axis=1)[:, k]
+
+    distance = np.linalg.norm(Y[:, None] - X, axis=-1)
+    inside, reached = distance <= radius(X), distance <= radius(Y)[:, None]
+    density = inside.sum() / k / len(Y)
+    return inside.any(1).mean(), reached.any(0).mean(), density, inside.any(0).mean()
+
+
+def test_neighbours_are_those_of_the_definition(monkeypatch):
+    rng = np.random.default_rng(1)
+    X, Y = rng.normal(size=(70, 3)), rng.normal(0.5, 2, size=(50, 3))
+    expected = brute(X, Y, 4)
+    for block in (1, 300, 2**23):
+        monkeypatch.setattr("sknuc.metrics._sample_neighbors._BLOCK", block)
+        result = precision_recall_density_coverage(X, Y, n_neighbors=4, standardize=False)
+        assert_allclose(result, expected)
+
+
+def test_what_collapse_and_outliers_do():
+    rng = np.random.default_rng(2)
+    modes = rng.choice([-20.0, 20.0], size=(400, 1)) + rng.normal(size=(400, 2))
+    one = rng.normal(20.0, 1.0, size=(400, 2))
+    collapsed = precision_recall_density_coverage(modes, one)
+    assert collapsed.precision > 0.9
+    assert abs(collapsed.coverage - np.mean(modes[:, 0] > 0)) < 0.1
+    far = precision_recall_density_coverage(modes, modes + 1000.0, standardize=False)
+    assert far == (0, 0, 0, 0)
+
+
+# Histograms.
+
+
+def test_the_overlap_of_known_histograms():
+    # Shares (1/2, 1/2, 0) and (1/4, 1/4, 1/2), of which the last lies above the range.
+    result = histogram_iou([0.0, 1.0], [0.0, 1.0, 5.0, 6.0], bins=2)
+    assert_allclose(result.iou, 0.5 / 1.5)
+    weights = histogram_iou([0.0, 1.0], [0.0, 1.0, 5.0], bins=2, weight_generated=[1, 1, 2])
+    assert_allclose(weights.iou, 0.5 / 1.5)
+    same = histogram_iou([0.0, 1.0, 3.0], [3.0, 0.0, 1.0])
+    assert same.iou == 1
+    assert histogram_iou([0.0, 1.0], [7.0, 8.0], bins=[0, 1, 2]).iou == 0
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "bins"), [(5000, 5000, 70), (400, 1500, 30), (60, 60, 100), (5000, 50, 20)]
+)
+def test_the_ceiling_is_what_equal_distributions_reach(n, m, bins):
+    rng = np.random.default_rng(0)
+    # Most bins of the smaller samples hold no event or a single one.
+    results = np.array(
+        [
+            histogram_iou(
+                rng.beta(2, 5, n), rng.beta(2, 5, m), bins=bins, range=(0, 1), random_state=i
+            )
+            for i in range(60)
+        ]
+    )
+    iou, ceiling, ratio, error = results.T
+    assert abs(np.mean(iou - ceiling)) < 4 * np.std(iou - ceiling) / np.sqrt(60)
+    assert_allclose(ratio, iou / ceiling)
+    assert_allclose(np.mean(error), iou.std(), rtol=4 / np.sqrt(120))
+
+
+def test_the_ceiling_of_equiprobable_bins():
+    rng, n, bins = np.random.default_rng(1), 5000, 70
+    result = histogram_iou(*rng.uniform(size=(2, n)), bins=bins, range=(0, 1))
+    d = np.sqrt(bins / (np.pi * n))
+    assert_allclose(result.ceiling, (1 - d) / (1 + d), atol=0.003)
+
+
+def test_the_ceiling_of_weighted_events():
+    rng = np.random.default_rng(2)
+    gaps, spread = [], []
+    for i in range(80):
+        x, w = rng.uniform(size=(2, 3000))
+        result = histogram_iou(
+            x, rng.uniform(size=3000), bins=20, range=(0, 1), weight_true=w, random_state=i
+        )
+        gaps.append(result.iou - result.ceiling)
+        spread.append(result.error)
+    # Without Kish's number the ceiling would be 0.007 too high, eight times this.
+    assert abs(np.mean(gaps)) < 4 * np.std(gaps) / np.sqrt(80)
+
+
+@pytest.mark.parametrize(
+    ("params", "match"),
+    [
+        ({"bins": [1.0, 1.0]}, "'bins' parameter"),
+        ({"bins": [0, 1], "range": (0, 1)}, "'bins' parameter"),
+        ({"range": (1, 0)}, "'range' parameter"),
+        ({"weight_true": [-1, 1, 1]}, "'weight_true' parameter"),
+        ({"weight_generated": [0, 0, 0]}, "'weight_generated' parameter"),
+        ({"x_true": [np.nan, 0, 1]}, "'x_true' parameter"),
+        ({"x_generated": []}, "'x_generated' parameter"),
+    ],
+)
+def test_bad_histograms(params, match):
+    samples = {"x_true": [0.0, 1.0, 2.0], "x_generated": [0.0, 1.0, 2.0]}
+    with pytest.raises(ValueError, match=match):
+        histogram_iou(**{**samples, **params})
+
+
+# Correlations.
+
+
+def test_the_distance_of_correlations():
+    rng = np.random.default_rng(0)
+    covariance = np.eye(3) + 0.6 * (np.ones((3, 3)) - np.eye(3))
+    X, Y = normal(rng, 2000, np.zeros(3), covariance), normal(rng, 2000, np.zeros(3))
+    result = correlation_distance(X, Y * [1, 100, -1])
+    difference = np.corrcoef(X.T) - np.corrcoef((Y * [1, 100, -1]).T)
+    assert_allclose(result.distance, np.linalg.norm(difference) / np.sqrt(6))
+    assert abs(result.distance - 0.6) < 4 * result.error
+
+
+def test_the_noise_is_the_distance_of_equal_distributions():
+    rng, rho = np.random.default_rng(1), 0.5
+    covariance = np.eye(4) + rho * (np.ones((4, 4)) - np.eye(4))
+    results = np.array(
+        [
+            correlation_distance(
+                normal(rng, 500, np.zeros(4), covariance), normal(rng, 250, np.zeros(4), covariance)
+            )
+            for _ in range(80)
+        ]
+    )
+    rms = np.sqrt(np.mean(results[:, 0] ** 2))
+    expected = (1 - rho**2) * np.sqrt(1 / 500 + 1 / 250)
+    # Six pairs that are correlated among themselves count as three.
+    assert_allclose(rms, expected, rtol=4 / np.sqrt(2 * 80 * 3))
+    assert_allclose(np.sqrt(np.mean(results[:, 2] ** 2)), expected, rtol=0.1)
+
+
+def test_constant_columns_have_no_correlations():
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=200)
+    X = np.column_stack([x, x, np.full(200, 0.1)])
+    broken = np.column_stack([x, np.full(200, 1e6), np.full(200, 0.1)])
+    # The pair that was fully correlated is one of three.
+    assert_allclose(correlation_distance(X, broken).distance, np.sqrt(1 / 3))
+    assert correlation_distance(X, X).distance == 0
+    with pytest.raises(ValueError, match="two features or more"):
+        correlation_distance(X[:, :1], X[:, :1])
+
+
+# What all have in common.
+
+
+@pytest.mark.parametrize("name", list(METRICS))
+def test_weight_zero_is_absent(name):
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(120, 3)), rng.normal(0.3, size=(100, 3))
+    extra = 50 * rng.normal(size=(30, 3))
+    weights = {"weight_true": np.ones(120), "weight_generated": rng.uniform(0.5, 1.5, 100)}
+    expected = METRICS[name](X, Y, **weights)
+    with_extra = METRICS[name](
+        np.vstack([extra[:10], X]),
+        np.vstack([Y, extra]),
+        weight_true=np.repeat([0.0, 1.0], [10, 120]),
+        weight_generated=np.append(weights["weight_generated"], np.zeros(30)),
+    )
+    assert_allclose(flat(with_extra), flat(expected), rtol=1e-12)
+
+
+def test_weight_two_is_the_event_twice():
+    rng = np.random.default_rng(1)
+    X, Y = rng.normal(size=(80, 3)), rng.normal(0.3, size=(60, 3))
+    v, w = rng.integers(1, 4, 80), rng.integers(1, 4, 60)
+    repeated = np.repeat(X, v, axis=0), np.repeat(Y, w, axis=0)
+    weights = {"weight_true": v, "weight_generated": w}
+    for metric, part in (
+        (wasserstein_distance, slice(None)),
+        (sliced_wasserstein_distance, slice(None)),
+        (frechet_distance, -1),
+        (precision_recall_density_coverage, slice(None)),
+        (correlation_distance, 0),
+    ):
+        assert_allclose(
+            flat(metric(X, Y, **weights))[part], flat(metric(*repeated))[part], rtol=1e-7
+        )
+    iou = histogram_iou(X[:, 0], Y[:, 0], bins=9, **weights).iou
+    assert_allclose(iou, histogram_iou(repeated[0][:, 0], repeated[1][:, 0], bins=9).iou)
+
+
+@pytest.mark.parametrize("name", list(METRICS))
+def test_events_of_any_shape_are_rows(name):
+    rng = np.random.default_rng(2)
+    X, Y = rng.normal(size=(90, 2, 3)), rng.normal(size=(80, 2, 3))
+    table = METRICS[name](X.reshape(90, -1), Y.reshape(80, -1))
+    assert_allclose(flat(METRICS[name](X, Y)), flat(table), rtol=0)
+
+
+@pytest.mark.parametrize("name", list(METRICS))
+@pytest.mark.parametrize(
+    ("X", "Y", "params", "match"),
+    [
+        (np.zeros(5), np.zeros((5, 1)), {}, "X_true' parameter must have the shape"),
+        (np.zeros((50, 2)), np.zeros((50, 3)), {}, r"shape of those in X_true, \(2,\)"),
+        (np.zeros((50, 2)), np.full((50, 2), np.nan), {}, "X_generated contains NaN"),
+        (np.zeros((0, 2)), np.zeros((50, 2)), {}, "'X_true' parameter must hold at least"),
+        (np.zeros((5, 0)), np.zeros((5, 0)), {}, "'X_true' parameter has no features"),
+        (np.eye(9), np.eye(9), {"weight_true": -np.ones(9)}, "'weight_true' parameter"),
+        (np.eye(9), np.eye(9), {"weight_generated": np.ones(3)}, "'weight_generated' parameter"),
+    ],
+)
+def test_bad_samples(name, X, Y, params, match):
+    with pytest.raises(ValueError, match=match):
+        METRICS[name](X, Y, **params)
+
+
+def test_too_few_events():
+    with pytest.raises(ValueError, match="'n_groups' parameter"):
+        frechet_distance(np.eye(9), np.eye(9))
+    with pytest.raises(ValueError, match=r"weigh 0\.9 in all"):
+        precision_recall_density_coverage(np.eye(9), np.eye(9), weight_true=np.full(9, 0.1))
+
+
+# Scorers.
+
+
+class Gaussian(BaseEstimator):
+    """A sampler whose condition shifts the mean, if it listens to it."""
+
+    def __init__(self, *, width=1.0, listens=True):
+        self.width = width
+        self.listens = listens
+
+    def fit(self, X, y=None):
+        self.mean_ = np.mean(X, axis=0)
+        self.conditional_ = y is not None
+        self.y_ = None if y is None else np.asarray(y, dtype=float)
+        return self
+
+    def sample(self, n_samples=1, y=None, random_state=None):
+        assert (y is not None) == self.conditional_
+        noise = self.width * random_state.normal(size=(n_samples, len(self.mean_)))
+        if y is None:
+            return self.mean_ + noise
+        y = np.asarray(y, dtype=float) if self.listens else random_state.choice(self.y_, n_samples)
+        return y.reshape(-1, 1) + noise
+
+
+def conditional_events(rng, n=600):
+    y = rng.choice([-2.0, 2.0], n)
+    return y[:, None] + rng.normal(size=(n, 2)), y
+
+
+def test_a_search_finds_the_width():
+    X = np.random.default_rng(0).normal(3, 2, size=(900, 2))
+    scorer = make_sample_scorer(sliced_wasserstein_distance)
+    search = GridSearchCV(Gaussian(), {"width": [0.5, 2.0, 6.0]}, scoring=scorer, cv=3).fit(X)
+    assert search.best_params_ == {"width": 2.0}
+    # Samples come back through the Pipeline: the sampler sees standardised events.
+    pipe = make_pipeline(StandardScaler(), Gaussian())
+    grid = {"gaussian__width": [0.25, 1.0, 3.0]}
+    auc = make_sample_scorer(two_sample_auc, classifier=KNeighborsClassifier(30))
+    for scoring in (scorer, auc):
+        search = GridSearchCV(pipe, grid, scoring=scoring, cv=3).fit(X)
+        assert search.best_params_ == {"gaussian__width": 1.0}
+        # A search is a sampler too.
+        assert scoring(search, X) == scoring(search.best_estimator_, X)
+
+
+@pytest.mark.parametrize("classes", [False, True])
+def test_a_conditional_sampler_must_listen(classes):
+    X, y = conditional_events(np.random.default_rng(1))
+    y = y.astype(int) if classes else y
+    grid = {"listens": [False, True]}
+    search = GridSearchCV(
+        Gaussian(), grid, scoring=make_sample_scorer(sliced_wasserstein_distance), cv=3
+    ).fit(X, y)
+    assert search.best_params_ == {"listens": True}
+    scores = search.cv_results_["mean_test_score"]
+    assert scores[1] > scores[0] + 0.2
+    # Without their conditions the events of both are alike.
+    alone = make_sample_scorer(sliced_wasserstein_distance, append_conditions=False)
+    fits = [Gaussian(listens=listens).fit(X, y) for listens in (False, True)]
+    assert abs(alone(fits[0], X, y) - alone(fits[1], X, y)) < 0.2
+
+
+def test_sign_number_and_weights_of_a_scorer():
+    X, y = conditional_events(np.random.default_rng(2))
+    sampler = Gaussian().fit(X, y)
+    seen = []
+
+    def metric(X_true, X_generated, weight_true=None, factor=1.0):
+        seen.append((X_true.shape, X_generated.shape, weight_true))
+        assert np.all(np.isin(X_generated[:, 2:], [-2.0, 2.0]))
+        return factor
+
+    assert make_sample_scorer(metric, factor=2.0)(sampler, X, y) == -2.0
+    assert make_sample_scorer(metric, greater_is_better=True)(sampler, X, y) == 1.0
+    make_sample_scorer(metric, n_samples=50)(sampler, X, y)
+    assert seen[0][:2] == ((600, 3), (600, 3))
+    assert seen[2][:2] == ((600, 3), (50, 3))
+    # Conditions are drawn with the weights: here of one kind only.
+    weight = (y > 0).astype(float)
+
+    def only_positive(X_true, X_generated, weight_true):
+        assert np.all(X_generated[:, 2] == 2.0)
+        assert weight_true is weight
+        return 0.0
+
+    make_sample_scorer(only_positive)(sampler, X, y, sample_weight=weight)
+
+
+def test_samplers_of_scikit_learn_are_scored():
+    X = np.random.default_rng(3).normal(size=(300, 2))
+    scorer = pickle.loads(pickle.dumps(make_sample_scorer(sliced_wasserstein_distance)))
+    for sampler in (KernelDensity(bandwidth=0.1), GaussianMixture(random_state=0)):
+        scores = cross_val_score(sampler, X, scoring=scorer, cv=3)
+        assert np.all((scores < 0) & (scores > -0.4))
+    with pytest.raises(ValueError, match="no method sample"):
+        scorer(LogisticRegression(), X)
+    with pytest.raises(ValueError, match="'n_samples' parameter"):
+        make_sample_scorer(sliced_wasserstein_distance, n_samples=0)
+
+
+# The display.
+
+
+@pytest.fixture
+def plt():
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    yield pyplot
+    pyplot.close("all")
+
+
+def test_marginals_are_shares_with_their_errors(plt):
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(500, 2)), rng.normal(size=(400, 2))
+    X[0], Y[0] = 100.0, -100.0  # beyond the range that is drawn
+    w = rng.uniform(size=500)
+    display = SampleComparisonDisplay.from_samples(X, Y, weight_true=w, columns=[1], n_bins=10)
+    (marginal,) = display.marginals
+    share, std = marginal["true"]
+    assert_allclose([share.sum(), marginal["generated"][0].sum()], 1)
+    edges = marginal["edges"]
+    middle = (X[:, 1] >= edges[5]) & (X[:, 1] < edges[6])
+    assert_allclose(share[5], w[middle].sum() / w.sum())
+    assert_allclose(std[5], np.sqrt((w[middle] ** 2).sum()) / w.sum())
+    np.testing.assert_allclose(
+        display.correlation_generated, np.corrcoef(Y.T), rtol=1e-10, atol=1e-12
+    )
+    assert len(display.axes_) == len(display.ratio_axes_) == 1
+    assert len(display.correlation_axes_) == 3
+
+
+def test_the_ratio_of_a_sample_to_itself_is_one(plt):
+    X = np.random.default_rng(1).normal(size=(300, 2))
+    display = SampleComparisonDisplay.from_samples(X, X, correlation=False)
+    for ax in display.ratio_axes_:
+        points = ax.containers[0].lines[0].get_ydata()
+        assert_allclose(points, 1)
+    assert display.correlation_axes_ == []
+
+
+def test_the_most_different_columns_come_first(plt):
+    rng = np.random.default_rng(2)
+    X = rng.normal(size=(300, 5, 3)) * 10.0
+    Y = X + np.linspace(0, 5, 15).reshape(5, 3)
+    display = SampleComparisonDisplay.from_samples(X, Y, max_columns=3)
+    assert [marginal["name"] for marginal in display.marginals] == [
+        "column 14",
+        "column 13",
+        "column 12",
+    ]
+    assert display.figure_._suptitle.get_text() == "3 most different of 15 columns"
+    names = [f"E{i} (keV)" for i in range(15)]
+    display = SampleComparisonDisplay.from_samples(X, Y, names=names, columns=["E3 (keV)", -1])
+    assert [ax.get_xlabel() for ax in display.ratio_axes_] == ["E3 (keV)", "E14 (keV)"]
+
+
+def test_whole_numbers_have_bins_of_their_own(plt):
+    rng = np.random.default_rng(3)
+    X, Y = rng.poisson(3, (200, 1)), rng.poisson(4, (200, 1))
+    (marginal,) = SampleComparisonDisplay.from_samples(X, Y).marginals
+    assert_allclose(
+        marginal["true"][0] * 200,
+        np.bincount(X[:, 0], minlength=len(X))[np.rint(marginal["edges"][:-1] + 0.5).astype(int)],
+    )
+
+
+def test_display_of_an_estimator(plt):
+    X = np.random.default_rng(4).normal(5, 3, size=(400, 2))
+    pipe = make_pipeline(StandardScaler(), Gaussian()).fit(X)
+    display = SampleComparisonDisplay.from_estimator(pipe, X, labels=("A", "B"))
+    assert all(marginal["distance"] < 0.2 for marginal in display.marginals)
+    assert [text.get_text() for text in display.axes_[0].get_legend().get_texts()] == ["A", "B"]
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X, columns=["a", "b"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the scaler was fitted without names
+        display = SampleComparisonDisplay.from_samples(frame, X)
+    assert sorted(marginal["name"] for marginal in display.marginals) == ["a", "b"]
+
+
+def test_bad_columns(plt):
+    X = np.random.default_rng(5).normal(size=(20, 2))
+    with pytest.raises(ValueError, match=r"'names' parameter .* 2 columns"):
+        SampleComparisonDisplay.from_samples(X, X, names=["a"])
+    for columns in ([2], ["c"]):
+        with pytest.raises(ValueError, match="'columns' parameter"):
+            SampleComparisonDisplay.from_samples(X, X, columns=columns)
