@@ -135,11 +135,14 @@ class BNNRegressor(_Draws, PredictiveRegressorMixin, BayesianNetwork):
     =============== ======================================== ================================
     `inference`     the posterior is                         cost, beside one training
     =============== ======================================== ================================
-    "laplace"       Gaussian, of the linearised network      one factorisation, many times
-    "hmc"           draws, exact                             30,000 passes over all events
-    "sghmc"         draws, biased by the step size           30,000 batches
-    "variational"   independent Gaussians                    one more training
+    "laplace"       Gaussian, of the linearised network      some 30 factorisations
+    "hmc"           draws, exact once chains have mixed      35,000 passes over all events
+    "sghmc"         draws, biased by the step size           35,000 batches
+    "variational"   independent Gaussians                    5,000 steps, or one more training
     =============== ======================================== ================================
+
+    Scales and noise are integrated out of the chains of "hmc", and drawn given the parameters after
+    each trajectory, parameters and hyper-parameters in turn.
 
     Parameters
     ----------
@@ -159,10 +162,10 @@ class BNNRegressor(_Draws, PredictiveRegressorMixin, BayesianNetwork):
     noise_ : ndarray of shape (n_draws, n_targets)
         σ in the units of the targets; one row for "laplace". Not for `heteroscedastic`.
     draw_weights_ : ndarray of shape (n_draws,)
-        Weights of the draws, whose sum is 1.
+        Weights of the draws, whose sum is 1. Not for "laplace".
     r_hat_, ess_ : float
         Convergence of "hmc" and "sghmc": the largest R-hat, the smallest effective sample size,
-        of predictions for up to 32 events, of scales and of noise.
+        of predictions for up to 32 events and of noise.
     acceptance_rate_ : ndarray of shape (n_chains,)
         Of "hmc".
     n_divergences_ : int
@@ -246,7 +249,8 @@ class BNNRegressor(_Draws, PredictiveRegressorMixin, BayesianNetwork):
         Warns
         -----
         ConvergenceWarning
-            If chains have not converged, or trajectories diverged.
+            If chains have not converged, trajectories diverged, or the posterior says nothing
+            although a linear model does.
         """
         if self.heteroscedastic and self.inference == "laplace":
             raise ValueError(
@@ -268,6 +272,9 @@ class BNNRegressor(_Draws, PredictiveRegressorMixin, BayesianNetwork):
     def _fit_laplace(self, jacobians, outputs, y, weight, prior, mode):
         laplace = GaussianLaplace(prior, mode)
         return laplace.fit(jacobians, outputs, y, weight, self._likelihood())
+
+    def _means(self, X, y):
+        return y, (self._predictive(X).mean() - self.target_mean_) / self.target_scale_
 
     def _predictive(self, X):
         if self._inference == "laplace":
@@ -323,10 +330,10 @@ class BNNClassifier(_Draws, EnsembleClassifierMixin, BayesianNetwork):
     prior_scales_ : ndarray of shape (n_draws, n_tensors)
         Scales of the prior, of each draw; one row where they are not drawn.
     draw_weights_ : ndarray of shape (n_draws,)
-        Weights of the draws, whose sum is 1.
+        Weights of the draws, whose sum is 1. Not for "laplace".
     r_hat_, ess_ : float
         Convergence of "hmc" and "sghmc": the largest R-hat, the smallest effective sample size,
-        of logits for up to 32 events and of scales.
+        of logits for up to 32 events.
     acceptance_rate_ : ndarray of shape (n_chains,)
         Of "hmc".
     n_divergences_ : int
@@ -403,7 +410,8 @@ class BNNClassifier(_Draws, EnsembleClassifierMixin, BayesianNetwork):
         Warns
         -----
         ConvergenceWarning
-            If chains have not converged, or trajectories diverged.
+            If chains have not converged, trajectories diverged, or the posterior says nothing
+            although a linear model does.
         """
         X = self._validate_events(X, reset=True)
         if y is None:
@@ -436,6 +444,10 @@ class BNNClassifier(_Draws, EnsembleClassifierMixin, BayesianNetwork):
     def _fit_laplace(self, jacobians, outputs, y, weight, prior, mode):
         laplace = LabelLaplace(prior, mode)
         return laplace.fit(jacobians, outputs, y, weight, self._likelihood())
+
+    def _means(self, X, y):
+        members = self._member_probabilities(X)
+        return np.eye(len(self.classes_))[y], members.mean(1)
 
     def _member_probabilities(self, X):
         if self._inference != "laplace":

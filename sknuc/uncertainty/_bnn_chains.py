@@ -11,7 +11,10 @@ _FOLLOWED_OUTPUTS = 256
 
 
 class Chains:
-    """Collects draws, and follows predictions, scales and noise.
+    """Collects draws, and follows predictions and noise.
+
+    Not the scales of the prior, nor the parameters: layers can trade sizes without a change of the
+    network's outputs, so that those of chains which agree on every prediction may differ for long.
 
     Parameters
     ----------
@@ -39,7 +42,7 @@ class Chains:
     def record(self, theta, noise):
         """Take the parameters (c, P) and the noise (c, t) after a trajectory."""
         scales = self.prior.draw_scales(theta, self.rng)
-        parts = [self.network(theta, self.x).flatten(1), scales.log()]
+        parts = [self.network(theta, self.x).flatten(1)]
         if noise is not None:
             parts.append(noise.log())
         self.traces.append(torch.cat([part.double() for part in parts], 1))

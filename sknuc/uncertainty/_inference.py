@@ -23,6 +23,7 @@ from sknuc.metrics import effective_sample_size, r_hat
 from sknuc.torch_estimator import Player, TorchEstimator
 from sknuc.uncertainty._bnn_chains import Chains, some_rows
 from sknuc.uncertainty._bnn_losses import ELBO, AnchoredLoss, SamplingLoss
+from sknuc.uncertainty._collapse import has_collapsed
 from sknuc.uncertainty._hmc import HMC
 from sknuc.uncertainty._laplace import jacobian, last_layer_jacobian
 from sknuc.uncertainty._posterior import (
@@ -60,12 +61,13 @@ class BayesianNetwork(TorchEstimator):
     Parameters
     ----------
     inference : {"laplace", "hmc", "sghmc", "variational"}, default="laplace"
-        How the posterior is found. "laplace": a Gaussian around the trained network, to first
-        order exact; quick, and a good first answer. "hmc": draws by Hamiltonian Monte Carlo, the
-        reference for networks and data of moderate size (each step takes all events). "sghmc":
+        How the posterior is found. "laplace": the posterior of the network linearised where
+        training left it; quick, and a good first answer. "hmc": draws by Hamiltonian Monte Carlo,
+        the reference for networks and data of moderate size (each step takes all events). "sghmc":
         draws at the price of training, biased by the size of the step, for data too large for
         "hmc". "variational": independent Gaussians for all parameters, too narrow where those are
-        correlated.
+        correlated, and blind to few events where the network has many parameters: a warning says
+        so if nothing was learnt.
     prior_scale : "learned" or float, default="learned"
         Standard deviation of the parameters a priori, times the root of the number of inputs for
         weights. "learned": one for each tensor of parameters, with a broad prior of its own
@@ -75,16 +77,17 @@ class BayesianNetwork(TorchEstimator):
         (events × outputs) at most, and encoders without recurrent layers. "auto" is "all" up to
         500 of either, and "last" beyond.
     n_chains : int, default=4
-        Chains of "hmc" and "sghmc", which are computed together; and of "laplace" and
-        "variational", whose draws are independent, the same number of draws.
-    n_warmup : int, default=500
+        Chains of "hmc" and "sghmc", which are computed together. "variational" draws as many
+        networks as they would keep; "laplace" draws none.
+    n_warmup : int, default=200
         Trajectories per chain that adapt the sampler and are thrown away.
-    n_samples : int, default=1000
+    n_samples : int, default=500
         Trajectories per chain after them.
-    thinning : int, default=10
+    thinning : int, default=5
         One of so many trajectories is kept for prediction; convergence is judged on all.
-    n_leapfrog : int, default=20
-        Gradient steps per trajectory on average.
+    n_leapfrog : int, default=50
+        Gradient steps per trajectory on average: few long trajectories cross a posterior that as
+        many steps in short ones only diffuse in.
     target_accept : float in (0, 1), default=0.8
         Probability of acceptance that the step size of "hmc" is adapted to. More is slower, and
         helps against divergences.
@@ -122,10 +125,10 @@ class BayesianNetwork(TorchEstimator):
         prior_scale="learned",
         laplace_layers="auto",
         n_chains=4,
-        n_warmup=500,
-        n_samples=1000,
-        thinning=10,
-        n_leapfrog=20,
+        n_warmup=200,
+        n_samples=500,
+        thinning=5,
+        n_leapfrog=50,
         target_accept=0.8,
         step_size=0.01,
         friction=0.1,
@@ -162,6 +165,10 @@ class BayesianNetwork(TorchEstimator):
         raise NotImplementedError
 
     def _fit_laplace(self, jacobians, outputs, y, weight, prior, mode):
+        raise NotImplementedError
+
+    def _means(self, X, y):
+        """Targets (n, k) of `_fit_posterior` and what is predicted for them, in the same units."""
         raise NotImplementedError
 
     # Training.
@@ -234,6 +241,22 @@ class BayesianNetwork(TorchEstimator):
             # Functions of this training, which no pickle holds.
             del self._loss, self._make_optimizer
         self._optimizer_states = None
+        self._check_that_it_learnt(X, y, sample_weight)
+
+    def _check_that_it_learnt(self, X, y, sample_weight):
+        used = np.arange(X.shape[0]) if sample_weight is None else np.flatnonzero(sample_weight)
+        rows = used[some_rows(len(used), _MEASURED)]
+        events = np.array(X[rows])
+        weight = None if sample_weight is None else sample_weight[rows]
+        y, predicted = self._means(events, y[rows])
+        if has_collapsed(events.reshape(len(rows), -1), y, predicted, weight):
+            warnings.warn(
+                f"The posterior of inference={self.inference!r} says nothing of the events, but a "
+                "linear model does. Take a smaller encoder, more events, or inference='laplace' "
+                "or 'hmc'.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
 
     _of_the_posterior = frozenset(
         {
@@ -418,7 +441,7 @@ class BayesianNetwork(TorchEstimator):
             warnings.warn(
                 f"The chains have not converged: R-hat is {self.r_hat_:.3f} (1.01 at most) and the "
                 f"effective sample size {self.ess_:.0f} ({_ESS_PER_CHAIN} per chain at least) for "
-                "the worst of predictions, scales and noise. Raise n_samples, n_warmup or "
+                "the worst of predictions and noise. Raise n_samples, n_warmup or "
                 "n_leapfrog, or take a smaller encoder.",
                 ConvergenceWarning,
                 stacklevel=6,

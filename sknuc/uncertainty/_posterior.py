@@ -232,6 +232,9 @@ class Gaussian:
 
     #: Degrees of freedom and scale of the prior of σ, in standard deviations of the targets.
     degrees, typical = 1.0, 0.01
+    #: The first training looks no closer: where events are met exactly, ever smaller residuals
+    #: would pull ever harder, and rounding errors decide where the network goes.
+    finest = 0.1
     #: How far the first training may go from the initial network, in scales of the prior.
     leash = 1.0
 
@@ -266,7 +269,7 @@ class Gaussian:
         squares = (y - output.detach()) ** 2
         if weight is not None:
             squares = squares * (weight / weight.mean(-1, keepdim=True)).unsqueeze(-1)
-        noise = (squares.mean(-2) + self.typical**2).sqrt()
+        noise = (squares.mean(-2) + self.finest**2).sqrt()
         return -self.log_prob(output, y, noise)
 
     def squares(self, output, y, weight):
