@@ -140,6 +140,29 @@ def test_the_area_is_that_of_scikit_learn_fold_by_fold():
     assert_allclose(result.auc, np.mean(areas), rtol=1e-12)
 
 
+def test_copies_are_not_recognised():
+    rng = np.random.default_rng(6)
+    X = rng.normal(size=(300, 2))
+    assert_allclose(two_sample_auc(X, X).auc, 0.5, rtol=1e-12)
+    # Nor are those within a sample: each event of the generated one three times.
+    result = two_sample_auc(rng.normal(size=(900, 2)), np.repeat(X, 3, axis=0))
+    # Three copies say as much as one event: the error is that of 300.
+    assert abs(result.auc - 0.5) < 4 * np.sqrt(2 * (1 / 300 + 1 / 900) / 12)
+
+
+def test_counts_are_told_apart_by_their_frequencies():
+    rng = np.random.default_rng(7)
+    # Codes without an order: no neighbouring value tells what another one means.
+    shares = np.array([0.2, 0.1] * 3 + [0.1])
+    true = rng.choice(7, size=(2000, 1), p=shares)
+    generated = rng.choice(7, size=(2000, 1), p=np.full(7, 1 / 7))
+    result = two_sample_auc(true, generated)
+    # The best order is that of the ratio: two kinds of codes.
+    high, low = 0.6, 3 / 7
+    best = high * (1 - low) + 0.5 * (high * low + (1 - high) * (1 - low))
+    assert abs(result.auc - best) < 4 * result.error
+
+
 def test_classifiers_in_pipelines_take_weights():
     rng = np.random.default_rng(5)
     true, generated = rng.normal(size=(200, 1)), rng.normal(size=(200, 1))
