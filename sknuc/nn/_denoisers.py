@@ -76,10 +76,10 @@ class _Film(nn.Module):
 
 
 class _DenseBlock(nn.Module):
-    def __init__(self, width):
+    def __init__(self, width, embedding_width):
         super().__init__()
         self.first = nn.Linear(width, width)
-        self.film = _Film(width, width)
+        self.film = _Film(embedding_width, width)
         self.second = _start_at_zero(nn.Linear(width, width))
 
     def forward(self, h, e):
@@ -103,9 +103,10 @@ class ConditionalMLP(nn.Module):
     def __init__(self, event_shape, n_conditions, *, width, n_blocks):
         super().__init__()
         n = math.prod(event_shape)
-        self.embedding = LevelEmbedding(n_conditions, width)
+        embedding_width = max(1, width // 2)
+        self.embedding = LevelEmbedding(n_conditions, embedding_width)
         self.inward = nn.Linear(n, width)
-        self.blocks = nn.ModuleList(_DenseBlock(width) for _ in range(n_blocks))
+        self.blocks = nn.ModuleList(_DenseBlock(width, embedding_width) for _ in range(n_blocks))
         self.outward = _start_at_zero(nn.Linear(width, n))
 
     def forward(self, x, level, condition=None):
