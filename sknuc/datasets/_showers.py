@@ -120,9 +120,9 @@ def make_calorimeter_showers(
     sampling_term : float, default=0.1
         a, the resolution at 1 GeV, in sqrt(GeV).
     constant_term : float, default=0.007
-        c, by which the response differs from shower to shower.
+        Width of c, by which the response differs from shower to shower.
     fluctuate_profile : bool, default=True
-        False gives all showers of one energy the same profile.
+        False gives all showers of one energy the same profile, the median one.
     threshold : float, default=1.0
         Voxels below this, in MeV, read exactly zero.
     return_X_y : bool, default=False
