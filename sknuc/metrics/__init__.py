@@ -22,17 +22,19 @@ from sknuc.metrics._rejection import (
     acceptance_threshold,
     rejection_at_acceptance,
 )
-from sknuc.metrics._sample_distances import (
+from sknuc.metrics._sample_histogram import HistogramIoU, histogram_iou
+from sknuc.metrics._sample_moments import (
     CorrelationDistance,
     FrechetDistance,
     correlation_distance,
     frechet_distance,
+)
+from sknuc.metrics._sample_neighbors import PRDC, precision_recall_density_coverage
+from sknuc.metrics._sample_scorer import make_sample_scorer
+from sknuc.metrics._sample_wasserstein import (
     sliced_wasserstein_distance,
     wasserstein_distance,
 )
-from sknuc.metrics._sample_histogram import HistogramIoU, histogram_iou
-from sknuc.metrics._sample_neighbors import PRDC, precision_recall_density_coverage
-from sknuc.metrics._sample_scorer import make_sample_scorer
 from sknuc.metrics._score_brier import BrierDecomposition, brier_decomposition
 from sknuc.metrics._score_calibration import (
     CalibrationError,

@@ -9,9 +9,10 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from sknuc.metrics._plot import COLORS
-from sknuc.metrics._sample_distances import correlations, wasserstein_distance
+from sknuc.metrics._sample_moments import correlations
 from sknuc.metrics._sample_scorer import generate_like
 from sknuc.metrics._sample_validation import check_two_samples, column_names
+from sknuc.metrics._sample_wasserstein import wasserstein_distance
 
 __all__ = ["SampleComparisonDisplay"]
 

@@ -145,6 +145,7 @@ def two_sample_auc(
         classifier = HistGradientBoostingClassifier(
             early_stopping=False, random_state=rng.randint(2**31)
         )
+    cv = 5 if cv is None else cv
     if isinstance(cv, Integral):
         smallest = min(len(X_true), len(X_generated))
         if not 2 <= cv <= smallest:
