@@ -282,8 +282,8 @@ def _draw(rng, n_samples, name, value, interval, *, log=False):
         if not given:
             raise ValueError(
                 f"The {name!r} parameter of {FUNCTION} must, as an array-like that is no tuple "
-                f"(low, high), hold one number for each of the {n_samples} events, each {interval}. "
-                f"Got {value!r:.200} instead."
+                f"(low, high), hold one number for each of the {n_samples} events, each "
+                f"{interval}. Got {value!r:.200} instead."
             )
         return values
     low, high = check_range(FUNCTION, name, value, interval, or_number=True)
