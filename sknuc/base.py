@@ -314,6 +314,9 @@ class PredictiveRegressorMixin(RegressorMixin):
         results : list of ndarray
         """
         step = max(1, _BLOCK_NUMBERS // (self._numbers_per_event() + extra))
+        if X.shape[0] <= step:
+            parts = function(self._predictive(X[:]), slice(0, X.shape[0]))
+            return [part.astype(self._output_dtype, copy=False) for part in parts]
         results = None
         for start in range(0, X.shape[0], step):
             rows = slice(start, min(start + step, X.shape[0]))

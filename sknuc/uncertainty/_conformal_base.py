@@ -155,10 +155,14 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
         if self.random_state is not None:
             for member in members:
                 _seed(member, rng)
-        results = Parallel(n_jobs=self.n_jobs)(
-            delayed(_fit_fold)(member, X, y, train, test, params, sample_weight, respond)
+        tasks = (
+            (member, X, y, train, test, params, sample_weight, respond)
             for member, (train, test) in zip(members, splits, strict=True)
         )
+        if len(members) == 1:
+            results = [_fit_fold(*task) for task in tasks]
+        else:
+            results = Parallel(n_jobs=self.n_jobs)(delayed(_fit_fold)(*task) for task in tasks)
         self.estimators_ = [member for member, _ in results]
         self.calibration_indices_ = indices
         self._set_categories(X, sample_weight, groups)
