@@ -28,7 +28,7 @@ ROOMS = {
     "networks": (METHOD, NETWORK),
     "distributions": (METHOD, NETWORK | {"zuko"}),
     "uncertainty": (METHOD | {"metrics"}, NETWORK),
-    "samplers": (METHOD, NETWORK | {"zuko", "imblearn"}),
+    "samplers": (METHOD | {"encoders"}, NETWORK | {"zuko", "imblearn"}),
     "baselines": (set(), {"xgboost"}),
     "preprocessing": (set(), {"numba"}),
     "metrics": (set(), set()),

@@ -21,6 +21,7 @@ from sknuc.nn._dropout import (
     mask_groups,
     other_dropout,
 )
+from sknuc.nn._likelihoods import Bernoulli, Gaussian, Poisson
 from sknuc.nn._quantiles import (
     AutoregressiveQuantiles,
     FreeQuantiles,
@@ -46,6 +47,7 @@ __all__ = [
     "MASK_GROUPS",
     "AttentionPooling",
     "AutoregressiveQuantiles",
+    "Bernoulli",
     "ConditionalMLP",
     "ConditionalUNet",
     "ConvDecoder",
@@ -54,6 +56,7 @@ __all__ = [
     "DenseDecoder",
     "FeatureNorm",
     "FreeQuantiles",
+    "Gaussian",
     "GradientReversal",
     "GroupedDropout",
     "LevelEmbedding",
@@ -61,6 +64,7 @@ __all__ = [
     "MonotoneQuantiles",
     "OrderedQuantiles",
     "Patches",
+    "Poisson",
     "SelfAttention",
     "SphericalActivation",
     "SphericalAnalysis",

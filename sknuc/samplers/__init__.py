@@ -2,5 +2,6 @@
 
 from sknuc.samplers._flow import FlowSampler
 from sknuc.samplers._oversampler import GenerativeOverSampler
+from sknuc.samplers._vae import VAESampler
 
-__all__ = ["FlowSampler", "GenerativeOverSampler"]
+__all__ = ["FlowSampler", "GenerativeOverSampler", "VAESampler"]

@@ -1,0 +1,414 @@
+"""VAESampler: linear models in closed form, bounds, likelihoods, decoders of any shape."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm, poisson
+from sklearn.decomposition import PCA
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import distributions
+
+from sknuc.encoders import CNN, LSTM, MLP
+from sknuc.nn import Bernoulli, ConvDecoder, DenseDecoder, Gaussian, Poisson, mirror
+from sknuc.samplers import VAESampler
+
+LINEAR = MLP(hidden_layer_sizes=())
+
+
+def low_rank(n, noise=0.3, seed=0):
+    """Events of 6 values, of which 2 latent variables and isotropic noise are the cause."""
+    rng = np.random.default_rng(seed)
+    axes = np.linalg.qr(np.random.default_rng(5).normal(size=(6, 2)))[0] * [2.0, 1.0]
+    z = rng.normal(size=(n, 2))
+    return z @ axes.T + noise * rng.normal(size=(n, 6)) + 3.0
+
+
+@pytest.fixture(scope="module")
+def linear():
+    """A linear VAE with one scale: probabilistic principal components."""
+    X = low_rank(2000)
+    model = VAESampler(
+        encoder=LINEAR,
+        input_shape=(1, 6),
+        n_latent=2,
+        scale="channel",
+        learning_rate=0.02,
+        max_epochs=150,
+        random_state=0,
+    )
+    return X, model.fit(X)
+
+
+def test_linear_vae_reaches_the_likelihood_of_probabilistic_pca(linear):
+    # Tipping and Bishop (1999); Lucas et al. (2019): the ELBO has no worse maximum than this.
+    X, model = linear
+    exact = PCA(2).fit(X)
+    best = exact.score(X)
+    bound = model.score(X)
+    assert bound < best
+    assert bound > best - 0.01
+    # Event by event, not just on average.
+    assert np.abs(model.score_samples(X) - exact.score_samples(X)).max() < 0.2
+
+
+def test_linear_vae_finds_the_principal_subspace_and_the_noise(linear):
+    X, model = linear
+    decoded = model.inverse_transform(np.vstack([np.zeros(2), np.eye(2)]))
+    directions = decoded[1:] - decoded[0]
+    q = np.linalg.qr(directions.T)[0]
+    overlap = np.linalg.svd(PCA(2).fit(X).components_ @ q)[1]
+    assert overlap.min() > 0.999
+    # W W' + s² is the covariance of the samples.
+    samples = model.sample(20_000, random_state=0)
+    np.testing.assert_allclose(np.cov(samples.T), np.cov(X.T), atol=0.1)
+    means = model.set_params(sample_noise=False).sample(20_000, random_state=0)
+    model.set_params(sample_noise=True)
+    assert np.linalg.matrix_rank(np.cov(means.T), tol=1e-6) == 2
+    removed = np.trace(np.cov(samples.T)) - np.trace(np.cov(means.T))
+    assert removed / 6 == pytest.approx(PCA(2).fit(X).noise_variance_, rel=0.1)
+
+
+def test_more_importance_samples_tighten_the_bound(linear):
+    X, model = linear
+    exact = PCA(2).fit(X).score(X[:300])
+    # An encoder that is wrong by its own width in both variables, by which the ELBO is lower than
+    # the likelihood by KL[N(1, 1) || N(0, 1)] = 1/2 each; the importance weights correct it.
+    wrong = pickle.loads(pickle.dumps(model))
+    module = wrong.module_[1]
+    events = torch.tensor(wrong._columns.encode(X[:1], None)[0]).reshape(1, 1, 6)
+    with torch.no_grad():
+        module.head.bias[:2] += module.posterior(events, None)[1][0].exp()
+    scores = [wrong.set_params(n_importance=k).score(X[:300]) for k in (1, 8, 64)]
+    assert scores[0] < scores[1] < scores[2]
+    assert exact - scores[0] == pytest.approx(1.0, abs=0.05)
+    # The variance of the weights, exp(1 + 1) - 1, over twice their number is left.
+    assert exact - scores[2] == pytest.approx(np.expm1(2) / 128, abs=0.05)
+
+
+def test_latent_means_decode_to_events_of_low_rank():
+    X = low_rank(1000, noise=0.0)
+    model = VAESampler(
+        encoder=LINEAR, n_latent=2, learning_rate=0.02, max_epochs=150, random_state=0
+    ).fit(X)
+    Z = model.transform(X)
+    assert Z.shape == (1000, 2)
+    residual = X - model.inverse_transform(Z)
+    assert residual.var(0).sum() < 0.01 * X.var(0).sum()
+    np.testing.assert_array_equal(Z, model.transform(X))
+    assert list(model.get_feature_names_out()) == ["vaesampler0", "vaesampler1"]
+
+
+def test_free_bits_keep_latent_variables_in_use():
+    # Nothing to tell apart: without free bits all variables collapse to the prior.
+    X = np.random.default_rng(0).normal(size=(500, 2))
+
+    def divergence(free_bits):
+        model = VAESampler(
+            n_latent=3,
+            scale=1.0,
+            free_bits=free_bits,
+            learning_rate=0.01,
+            max_epochs=60,
+            random_state=0,
+        ).fit(X)
+        x = torch.tensor(model._columns.encode(X, None)[0])
+        mean, log_std = (part.detach() for part in model.module_[1].posterior(x, None))
+        q = distributions.Normal(mean, log_std.exp())
+        return distributions.kl_divergence(q, distributions.Normal(0.0, 1.0)).mean(0)
+
+    assert divergence(0.0).max() < 0.1
+    assert divergence(0.5).min() > 0.4
+
+
+def test_beta_weighs_the_divergence():
+    X = low_rank(600)
+    model = VAESampler(
+        encoder=LINEAR,
+        n_latent=2,
+        scale=0.5,
+        max_epochs=100,
+        learning_rate=0.02,
+        random_state=0,
+    )
+    spread = [model.set_params(beta=b).fit(X).transform(X).var(0).sum() for b in (0.1, 1.0, 30.0)]
+    assert spread[0] > spread[1] > spread[2]
+    # With one unit of noise of 0.5 and 6 standardised values, β = 30 is above every eigenvalue.
+    assert spread[2] < 0.05
+
+
+# Likelihoods against their definitions.
+
+
+@pytest.mark.parametrize("scale", ["channel", "value", "event", 0.7])
+def test_gaussian_likelihood_is_that_of_torch(scale):
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    likelihood = Gaussian(normal(2, 5), normal(2, 5).exp(), scale).double()
+    x, output = normal(7, 2, 5), normal(7, *likelihood.output_shape)
+    mean, std = likelihood.moments(output)
+    expected = distributions.Normal(mean, std).log_prob(x).sum((1, 2))
+    torch.testing.assert_close(likelihood.log_prob(output, x), expected)
+    noise = normal(7, 2, 5)
+    torch.testing.assert_close(likelihood.draw(output, noise), mean + std * noise)
+    if scale == 0.7:
+        assert (std == 0.7).all()
+
+
+@pytest.mark.parametrize("kind", [Bernoulli, Poisson])
+def test_discrete_likelihoods_are_those_of_torch(kind):
+    generator = torch.Generator().manual_seed(0)
+    likelihood = kind(torch.rand(2, 5, generator=generator, dtype=torch.float64)).double()
+    output = 2 * torch.randn(4000, 2, 5, generator=generator, dtype=torch.float64)
+    noise = torch.randn(output.shape, generator=generator, dtype=torch.float64)
+    x, mean = likelihood.draw(output, noise), likelihood.mean(output)
+    law = getattr(distributions, kind.__name__)(mean)
+    torch.testing.assert_close(likelihood.log_prob(output, x), law.log_prob(x).sum((1, 2)))
+    pull = (x - mean).sum(0) / law.variance.sum(0).sqrt()
+    assert pull.abs().max() < 4.5
+
+
+def test_counts_are_quantiles_of_the_noise():
+    rng = np.random.default_rng(0)
+    rate = np.exp(rng.uniform(-8, 8, 5000))
+    noise = rng.normal(size=5000)
+    likelihood = Poisson(torch.ones(1, dtype=torch.float64))
+    output, noise = torch.tensor(np.log(rate))[:, None], torch.tensor(noise)[:, None]
+    drawn = likelihood.draw(output, noise).numpy().ravel()
+    expected = poisson.ppf(norm.cdf(noise.numpy().ravel()), rate)
+    # The rates differ in the last bit, which moves a count where a level is at its edge.
+    assert np.abs(drawn - expected).max() <= 1
+    assert (drawn == expected).mean() > 0.999
+
+
+def test_poisson_decoder_learns_rates_and_their_correlation():
+    rng = np.random.default_rng(0)
+    light = rng.gamma(4, 1, 3000)
+    X = rng.poisson(light[:, None] * [1.0, 4.0, 0.2])
+    model = VAESampler(
+        likelihood="poisson", n_latent=2, max_epochs=30, learning_rate=0.005, random_state=0
+    ).fit(X)
+    samples = model.sample(6000, random_state=0)
+    np.testing.assert_array_equal(samples, np.round(samples))
+    assert samples.min() >= 0
+    np.testing.assert_allclose(samples.mean(0), X.mean(0), rtol=0.08)
+    # Var = E[rate] + Var[rate]: far above that of independent Poisson counts.
+    np.testing.assert_allclose(samples.var(0), X.var(0), rtol=0.25)
+    assert np.corrcoef(samples[:, 0], samples[:, 1])[0, 1] == pytest.approx(
+        np.corrcoef(X[:, 0], X[:, 1])[0, 1], abs=0.1
+    )
+
+
+def test_bernoulli_decoder_learns_hits_that_come_together():
+    rng = np.random.default_rng(0)
+    side = rng.integers(0, 2, 2000)[:, None]
+    X = rng.uniform(size=(2000, 6)) < np.where(side, [0.9] * 3 + [0.1] * 3, [0.1] * 3 + [0.9] * 3)
+    model = VAESampler(
+        likelihood="bernoulli", n_latent=2, max_epochs=40, learning_rate=0.005, random_state=0
+    ).fit(X.astype(float))
+    samples = model.sample(4000, random_state=0)
+    assert set(np.unique(samples)) == {0.0, 1.0}
+    np.testing.assert_allclose(np.cov(samples.T), np.cov(X.T), atol=0.05)
+    # The bound cannot beat the entropy of the truth: of the mixture, on new events.
+    p = np.array([[0.9] * 3 + [0.1] * 3, [0.1] * 3 + [0.9] * 3])
+    likelihood = np.prod(np.where(X[:, None], p, 1 - p), -1).mean(1)
+    assert np.log(likelihood).mean() - 0.15 < model.score(X.astype(float))
+    assert model.score(X.astype(float)) < np.log(likelihood).mean() + 0.05
+
+
+# Conditions.
+
+
+def test_conditional_events_have_the_mean_and_width_of_their_condition():
+    rng = np.random.default_rng(0)
+    energy = rng.uniform(1, 3, 3000)
+    X = energy[:, None] * [1.0, -1.0] + 0.2 * energy[:, None] * rng.normal(size=(3000, 2))
+    model = VAESampler(n_latent=2, max_epochs=30, learning_rate=0.003, random_state=0)
+    model.fit(X, energy)
+    for e in (1.5, 2.5):
+        events = model.sample(4000, y=e, random_state=0)
+        np.testing.assert_allclose(events.mean(0), [e, -e], atol=0.1)
+        np.testing.assert_allclose(events.std(0), 0.2 * e, rtol=0.2)
+    # Among the conditions, the events themselves say which one it was.
+    free, given = model.transform(X[:200]), model.transform(X[:200], energy[:200])
+    assert free.shape == given.shape
+    with pytest.raises(ValueError, match="Give inverse_transform the conditions y"):
+        model.inverse_transform(given)
+    assert model.inverse_transform(given, energy[:200]).shape == (200, 2)
+
+
+def test_classes_are_told_apart_by_their_bound():
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, 2, 600)
+    X = rng.normal(size=(600, 3)) + 4.0 * y[:, None]
+    model = VAESampler(n_latent=2, max_epochs=40, learning_rate=0.003, random_state=0).fit(X, y)
+    each = np.stack([model.score_samples(X, label) for label in (0, 1)])
+    assert (each.argmax(0) == y).mean() > 0.99
+    # Without y, encoding picks the class that the event is of.
+    np.testing.assert_allclose(model.transform(X)[:50], model.transform(X, y)[:50], atol=0.2)
+
+
+# As scikit-learn's estimators.
+
+
+def test_weights_are_multiplicities():
+    rng = np.random.default_rng(0)
+    X, weight = rng.normal(size=(40, 3)), rng.integers(0, 4, 40)
+    fit = VAESampler(max_epochs=20, random_state=0, free_bits=0.1).fit
+    weighted = fit(X, sample_weight=weight).transform(X)
+    repeated = fit(np.repeat(X, weight, axis=0)).transform(X)
+    np.testing.assert_allclose(weighted, repeated, rtol=1e-9, atol=1e-12)
+
+
+def test_samples_do_not_depend_on_blocks_and_pickle(monkeypatch):
+    X = low_rank(200)
+    model = VAESampler(max_epochs=2, n_latent=3, random_state=0).fit(X)
+    at_once = model.sample(50, random_state=1), model.transform(X), model.score_samples(X[:20])
+    monkeypatch.setattr("sknuc.samplers._base._BLOCK_NUMBERS", 2000)
+    copy = pickle.loads(pickle.dumps(model))
+    in_blocks = copy.sample(50, random_state=1), copy.transform(X), copy.score_samples(X[:20])
+    for one, other in zip(at_once, in_blocks, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_pipeline_gives_events_back_in_its_units():
+    X = low_rank(400) * 1e3
+    sampler = VAESampler(
+        encoder=LINEAR, n_latent=2, max_epochs=100, learning_rate=0.02, random_state=0
+    )
+    model = make_pipeline(StandardScaler(), sampler)
+    Z = model.fit_transform(X)
+    assert (X - model.inverse_transform(Z)).std() < 0.5e3
+    samples = model[:-1].inverse_transform(model[-1].sample(4000, random_state=0))
+    np.testing.assert_allclose(samples.mean(0), X.mean(0), atol=0.2e3)
+
+
+def test_grid_search_by_the_bound_prefers_the_right_number_of_latent_variables():
+    search = GridSearchCV(
+        VAESampler(encoder=LINEAR, max_epochs=60, learning_rate=0.02, random_state=0),
+        {"n_latent": [1, 2]},
+        cv=2,
+    ).fit(low_rank(600))
+    assert search.best_params_ == {"n_latent": 2}
+
+
+def test_early_stopping_judges_by_the_bound_itself():
+    X = low_rank(400)
+    model = VAESampler(
+        encoder=LINEAR, early_stopping=True, learning_rate=0.02, max_epochs=60, random_state=0
+    ).fit(X)
+    # Standard normal events are where the training starts.
+    assert model.score(X) > norm(X.mean(0), X.std(0)).logpdf(X).sum(1).mean() + 0.5
+
+
+@pytest.mark.parametrize(
+    ("parameters", "X", "message"),
+    [
+        ({"likelihood": "poisson"}, [[0.5, 1.0], [1.0, 2.0]], "needs counts.*0.5"),
+        ({"likelihood": "poisson"}, [[-1.0, 1.0], [1.0, 2.0]], "needs counts.*-1"),
+        ({"likelihood": "bernoulli"}, [[2.0, 1.0], [1.0, 0.0]], "needs hits.*2"),
+        ({"likelihood": "poisson", "bounds": (0, None)}, [[1.0], [2.0]], "'bounds' parameter"),
+        ({"n_latent": 0}, [[1.0], [2.0]], "'n_latent' parameter"),
+        ({"scale": 0.0}, [[1.0], [2.0]], "'scale' parameter"),
+        ({"warm_up": 1.0}, [[1.0], [2.0]], "'warm_up' parameter"),
+        ({"decoder": CNN()}, [[1.0, 2.0], [2.0, 2.0]], "build"),
+    ],
+)
+def test_errors_say_what_is_allowed(parameters, X, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        VAESampler(max_epochs=1, **parameters).fit(np.array(X))
+
+
+class OwnDecoder:
+    """A linear decoder that a user brings along."""
+
+    def build(self, n_inputs, output_shape):
+        return DenseDecoder(n_inputs, output_shape, hidden_layer_sizes=())
+
+
+def test_own_decoders_are_built_and_checked():
+    X = low_rank(50)
+    model = VAESampler(decoder=OwnDecoder(), n_latent=2, max_epochs=1, random_state=0).fit(X)
+    layers = list(model.module_[1].decoder)
+    assert len(layers) == 1
+    assert layers[0].weight.shape == (12, 2)
+    OwnDecoder.build, build = lambda self, n, shape: DenseDecoder(n, (3,)), OwnDecoder.build
+    try:
+        with pytest.raises(ValueError, match=r"\(n, 12\). Got the shape \(2, 3\)"):
+            VAESampler(decoder=OwnDecoder(), max_epochs=1).fit(X)
+    finally:
+        OwnDecoder.build = build
+    Z = model.transform(X)
+    with pytest.raises(ValueError, match="Z has 1 columns"):
+        model.inverse_transform(Z[:, :1])
+
+
+# Decoders.
+
+SHAPES = [(7,), (1, 256), (2, 251), (3, 1), (1, 13, 17), (2, 1, 9), (2, 5, 7, 11)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_decoders_make_events_of_any_length(shape):
+    z = torch.randn(3, 4)
+    cnns = [
+        CNN(channels=(4, 6), kernel_size=3, stride=stride, wrap=wrap)
+        for stride in (1, 2, 3)
+        for wrap in (False, True)
+    ]
+    for encoder in [None, MLP(hidden_layer_sizes=(5, 3)), LSTM(), *cnns]:
+        assert mirror(encoder, 4, shape)(z).shape == (3, *shape)
+
+
+def test_decoder_mirrors_the_layers_of_its_encoder():
+    dense = mirror(MLP(hidden_layer_sizes=(8, 3), activation="tanh"), 2, (5,))
+    assert [layer.out_features for layer in dense if hasattr(layer, "weight")] == [3, 8, 5]
+    assert isinstance(dense[1], torch.nn.Tanh)
+    cnn = mirror(CNN(channels=(4, 8), stride=4, n_blocks=0), 2, (1, 50))
+    # 50 samples are 13 after the first stage, and 4 after the second.
+    assert cnn[0].out_features == 8 * 4
+    assert [layer.layer.weight.shape[:2] for layer in cnn if hasattr(layer, "layer")] == [
+        (8, 4),
+        (4, 1),
+    ]
+
+
+@pytest.mark.parametrize("stride", [2, 3, 4])
+def test_transposed_convolutions_have_no_checkerboard(stride):
+    # Every sample inside is a sum over as many weights: equal weights make equal samples.
+    (layer,) = list(ConvDecoder(1, (1, 60), channels=(1,), stride=stride, n_blocks=0))[3:]
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.fill_(1.0)
+    inside = layer(torch.ones(1, 1, 60 // stride))[0, 0, stride:-stride]
+    assert inside.unique().tolist() == [3.0]
+
+
+def test_wrapped_decoder_turns_with_its_input():
+    torch.manual_seed(0)
+    decoder = ConvDecoder(3, (2, 6, 16), channels=(4, 5), wrap=True)
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    layers = torch.nn.Sequential(*list(decoder)[2:])
+    h = torch.randn(2, 5, 2, 4)
+    torch.testing.assert_close(layers(h.roll(1, -1)), layers(h).roll(4, -1))
+
+
+@pytest.mark.parametrize("shape", [(1, 50), (2, 9, 7), (1, 4, 5, 3)], ids=str)
+def test_signals_and_images_keep_their_shape(shape):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, *shape)).astype(np.float32)
+    model = VAESampler(n_latent=3, max_epochs=2, random_state=0).fit(X)
+    assert model.sample(5).shape == (5, *shape)
+    Z = model.transform(X)
+    assert Z.shape == (60, 3)
+    assert Z.dtype == np.float32
+    assert model.inverse_transform(Z).shape == X.shape
+    table = VAESampler(n_latent=3, max_epochs=2, random_state=0, input_shape=shape)
+    np.testing.assert_array_equal(table.fit(X.reshape(60, -1)).transform(X), Z)
