@@ -176,6 +176,11 @@ class TorchEstimator(BaseEstimator):
         self.compile = compile
         self.random_state = random_state
         self.verbose = verbose
+        for name in self._without:
+            if getattr(self, name) is not TorchEstimator.__init__.__kwdefaults__[name]:
+                raise TypeError(
+                    f"{type(self).__name__}.__init__() got an unexpected keyword argument {name!r}"
+                )
 
     def __init_subclass__(cls, **kwargs):
         """Let a method declare its own parameters only; the shared ones are added.

@@ -397,9 +397,13 @@ class DiffusionSampler(Sampler):
             uniform = _uniform_of_rows(z.double().cpu().numpy(), n * _N_PROBES)
             signs = np.where(uniform.reshape(-1, _N_PROBES, n) < 0.5, -1, 1) / _N_PROBES**0.5
             probes = torch.as_tensor(signs, dtype=y.dtype, device=y.device)
+        field = self._field(condition)
+        return log_density(field, y, self._density_angles(y), probes) + gaussian.log_det
+
+    def _density_angles(self, like):
+        """From events to noise, as a tensor like another."""
         angles = math.pi / 2 * np.linspace(0, 1, _DENSITY_STEPS + 1) ** 2
-        angles = torch.as_tensor(angles, dtype=y.dtype, device=y.device)
-        return log_density(self._field(condition), y, angles, probes) + gaussian.log_det
+        return torch.as_tensor(angles, dtype=like.dtype, device=like.device)
 
 
 class _Flow(nn.Module):

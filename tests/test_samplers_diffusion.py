@@ -1,0 +1,426 @@
+"""Flow matching and diffusion: closed forms of the flow, and what is learnt."""
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import kstest, multivariate_normal, norm, wasserstein_distance
+from sklearn.base import BaseEstimator
+from sklearn.datasets import make_moons
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from sknuc.encoders import MLP
+from sknuc.nn import ConditionalUNet
+from sknuc.samplers import DiffusionSampler, ResidualMLP, UNet
+from sknuc.samplers._probability_flow import Gaussian, log_density, principal_axes, solve
+
+SMALL = ResidualMLP(width=32, n_blocks=2)
+KINDS = ["flow_matching", "edm"]
+
+
+def sampler(**parameters):
+    parameters = {"network": SMALL, "max_epochs": 25, "random_state": 0, **parameters}
+    return DiffusionSampler(**parameters)
+
+
+# The equation, with the best possible network for a normal distribution in its place.
+
+MEAN = torch.tensor([0.5, -1.0], dtype=torch.float64)
+COVARIANCE = torch.tensor([[1.0, 0.3], [0.3, 0.2]], dtype=torch.float64)
+
+NORMAL = multivariate_normal(MEAN.numpy(), COVARIANCE.numpy())
+
+
+def normal_velocity(x, angle):
+    """E[cos ε - sin z | x] for z ~ N(MEAN, COVARIANCE), by linear regression."""
+    cos, sin = angle.cos(), angle.sin()
+    unit = torch.eye(2, dtype=torch.float64)
+    of_mixture = torch.linalg.inv(cos**2 * COVARIANCE + sin**2 * unit)
+    regression = (cos * sin * unit - sin * cos * COVARIANCE) @ of_mixture
+    return -sin * MEAN + (x - cos * MEAN) @ regression.T
+
+
+def test_velocity_of_mixtures_is_that_of_the_regression():
+    rng = np.random.default_rng(0)
+    n = 400_000
+    z = rng.multivariate_normal(MEAN.numpy(), COVARIANCE.numpy(), size=n)
+    noise = rng.standard_normal((n, 2))
+    angle = torch.tensor([0.7], dtype=torch.float64)
+    cos, sin = math.cos(0.7), math.sin(0.7)
+    x, velocity = cos * z + sin * noise, cos * noise - sin * z
+    left = velocity - normal_velocity(torch.from_numpy(x), angle).numpy()
+    # What is left of the velocity is uncorrelated with the mixture.
+    moments = np.column_stack([left, *(left * x[:, [i]] for i in (0, 1))])
+    error = moments.std(0) / math.sqrt(n)
+    assert (np.abs(moments.mean(0)) < 4.5 * error).all()
+
+
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2)])
+def test_mean_and_covariance_of_a_normal_distribution(solver, order):
+    # The map is affine: the images of 0 and of unit vectors tell all of it.
+    start = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+
+    def error(n_steps):
+        angles = math.pi / 2 * torch.linspace(1, 0, n_steps + 1, dtype=torch.float64) ** 2
+        end = solve(normal_velocity, start, angles, solver)
+        factor = end[1:] - end[0]
+        return max(
+            (end[0] - MEAN).abs().max().item(),
+            (factor.T @ factor - COVARIANCE).abs().max().item(),
+        )
+
+    errors = [error(n) for n in (50, 100, 200)]
+    measured = -np.diff(np.log2(errors))
+    np.testing.assert_allclose(measured, order, atol=0.25)
+    assert errors[-1] < {"euler": 0.05, "heun": 1e-3}[solver]
+
+
+def test_density_of_a_normal_distribution_is_exact():
+    model = DiffusionSampler(n_steps=1)
+    rng = np.random.default_rng(0)
+    z = torch.from_numpy(rng.multivariate_normal(MEAN.numpy(), COVARIANCE.numpy(), size=300))
+    truth = NORMAL.logpdf(z.numpy())
+    probes = torch.eye(2, dtype=torch.float64)[None]
+    result = log_density(normal_velocity, z, model._density_angles(z), probes)
+    np.testing.assert_allclose(result, truth, atol=1e-3)
+
+
+def test_random_probes_estimate_the_divergence_without_bias():
+    # Linear and symmetric: the divergence is the trace, and signs have the variance 2 Σ J² / k.
+    rng = np.random.default_rng(1)
+    jacobian = rng.standard_normal((30, 30))
+    jacobian = torch.from_numpy(jacobian + jacobian.T) / 30
+    x = torch.zeros(5000, 30, dtype=torch.float64)
+    signs = rng.choice([-0.25, 0.25], size=(5000, 16, 30))
+    angles = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    # At x = 0 events stay where they are, and the normal density is the same for all.
+    result = log_density(lambda x, _: x @ jacobian, x, angles, torch.from_numpy(signs)).numpy()
+    divergence = result + 15 * math.log(2 * math.pi)
+    variance = 2 * (jacobian.square().sum() - jacobian.diagonal().square().sum()).item() / 16
+    assert abs(divergence.mean() - jacobian.trace().item()) < 4 * math.sqrt(variance / 5000)
+    np.testing.assert_allclose(divergence.var(), variance, rtol=0.1)
+
+
+# The part that is known without learning.
+
+
+def test_input_and_target_of_the_network_have_unit_variance_at_every_level():
+    rng = np.random.default_rng(0)
+    z = torch.from_numpy(rng.choice([-1.0, 1.0], size=(100_000, 1)))
+    torch.manual_seed(0)
+    for angle in (0.02, 0.4, 0.8, 1.2, 1.55):
+        angles = torch.full((100_000,), angle, dtype=torch.float64)
+        x, velocity = Gaussian(None).mix(z, angles)
+        np.testing.assert_allclose([x.var(), velocity.var()], 1, atol=0.02)
+        assert abs((x * velocity).mean()) < 0.015
+        # Karras et al., table 1, for events of unit variance: what they call F is -velocity.
+        sigma = math.tan(angle)
+        noisy = x / math.cos(angle)
+        c_skip, c_out = 1 / (1 + sigma**2), sigma / math.sqrt(1 + sigma**2)
+        np.testing.assert_allclose(c_skip * noisy - c_out * velocity, z, atol=1e-9)
+        np.testing.assert_allclose(noisy / math.sqrt(1 + sigma**2), x, atol=1e-9)
+
+
+def test_flow_matching_loss_is_the_squared_error_of_the_straight_velocity():
+    t = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
+    angle, weight = DiffusionSampler()._levels(t)
+    torch.manual_seed(0)
+    z, noise, guess = torch.randn(3, 50, dtype=torch.float64)
+    x, velocity = angle.cos() * z + angle.sin() * noise, angle.cos() * noise - angle.sin() * z
+    # Velocities v of x_t = (1-t) ε + t z: the true one, and the one that belongs to the guess.
+    root = (t**2 + (1 - t) ** 2).sqrt()
+    torch.testing.assert_close(x * root, (1 - t) * noise + t * z)
+    straight = z - noise
+    guessed = (angle.cos() - angle.sin()) * x - (angle.cos() + angle.sin()) * guess
+    torch.testing.assert_close(weight * (guess - velocity) ** 2, (guessed - straight) ** 2)
+
+
+def test_noise_levels_of_edm_are_log_normal():
+    share = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
+    angle, weight = DiffusionSampler(kind="edm")._levels(share)
+    # P_mean = -1.2 for events of standard deviation 0.5, P_std = 1.2.
+    assert kstest((0.5 * angle.tan()).log().numpy(), norm(-1.2, 1.2).cdf).statistic < 1e-3
+    assert (weight == 1).all()
+    sigma = 0.5 * np.tan(DiffusionSampler(kind="edm", n_steps=18)._angles())
+    i = np.arange(18)
+    schedule = (80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+    np.testing.assert_allclose(sigma[:-1], schedule, rtol=1e-9)
+    assert sigma[-1] == 0
+
+
+def test_linear_part_is_that_of_the_normal_distribution():
+    rng = np.random.default_rng(0)
+    X = rng.multivariate_normal(MEAN.numpy(), COVARIANCE.numpy(), size=1000)
+    weight = rng.uniform(size=1000)
+    mean, scale, axes = principal_axes(X, weight)
+    np.testing.assert_allclose(mean, np.average(X, axis=0, weights=weight))
+    np.testing.assert_allclose((axes * scale**2) @ axes.T, np.cov(X.T, aweights=weight, ddof=0))
+    gaussian = Gaussian((MEAN.numpy(), *_root(COVARIANCE)))
+    # A network that says nothing leaves the coordinates where they are ...
+    z = torch.from_numpy(X)
+    y = gaussian.to_normal(z)
+    torch.testing.assert_close(gaussian.from_normal(y), z)
+    angle = torch.tensor([0.3], dtype=torch.float64)
+    assert (gaussian.in_normal(lambda x, _: torch.zeros_like(x), y, angle) == 0).all()
+    # ... and the true density of the normal distribution as it is.
+    normal = -(y.square().sum(1) + 2 * math.log(2 * math.pi)) / 2 + gaussian.log_det
+    np.testing.assert_allclose(normal, NORMAL.logpdf(X))
+    # What is learnt on top of it is what the velocity has beyond its regression.
+    angles = torch.full((1000,), 0.3, dtype=torch.float64)
+    torch.manual_seed(0)
+    x, beyond = gaussian.mix(z, angles)
+    torch.manual_seed(0)
+    noise = torch.randn_like(z) @ gaussian.axes.T
+    velocity = angle.cos() * noise - angle.sin() * z
+    torch.testing.assert_close(beyond, velocity - normal_velocity(x, angle))
+
+
+def _root(covariance):
+    variance, axes = np.linalg.eigh(covariance.numpy())
+    return np.sqrt(variance), axes
+
+
+# What is learnt.
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("wiener", [True, False])
+def test_correlated_normal_distribution(kind, wiener):
+    rng = np.random.default_rng(0)
+    X = rng.multivariate_normal([3.0, -2.0], [[4.0, 1.2], [1.2, 1.0]], size=2000)
+    model = sampler(kind=kind, wiener=wiener).fit(X)
+    events = model.sample(8000, random_state=1)
+    # Statistical errors of the fit's events on top of what training leaves.
+    np.testing.assert_allclose(events.mean(0), X.mean(0), atol=0.12)
+    np.testing.assert_allclose(np.cov(events.T), np.cov(X.T), rtol=0.12)
+    truth = multivariate_normal([3.0, -2.0], [[4.0, 1.2], [1.2, 1.0]]).logpdf(X)
+    assert abs(model.score(X) - truth.mean()) < 0.04
+
+
+def test_two_moons():
+    X, _ = make_moons(3000, noise=0.1, random_state=0)
+    test, _ = make_moons(3000, noise=0.1, random_state=1)
+    model = DiffusionSampler(max_epochs=25, random_state=0).fit(X)
+    events = model.sample(3000, random_state=0)
+    for direction in ([1, 0], [0, 1], [0.6, 0.8]):
+        assert wasserstein_distance(events @ direction, test @ direction) < 0.06
+    # The density integrates to one, and the truth says what it can be at best.
+    grid = np.stack(np.meshgrid(np.linspace(-2, 3, 50), np.linspace(-1.5, 2, 50)), -1)
+    density = np.exp(model.score_samples(grid.reshape(-1, 2)))
+    assert abs(density.sum() * (5 / 49) * (3.5 / 49) - 1) < 0.01
+    phase = np.pi * (np.arange(400) + 0.5) / 400
+    upper = np.column_stack([np.cos(phase), np.sin(phase)])
+    centres = np.vstack([upper, [1, 0.5] - upper])
+    distance2 = ((test[:, None] - centres) ** 2).sum(2)
+    truth = np.log((np.exp(-distance2 / 0.02) / (0.02 * np.pi)).mean(1)).mean()
+    assert truth - 0.15 < model.score(test) < truth + 0.02
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_conditional_means_and_widths(kind):
+    rng = np.random.default_rng(0)
+    y = rng.uniform(-1, 1, 4000)
+    X = np.column_stack([2 * y + (0.2 + 0.1 * y) * rng.standard_normal(4000), y**2])
+    model = sampler(kind=kind, max_epochs=40).fit(X, y)
+    for given in (-0.7, 0.0, 0.7):
+        events = model.sample(3000, y=given, random_state=0)
+        assert abs(events[:, 0].mean() - 2 * given) < 0.07
+        np.testing.assert_allclose(events[:, 0].std(), 0.2 + 0.1 * given, atol=0.05)
+        assert abs(events[:, 1].mean() - given**2) < 0.05
+
+
+def test_guidance_exaggerates_the_class():
+    rng = np.random.default_rng(0)
+    y = np.repeat(["signal", "background"], 1000)
+    X = rng.standard_normal((2000, 1)) + np.where(y == "signal", 1.0, -1.0)[:, None]
+    model = sampler(guidance=2.0).fit(X, y)
+    guided = model.sample(2000, y="signal", random_state=0)
+    plain = model.set_params(guidance=0.0).sample(2000, y="signal", random_state=0)
+    assert abs(plain.mean() - 1) < 0.15
+    assert guided.mean() > plain.mean() + 0.3
+    with pytest.raises(ValueError, match="was 0 in fit"):
+        sampler(max_epochs=1).fit(X, y).set_params(guidance=1.0).sample(2)
+    with pytest.raises(ValueError, match="no conditions to guide by"):
+        sampler(guidance=1.0).fit(X)
+
+
+def test_electronic_noise_far_below_the_signal():
+    # Steps of any height under noise of a thousandth: its width and whiteness are kept.
+    rng = np.random.default_rng(0)
+    n, length = 3000, 32
+    height = rng.uniform(1, 3, (n, 1, 1))
+    X = height * (np.arange(length) >= 16) + 1e-3 * rng.standard_normal((n, 1, length))
+    network = UNet(channels=(8, 16), patch=4, n_heads=0)
+    model = sampler(network=network, max_epochs=4).fit(X)
+    events = model.sample(500, random_state=0)
+    assert events.shape == (500, 1, length)
+    baseline, top = events[:, 0, :16], events[:, 0, 16:]
+    np.testing.assert_allclose(baseline.std(), 1e-3, rtol=0.25)
+    np.testing.assert_allclose((top - top.mean(1, keepdims=True)).std(), 1e-3, rtol=0.4)
+    assert abs(top.mean() - 2) < 0.15
+
+
+# Networks.
+
+
+@pytest.mark.parametrize("shape", [(2, 37), (1, 9, 14), (1, 3, 8, 5)])
+def test_unet_keeps_shapes_and_starts_at_zero(shape):
+    module = UNet(channels=(8, 16, 24)).build(shape, 3)
+    assert isinstance(module, ConditionalUNet)
+    x, level, condition = torch.randn(4, *shape), torch.rand(4), torch.randn(4, 3)
+    assert (module(x, level, condition) == 0).all()
+    # Trained weights: what one event becomes depends on no other, and on level and condition.
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    whole = module(x, level, condition)
+    assert whole.shape == x.shape
+    torch.testing.assert_close(module(x[1:2], level[1:2], condition[1:2]), whole[1:2])
+    one = module(x, level[:1], condition)
+    torch.testing.assert_close(one[:1], whole[:1])
+    assert not torch.allclose(one[1:], whole[1:])
+    assert not torch.allclose(module(x, level, -condition), whole)
+
+
+class Linear(BaseEstimator):
+    def __init__(self, extra=0):
+        self.extra = extra
+
+    def build(self, event_shape, n_conditions):
+        return _Linear(math.prod(event_shape), math.prod(event_shape) + self.extra)
+
+
+class _Linear(nn.Module):
+    def __init__(self, n_in, n_out):
+        super().__init__()
+        self.layer = nn.Linear(n_in, n_out)
+
+    def forward(self, x, level, condition=None):
+        return self.layer(x)
+
+
+def test_networks_of_ones_own():
+    X = np.random.default_rng(0).standard_normal((300, 3))
+    model = sampler(network=Linear(), max_epochs=2).fit(X)
+    assert model.sample(5).shape == (5, 3)
+    with pytest.raises(ValueError, match=r"Got \(2, 4\) for n=2"):
+        sampler(network=Linear(extra=1)).fit(X)
+    with pytest.raises(ValueError, match="UNet reads events of shape"):
+        sampler(network=UNet()).fit(X)
+    with pytest.raises(ValueError, match="odd"):
+        UNet(kernel_size=4).build((1, 8), 0)
+    with pytest.raises(ValueError, match="divide the channels"):
+        UNet(channels=(8, 9)).build((1, 8), 0)
+
+
+# The contract.
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    X, y = make_moons(500, noise=0.1, random_state=0)
+    return sampler(max_epochs=5).fit(X, y), X, y
+
+
+def test_events_do_not_depend_on_blocks(fitted, monkeypatch):
+    model, X, y = fitted
+    whole, scores = model.sample(500, random_state=3), model.score_samples(X, y)
+    monkeypatch.setattr("sknuc.samplers._base._BLOCK_NUMBERS", 17 * model._numbers_per_event())
+    blocks = []
+    monkeypatch.setattr(model, "_judge", lambda z, _: blocks.append(len(z)))
+    np.testing.assert_allclose(model.sample(500, random_state=3), whole, atol=1e-9)
+    np.testing.assert_allclose(model.score_samples(X, y), scores, atol=1e-9)
+    assert max(blocks) == 17
+
+
+def test_pickle_gives_the_same_events(fitted):
+    model, X, y = fitted
+    again = pickle.loads(pickle.dumps(model))
+    events = again.sample(10, random_state=0)
+    np.testing.assert_array_equal(events, model.sample(10, random_state=0))
+    np.testing.assert_array_equal(
+        again.score_samples(X[:5], y[:5]), model.score_samples(X[:5], y[:5])
+    )
+
+
+def test_weights_choose_the_events():
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(-3, 1, (1000, 1)), rng.normal(3, 1, (1000, 1))])
+    weight = np.repeat([1.0, 3.0], 1000)
+    events = sampler().fit(X, sample_weight=weight).sample(4000, random_state=0)
+    assert abs((events > 0).mean() - 0.75) < 0.05
+
+
+def test_average_of_the_weights_has_its_width(fitted):
+    module = fitted[0].module_[1]
+    # Feed the steps 1, 2, ... as weights: the average is their mean under the power law.
+    module = pickle.loads(pickle.dumps(module))
+    module.n_steps.zero_()
+    moments = []
+    for power in (1, 2):
+        module.n_steps.zero_()
+        for step in range(1, 2001):
+            for parameter in module.network.parameters():
+                parameter.data.fill_(float(step / 2000) ** power)
+            module.average_weights()
+        moments.append(next(module.average.parameters()).flatten()[0].item())
+    np.testing.assert_allclose(math.sqrt(moments[1] - moments[0] ** 2), 0.1, rtol=0.02)
+
+
+def test_pipeline_and_search_by_score(fitted):
+    _, X, _ = fitted
+    pipeline = make_pipeline(StandardScaler(), sampler(max_epochs=3)).fit(X)
+    assert np.isfinite(pipeline.score_samples(X[:5])).all()
+    grid = {"ema_width": [0.0, 0.1], "network__width": [8]}
+    search = GridSearchCV(sampler(max_epochs=3), grid, cv=2).fit(X)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert search.best_estimator_.sample(3).shape == (3, 2)
+
+
+def test_what_diverged_or_collapsed_is_told(fitted):
+    model, _, _ = fitted
+    broken = pickle.loads(pickle.dumps(model))
+    last = broken.module_[1].average.outward
+    nn.init.constant_(last.bias, 1e4)
+    with pytest.warns(UserWarning, match="0 are not finite and 50 lie more than 10 times"):
+        broken.sample(50, random_state=0)
+    nn.init.constant_(last.bias, math.nan)
+    with pytest.warns(UserWarning, match="50 are not finite"):
+        broken.sample(50, random_state=0)
+    # Everything is drawn to the mean: dx/dθ = x, from π/2 down to 0.
+    collapsed = pickle.loads(pickle.dumps(model))
+    collapsed.module_[1].average = _Shrink()
+    with pytest.warns(UserWarning, match="collapsed: 200 events"):
+        collapsed.sample(200, random_state=0)
+
+
+class _Shrink(nn.Module):
+    def forward(self, x, level, condition=None):
+        return 2 * x
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"kind": "ddpm"}, "kind"),
+        ({"n_steps": 0}, "n_steps"),
+        ({"solver": "rk45"}, "solver"),
+        ({"guidance": -1.0}, "guidance"),
+        ({"condition_dropout": 1.0}, "condition_dropout"),
+        ({"ema_width": 0.3}, "ema_width"),
+        ({"network": 3}, "network"),
+    ],
+)
+def test_bad_parameters(parameters, message):
+    with pytest.raises(ValueError, match=f"The '{message}' parameter of DiffusionSampler"):
+        sampler(**parameters).fit([[0.0], [1.0]])
+
+
+def test_encoder_is_no_parameter():
+    assert not {"encoder", "standardize", "warm_start"} & set(DiffusionSampler().get_params())
+    with pytest.raises(TypeError, match="encoder"):
+        DiffusionSampler(encoder=MLP())
