@@ -1,6 +1,7 @@
 """VAESampler: linear models in closed form, bounds, likelihoods, decoders of any shape."""
 
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -138,6 +139,39 @@ def test_beta_weighs_the_divergence():
     assert spread[0] > spread[1] > spread[2]
     # With one unit of noise of 0.5 and 6 standardised values, β = 30 is above every eigenvalue.
     assert spread[2] < 0.05
+
+
+def test_loss_is_the_negative_bound_with_its_weights():
+    X = low_rank(64)
+    model = VAESampler(n_latent=3, max_epochs=5, random_state=0).fit(X)
+    module, x = model.module_[1], torch.tensor(model._columns.encode(X, None)[0])
+    phase = torch.tensor(model._own_columns(X)["phase"])
+
+    def loss(progress=1.0, **parameters):
+        model.set_params(**parameters)
+        batch = SimpleNamespace(X=x, phase=phase, progress=progress, sample_weight=None)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return model._loss(module, batch).detach()
+
+    mean, log_std = (part.detach() for part in module.posterior(x, None))
+    q = distributions.Normal(mean, log_std.exp())
+    divergence = distributions.kl_divergence(q, distributions.Normal(0.0, 1.0))
+    reconstruction = loss(beta=0.0)
+    expected = reconstruction + divergence.sum(1)
+    torch.testing.assert_close(loss(beta=1.0), expected)
+    # Half way through the warm-up, half of the divergence counts.
+    torch.testing.assert_close(
+        loss(progress=0.2, warm_up=0.4), reconstruction + divergence.sum(1) / 2
+    )
+    torch.testing.assert_close(loss(progress=0.2, early_stopping=True), expected)
+    # On average over the noise, the loss is minus the ELBO that is the score.
+    levels = loss(warm_up=0.0).mean()
+    scores = torch.tensor(model.score_samples(X) - model._columns.log_det(X))
+    assert (levels + scores.mean()).abs() < 0.2
+    # Free bits, on average over the batch: each variable pays this much at least.
+    paid = (loss(free_bits=0.3) - reconstruction).mean()
+    torch.testing.assert_close(paid, divergence.mean(0).clamp(min=0.3).sum())
 
 
 # Likelihoods against their definitions.

@@ -32,11 +32,11 @@ from sklearn.utils import check_array
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
-from torch.nn import functional as F
 
 from sknuc.encoders import CNN, MLP
 from sknuc.nn import Bernoulli, Gaussian, Poisson, mirror
 from sknuc.samplers._base import Sampler, _uniform_of_rows
+from sknuc.samplers._vae_network import AsMeasured, Autoencoder, check_decoder
 from sknuc.torch_estimator import Player
 
 __all__ = ["VAESampler"]
@@ -229,7 +229,7 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
                     f"counts are modelled as they are. Got {value!r} with likelihood="
                     f"{self.likelihood!r}."
                 )
-        return _AsMeasured(self.likelihood)
+        return AsMeasured(self.likelihood)
 
     def _own_columns(self, X):
         return {"phase": _uniform_of_rows(X, self.n_latent)}
@@ -267,13 +267,13 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
             decoder = mirror(like, n_inputs, likelihood.output_shape)
         else:
             decoder = self.decoder.build(n_inputs, likelihood.output_shape)
-            _check_decoder(decoder, n_inputs, likelihood.output_shape)
+            check_decoder(decoder, n_inputs, likelihood.output_shape)
         self._largest_product = max(
             self._largest_product,
             *(layer.weight.numel() for layer in decoder.modules() if isinstance(layer, nn.Linear)),
             0,
         )
-        return _VAE(encoder, n_features, decoder, likelihood, self.n_latent, n_conditions)
+        return Autoencoder(encoder, n_features, decoder, likelihood, self.n_latent, n_conditions)
 
     def _players(self):
         return [Player(self._loss, optimizer=self._optimizer)]
@@ -480,112 +480,7 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
         return self.n_latent
 
 
-class _VAE(nn.Module):
-    """Encoder and decoder.
-
-    Parameters
-    ----------
-    encoder : nn.Module
-        From events (n, *shape) to features (n, n_features).
-    n_features : int
-    decoder : nn.Module
-        From (n, n_latent + n_conditions) to (n, *output_shape).
-    likelihood : nn.Module
-        Of :mod:`sknuc.nn`.
-    n_latent, n_conditions : int
-    """
-
-    def __init__(self, encoder, n_features, decoder, likelihood, n_latent, n_conditions):
-        super().__init__()
-        self.encoder = encoder
-        self.decoder = decoder
-        self.likelihood = likelihood
-        self.head = nn.Linear(n_features, 2 * n_latent)
-        if n_conditions:
-            # What an event means may depend on the condition in any way.
-            width = max(64, 2 * n_latent)
-            self.head = nn.Sequential(
-                nn.Linear(n_features + n_conditions, width),
-                nn.SiLU(),
-                nn.Linear(width, 2 * n_latent),
-            )
-
-    def posterior(self, x, condition):
-        """Mean and logarithm of the standard deviation of q, both of shape (n, n_latent)."""
-        features = self.encoder(self.likelihood.read(x))
-        if condition is not None:
-            features = torch.cat([features, condition], 1)
-        mean, width = self.head(features).chunk(2, 1)
-        # Between 0 and 2, and 1 at the start: no posterior is wider than the prior for long.
-        return mean, math.log(2) + F.logsigmoid(width)
-
-    def decode(self, z, condition):
-        """What the likelihood is made of, of shape (n, *output_shape)."""
-        return self.decoder(z if condition is None else torch.cat([z, condition], 1))
-
-    def log_weight(self, x, condition, mean, log_std, eps):
-        """Log of p(x|z) p(z) / q(z) at z = mean + std eps, of shape (n,)."""
-        z = mean + log_std.exp() * eps
-        log_likelihood = self.likelihood.log_prob(self.decode(z, condition), x)
-        # The normalisations of prior and q cancel.
-        return log_likelihood + ((eps.square() - z.square()) / 2 + log_std).sum(1)
-
-
-class _AsMeasured:
-    """Columns of hits or counts, which are their own variables.
-
-    It stands where :class:`~sknuc.samplers._columns.Columns` stands for measured numbers.
-    """
-
-    def __init__(self, likelihood):
-        self.likelihood = likelihood
-
-    def fit(self, X, input_shape, **_):
-        self.shape = tuple(input_shape)
-        self.n_variables = X.shape[1]
-        self.random = np.array([], dtype=int)
-        return self
-
-    def encode(self, X, uniform):
-        if self.likelihood == "bernoulli":
-            wrong, allowed = (X < 0) | (X > 1), "hits: 0, 1, or probabilities between"
-        else:
-            wrong, allowed = (X < 0) | (np.round(X) != X), "counts: integers that are not negative"
-        if wrong.any():
-            raise ValueError(
-                f"likelihood={self.likelihood!r} needs {allowed}. Got X with "
-                f"{X[wrong][0]:g}. Take likelihood='gaussian' for measured numbers."
-            )
-        none = np.empty((len(X), 0))
-        return X.astype(np.float64), none, none
-
-    def draw(self, z, low, high, uniform):
-        return z
-
-    def log_det(self, X):
-        return np.zeros(len(X))
-
-    def decode(self, z):
-        return np.asarray(z, dtype=np.float64)
-
-
 def _even_noise(n, n_latent):
     """Normal numbers (n, n_latent), evenly spread and always the same."""
     engine = torch.quasirandom.SobolEngine(n_latent, scramble=True, seed=0)
     return torch.special.ndtri(engine.draw(n, dtype=torch.float64).clamp(1e-10, 1 - 1e-10))
-
-
-def _check_decoder(decoder, n_inputs, output_shape):
-    if not isinstance(decoder, nn.Module):
-        raise TypeError(
-            "The method build of the 'decoder' parameter must return a torch.nn.Module. Got "
-            f"{decoder!r} instead."
-        )
-    parameter = next(decoder.parameters(), torch.empty(0))
-    output = decoder(torch.zeros(2, n_inputs, dtype=parameter.dtype))
-    if tuple(output.shape) != (2, *output_shape):
-        raise ValueError(
-            f"The network of the 'decoder' parameter must turn vectors (n, {n_inputs}) into "
-            f"(n, {', '.join(map(str, output_shape))}). Got the shape {tuple(output.shape)} for "
-            "n=2 instead."
-        )
