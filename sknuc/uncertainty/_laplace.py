@@ -48,8 +48,9 @@ __all__ = ["GaussianLaplace", "LabelLaplace", "jacobian", "last_layer_jacobian"]
 
 # Steps of the search for scales and noise; it stops before when nothing moves any more.
 _MAX_ITERATIONS = 100
-# Of labels: turns of mode and scales, until no scale moves by more; and steps of Newton's method.
-_MAX_TURNS, _SCALES_STAND = 20, 1e-3
+# Of labels: turns of mode and scales, until no scale moves by more; steps of the search in a turn,
+# and of Newton's method.
+_MAX_TURNS, _SCALES_STAND, _STEPS_OF_TURN = 10, 1e-2, 8
 _MAX_NEWTON, _NEWTON_STANDS = 50, 1e-10
 # Variances below this share of a matrix' trace are lost in float64 when it is factorised.
 _RESOLVED = 1e-12
@@ -115,16 +116,16 @@ class _Laplace:
         parts = (rows / self.prior.fan_in.sqrt()).split(self.prior.sizes, 1)
         return torch.stack([part @ part.T for part in parts])
 
-    def _search(self, objective, start):
+    def _search(self, objective, start, max_iter=_MAX_ITERATIONS):
         """Maximise by L-BFGS."""
         if start.numel() == 0:
             return start
         variable = start.clone().requires_grad_()
         optimizer = torch.optim.LBFGS(
             [variable],
-            max_iter=_MAX_ITERATIONS,
-            tolerance_grad=1e-9,
-            tolerance_change=1e-12,
+            max_iter=max_iter,
+            tolerance_grad=1e-6,
+            tolerance_change=1e-9,
             history_size=20,
             line_search_fn="strong_wolfe",
         )
@@ -138,14 +139,19 @@ class _Laplace:
         optimizer.step(closure)
         return variable.detach()
 
-    def _set_posterior(self, rows, scales, dual):
-        """Keep what predictions need of rows Φ (m, P): a matrix of m or of P rows."""
+    def _set_posterior(self, rows, scales, dual, inner=None):
+        """Keep what predictions need of rows Φ (m, P): a matrix of m or of P rows.
+
+        `inner` is ΦSΦᵀ (m, m) where it is known and the form is dual.
+        """
         self.scales = scales
         self.std = self._std(scales)
         # Of parameters in units of their prior, no eigenvalue of the inner matrix is below one.
         rows = rows * self.std
         self.rows = rows if dual else None
-        self.factor = _root_of_one_plus(rows @ rows.T if dual else rows.T @ rows)
+        if inner is None:
+            inner = rows @ rows.T if dual else rows.T @ rows
+        self.factor = _root_of_one_plus(inner)
 
     def _apply(self, vector):
         """Σ times vectors (P, k)."""
@@ -275,9 +281,24 @@ class LabelLaplace(_Laplace):
             value = (w * likelihood.log_prob(base + jacobians @ away, y)).sum()
             return value - 0.5 * ((away / std) ** 2).sum()
 
-        def rows_at(away):
-            root = _curvature_root(base + jacobians @ away) * w.sqrt()[:, None, None]
-            return (root.mT @ jacobians).reshape(n * o, p)
+        # Products of P numbers once, and of those of the events from then on.
+        kernels = self._kernels(jacobians.reshape(n * o, p)) if dual else None
+
+        def root_at(away):
+            return _curvature_root(base + jacobians @ away) * w.sqrt()[:, None, None]
+
+        def weighted(root, kernel):
+            blocks = kernel.reshape(-1, n, o, n, o)
+            blocks = torch.einsum("nij,gnimk,mkl->gnjml", root, blocks, root)
+            return blocks.reshape(-1, n * o, n * o)
+
+        def set_posterior(away, scales):
+            root, inner = root_at(away), None
+            if dual:
+                kernel = torch.einsum("g,gij->ij", scales**2, kernels)
+                inner = weighted(root, kernel)[0]
+            rows = (root.mT @ jacobians).reshape(n * o, p)
+            self._set_posterior(rows, scales, dual, inner)
 
         def newton(away, scales):
             std = self._std(scales)
@@ -286,7 +307,7 @@ class LabelLaplace(_Laplace):
                 value = log_posterior(away, std)
                 (gradient,) = torch.autograd.grad(value, away)
                 away = away.detach()
-                self._set_posterior(rows_at(away), scales, dual)
+                set_posterior(away, scales)
                 step = self._apply(gradient[:, None])[:, 0]
                 gain = gradient @ step
                 share = 1.0
@@ -298,9 +319,13 @@ class LabelLaplace(_Laplace):
             return away
 
         def log_evidence_of(away):
-            rows = rows_at(away)
+            root = root_at(away)
             squares = self.prior.squares((self.prior.mean + away)[None])[0]
-            inner = self._kernels(rows) if dual else rows.T @ rows
+            if dual:
+                inner = weighted(root, kernels)
+            else:
+                rows = (root.mT @ jacobians).reshape(n * o, p)
+                inner = rows.T @ rows
 
             def objective(log_scales):
                 scales = log_scales.exp()
@@ -317,11 +342,12 @@ class LabelLaplace(_Laplace):
         scales = self.prior.initial_scales(1)[0]
         away = newton(self.mode - self.prior.mean, scales)
         for _ in range(_MAX_TURNS if self.prior.learned else 0):
-            before, scales = scales, self._search(log_evidence_of(away), scales.log()).exp()
+            before = scales
+            scales = self._search(log_evidence_of(away), scales.log(), _STEPS_OF_TURN).exp()
             away = newton(away, scales)
             if (scales / before).log().abs().max() < _SCALES_STAND:
                 break
-        self._set_posterior(rows_at(away), scales, dual)
+        set_posterior(away, scales)
         self.shift = self.prior.mean + away - self.mode
         self.log_evidence = float(
             log_posterior(away, self.std) - self.factor.diagonal().log().sum()
