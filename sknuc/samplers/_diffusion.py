@@ -96,7 +96,7 @@ class DiffusionSampler(Sampler):
         Passes over the data.
     batch_size : int, default=128
         The most events per step; the batches of an epoch are made alike.
-    learning_rate : float, default=0.002
+    learning_rate : float, default=0.005
         Step size of the optimizer.
     schedule : {"constant", "cosine"}, default="cosine"
         How the learning rate goes on: as it is, or falling to zero within the fit.
@@ -193,7 +193,7 @@ class DiffusionSampler(Sampler):
         ema_width=0.1,
         max_epochs=50,
         batch_size=128,
-        learning_rate=0.002,
+        learning_rate=0.005,
         schedule="cosine",
         **shared,
     ):
