@@ -21,6 +21,7 @@ from sknuc.nn._dropout import (
     mask_groups,
     other_dropout,
 )
+from sknuc.nn._flow import ConditionalFlow
 from sknuc.nn._likelihoods import Bernoulli, Gaussian, Poisson
 from sknuc.nn._quantiles import (
     AutoregressiveQuantiles,
@@ -48,6 +49,7 @@ __all__ = [
     "AttentionPooling",
     "AutoregressiveQuantiles",
     "Bernoulli",
+    "ConditionalFlow",
     "ConditionalMLP",
     "ConditionalUNet",
     "ConvDecoder",
