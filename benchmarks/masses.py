@@ -170,7 +170,7 @@ def with_pairing(columns):
 
 def learn(kernel, features, power, nuclei, theory, quick):
     """Fit a process; return the evidence and the process."""
-    steps = 15 if quick else 40
+    steps = 15 if quick else 120
     model = Scaled(
         GPRegressor(kernel=kernel, mean="zero", tol=1e-3, max_iter=steps, random_state=0),
         FEATURES[features],
