@@ -12,8 +12,11 @@ from torch.nn import functional as F
 __all__ = [
     "absolute_error",
     "binary_cross_entropy",
+    "critic_loss",
     "cross_entropy",
     "gaussian_nll",
+    "generator_loss",
+    "gradient_penalty",
     "huber",
     "mixture_nll",
     "pinball",
@@ -153,3 +156,79 @@ def mixture_nll(logits, means, scales, y):
         log_scales = scales.log()
     log_densities = -(z.square() / 2 + log_scales + math.log(2 * math.pi) / 2).sum(-1)
     return -torch.logsumexp(torch.log_softmax(logits, -1) + log_densities, -1)
+
+
+def critic_loss(true, generated, *, kind):
+    r"""Loss of a critic D that tells true events from generated ones.
+
+    - "non_saturating" and "minimax", the cross entropy of a classifier with the logit D,
+      :math:`\ln(1+e^{-D(x)}) + \ln(1+e^{D(G)})`;
+    - "wasserstein", :math:`D(G) - D(x)`;
+    - "hinge", :math:`\max(0, 1-D(x)) + \max(0, 1+D(G))`.
+
+    Parameters
+    ----------
+    true, generated : Tensor of shape (n,)
+        D of the events of either sample.
+    kind : {"non_saturating", "minimax", "wasserstein", "hinge"}
+
+    References
+    ----------
+    I. Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014 (arXiv:1406.2661).
+    M. Arjovsky, S. Chintala, L. Bottou, "Wasserstein GAN", ICML 2017 (arXiv:1701.07875).
+    J. H. Lim, J. C. Ye, "Geometric GAN", 2017 (arXiv:1705.02894), for the hinge loss.
+    """
+    if kind == "wasserstein":
+        return generated - true
+    if kind == "hinge":
+        return F.relu(1 - true) + F.relu(1 + generated)
+    return F.softplus(-true) + F.softplus(generated)
+
+
+def generator_loss(generated, *, kind):
+    r"""Loss of a generator whose events a critic has judged.
+
+    - "minimax", what the critic gains is lost: :math:`-\ln(1+e^{D(G)})`, of which the gradient
+      vanishes where the critic is sure;
+    - "non_saturating", the cross entropy with the other label: :math:`\ln(1+e^{-D(G)})`;
+    - "wasserstein" and "hinge", :math:`-D(G)`.
+
+    Parameters
+    ----------
+    generated : Tensor of shape (n,)
+        D of the generated events.
+    kind : {"non_saturating", "minimax", "wasserstein", "hinge"}
+    """
+    if kind == "minimax":
+        return -F.softplus(generated)
+    if kind == "non_saturating":
+        return F.softplus(-generated)
+    return -generated
+
+
+def gradient_penalty(output, x, *, target=0.0):
+    r"""Squared distance of the slope of a critic from a target, :math:`(|\nabla_x D| - t)^2`.
+
+    Parameters
+    ----------
+    output : Tensor of shape (n,)
+        D of each event, computed from `x` event by event.
+    x : Tensor of shape (n, *shape)
+        The events, which require gradients.
+    target : float
+        t: 1 for the critic of Wasserstein, whose slope is 1 almost everywhere between the samples;
+        0 for a smooth one.
+
+    References
+    ----------
+    I. Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017 (arXiv:1704.00028).
+    L. Mescheder, A. Geiger, S. Nowozin, "Which Training Methods for GANs do actually Converge?",
+    ICML 2018 (arXiv:1801.04406), for the target 0.
+    """
+    (slope,) = torch.autograd.grad(output.sum(), x, create_graph=True)
+    squared = slope.flatten(1).square().sum(1)
+    if target == 0:
+        return squared
+    # The norm has no derivative at zero, where a critic that knows nothing starts.
+    tiny = torch.finfo(squared.dtype).tiny
+    return (squared.clamp(min=tiny).sqrt() - target).square()

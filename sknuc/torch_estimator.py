@@ -326,8 +326,9 @@ class TorchEstimator(BaseEstimator):
             )
         return codes, sample_weight
 
-    def _optimizer(self, parameters):
-        options = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+    def _optimizer(self, parameters, **options):
+        """The optimizer of a player, with options of its own."""
+        options = {"lr": self.learning_rate, "weight_decay": self.weight_decay, **options}
         if callable(self.optimizer):
             return self.optimizer(parameters, **options)
         if self.optimizer in ("adam", "adamw"):

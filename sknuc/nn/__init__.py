@@ -11,6 +11,7 @@ from sknuc.nn._blocks import (
     real_rows,
 )
 from sknuc.nn._convlstm import ConvLSTMLayers, TemporalAttention, pad_sphere
+from sknuc.nn._critic import Critic, SpectralNorm
 from sknuc.nn._decoder import ConvDecoder, DenseDecoder, mirror
 from sknuc.nn._denoisers import ConditionalMLP, ConditionalUNet, LevelEmbedding
 from sknuc.nn._dropout import (
@@ -54,6 +55,7 @@ __all__ = [
     "ConditionalUNet",
     "ConvDecoder",
     "ConvLSTMLayers",
+    "Critic",
     "DegreeNorms",
     "DenseDecoder",
     "FeatureNorm",
@@ -68,6 +70,7 @@ __all__ = [
     "Patches",
     "Poisson",
     "SelfAttention",
+    "SpectralNorm",
     "SphericalActivation",
     "SphericalAnalysis",
     "SphericalLinear",

@@ -1,0 +1,524 @@
+r"""Generative adversarial networks: a generator learns to please a critic that learns to see.
+
+A generator G turns noise ε into events; a critic D gives every event a number and learns to give
+true ones a larger one. As a classifier with the logit D it would reach, were it perfect,
+:math:`D = \ln\,[p(x|y)/p_G(x|y)]`, and its loss tells how far the two distributions are apart:
+
+.. math:: \max_G \min_D\;
+          \mathrm{E}_{x}\!\left[\ln(1+e^{-D(x)})\right]
+          + \mathrm{E}_{\varepsilon}\!\left[\ln(1+e^{D(G(\varepsilon))})\right]
+          = 2 \ln 2 - 2\,\mathrm{JS}(p, p_G) \quad\text{at the best D}
+
+(minimax). Where the critic is sure, the gradient of that vanishes, so that the generator is given
+another loss of the same fixed point, :math:`\ln(1+e^{-D(G)})` (non-saturating). With a critic of
+slope 1, :math:`\mathrm{E}[D(x)] - \mathrm{E}[D(G)]` is the Wasserstein distance instead. No density
+is needed anywhere, and none is learnt.
+
+What makes it work on detector data:
+
+- *A smooth critic.* Around the truth the game turns in circles unless the critic becomes flat:
+  :math:`\frac\gamma2 |\nabla D|^2` on true and generated events damps them (Mescheder et al.).
+- *White variables.* Electronic noise is a thousandth of a pulse; no smooth critic sees it. Both
+  networks speak of events in units of their covariance, :math:`C^{-1/2}(x - \bar x)`, so that the
+  generator starts as the normal distribution of the right covariance and learns what is beyond.
+- *Noise where events have it.* The generator adds noise to every variable, by a standard deviation
+  that it learns for every event: sixteen latent numbers cannot make the noise of 256 samples.
+- *Averages.* Events are made by the exponential average of the generator's weights in training.
+"""
+
+import copy
+import warnings
+from functools import partial
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from torch import nn
+
+from sknuc.encoders import CNN, MLP
+from sknuc.losses import critic_loss, generator_loss, gradient_penalty
+from sknuc.nn import Critic, Gaussian, SpectralNorm, mirror
+from sknuc.samplers._base import Sampler, _uniform_of_rows
+from sknuc.samplers._collapse import MOST_JUDGED, find_collapse
+from sknuc.samplers._probability_flow import principal_axes
+from sknuc.samplers._vae_network import check_decoder
+from sknuc.torch_estimator import Player
+
+__all__ = ["GANSampler"]
+
+# Of "auto": as published for Wasserstein, in white variables for the others.
+_PENALTY_WASSERSTEIN, _PENALTY = 10.0, 0.1
+# w, in units of the variable that says whether there is a value, of standard deviation 1.
+_GATE_WIDTH = 0.25
+
+
+class GANSampler(Sampler):
+    r"""Generative adversarial network: events fast, without a density.
+
+    .. math:: \min_D\; \mathrm{E}_{x}\!\left[\ln(1+e^{-D(x)})\right] +
+              \mathrm{E}_{\varepsilon}\!\left[\ln(1+e^{D(G(\varepsilon))})\right], \qquad
+              \min_G\; \mathrm{E}_{\varepsilon}\!\left[\ln(1+e^{-D(G(\varepsilon))})\right]
+
+    Parameters
+    ----------
+    loss : {"non_saturating", "minimax", "wasserstein", "hinge"}, default="non_saturating"
+        What critic and generator play for: :func:`sknuc.losses.critic_loss` and
+        :func:`sknuc.losses.generator_loss`. "minimax" is the first one published, whose gradient
+        vanishes where the critic is sure.
+    gradient_penalty : float or "auto", default="auto"
+        γ of :math:`\frac\gamma2|\nabla D|^2`, at true and generated events; with
+        ``loss="wasserstein"`` the factor of :math:`(|\nabla D| - 1)^2` between them. Too small, the
+        game oscillates; too large, the critic sees no details. "auto" is 10 for "wasserstein", and
+        0.1 for others; with `spectral_norm` it is 0.
+    spectral_norm : bool, default=False
+        Divide the critic's weights by their largest singular values, which bounds its slope.
+    n_critic : int, default=1
+        Steps of the critic per step of the generator; 5 is usual for "wasserstein".
+    n_latent : int, default=16
+        Normal numbers that the generator makes an event of, besides the noise of each variable.
+    ema_decay : float in [0, 1), default=0.999
+        Events are made by an average of the generator's weights, in which those of a step ago count
+        by this factor less, :math:`\bar w \leftarrow d\,\bar w + (1-d)\,w`. At step t it is
+        (1 + t)/(10 + t) at most. 0 takes the last weights.
+    encoder : encoder or None, default=None
+        The network of the critic, from events to features: an object of :mod:`sknuc.encoders`, or
+        your own with a method ``build(input_shape)``. None is
+        ``MLP(hidden_layer_sizes=(128, 128, 128), activation="leaky_relu")`` for tables, and for
+        signals and images ``CNN(stride=4, n_blocks=0, pooling="flatten", activation="silu")``.
+    decoder : object or None, default=None
+        The network of the generator: an object with ``build(n_inputs, output_shape)`` that returns
+        a module from (n, n_inputs), latent numbers and conditions, to (n, *output_shape). None
+        mirrors the encoder, :func:`sknuc.nn.mirror`.
+    critic_learning_rate : float, default=0.002
+        Step size of the critic, which is to be ahead of the generator (two time scales).
+    betas : tuple of float, default=(0.0, 0.99)
+        Decay of the means of gradients and of their squares, where `optimizer` is "adam" or
+        "adamw". A momentum, usual elsewhere, makes the two players overshoot each other.
+    {sampler_parameters}
+    max_epochs : int, default=50
+        Passes over the data.
+    batch_size : int, default=128
+        The most events per step; the batches of an epoch are made alike.
+    learning_rate : float, default=0.001
+        Step size of the generator.
+    schedule : {"constant", "cosine"}, default="cosine"
+        How the learning rates go on: as they are, or falling to zero within the fit.
+    {shared_parameters}
+
+    Attributes
+    ----------
+    module_ : torch.nn.Module
+        The trained networks.
+    classes_ : ndarray of shape (n_classes,)
+        The classes, if `fit` was given labels.
+    history_ : skorch.history.History
+        One row per epoch: losses of the critic (``train_loss``) and the generator
+        (``train_generator_loss``), and times. They are no measure of quality: compare samples, as
+        :func:`sknuc.metrics.two_sample_auc` does.
+    n_iter_ : int
+        Epochs trained.
+    input_shape_ : tuple of int
+        The shape of one event.
+    n_features_in_ : int
+        Numbers per event.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, if `X` was a data frame.
+
+    See Also
+    --------
+    FlowSampler : The exact density.
+    DiffusionSampler : Better for signals and images, slower.
+
+    Notes
+    -----
+    White variables need 5 events for each and not more than 1024 of them; otherwise every variable
+    is in units of its own standard deviation. With weights, a true event counts by its weight, and
+    so does the generated one that shares its condition.
+
+    References
+    ----------
+    I. Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014 (arXiv:1406.2661).
+
+    L. Mescheder, A. Geiger, S. Nowozin, "Which Training Methods for GANs do actually Converge?",
+    ICML 2018 (arXiv:1801.04406), for the penalty at the events.
+
+    I. Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017 (arXiv:1704.00028).
+
+    T. Miyato et al., "Spectral Normalization for Generative Adversarial Networks", ICLR 2018
+    (arXiv:1802.05957); T. Miyato, M. Koyama, "cGANs with Projection Discriminator", ICLR 2018
+    (arXiv:1802.05637), for conditions.
+
+    M. Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash
+    Equilibrium", NeurIPS 2017 (arXiv:1706.08500).
+
+    Y. Yazıcı et al., "The Unusual Effectiveness of Averaging in GAN Training", ICLR 2019
+    (arXiv:1806.04498).
+
+    M. Paganini, L. de Oliveira, B. Nachman, "CaloGAN", Phys. Rev. D 97 (2018) 014021
+    (arXiv:1712.10321).
+
+    Examples
+    --------
+    Energies of two kinds of events:
+
+    >>> import numpy as np
+    >>> from sknuc.samplers import GANSampler
+    >>> rng = np.random.default_rng(0)
+    >>> kind = rng.choice(["signal", "background"], 1000)
+    >>> energy = np.where(kind == "signal", rng.normal(10, 1, 1000), rng.exponential(5, 1000))
+    >>> X = np.column_stack([energy, 0.1 * energy + rng.normal(0, 0.1, 1000)])
+    >>> model = GANSampler(max_epochs=20, random_state=0).fit(X, kind)
+    >>> events = model.sample(500, y="signal", random_state=0)
+    >>> bool(9 < np.median(events[:, 0]) < 11)
+    True
+    """
+
+    # No loss of a game on held-out events says when to stop.
+    _without = (
+        "standardize",
+        "early_stopping",
+        "validation_fraction",
+        "n_iter_no_change",
+        "tol",
+        "warm_start",
+    )
+
+    _parameter_constraints = {
+        **Sampler._parameter_constraints,
+        "loss": [StrOptions({"non_saturating", "minimax", "wasserstein", "hinge"})],
+        "gradient_penalty": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
+        "spectral_norm": ["boolean"],
+        "n_critic": [Interval(Integral, 1, None, closed="left")],
+        "n_latent": [Interval(Integral, 1, None, closed="left")],
+        "ema_decay": [Interval(Real, 0, 1, closed="left")],
+        "decoder": [HasMethods("build"), None],
+        "critic_learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "betas": ["array-like"],
+    }
+
+    def __init__(
+        self,
+        *,
+        loss="non_saturating",
+        gradient_penalty="auto",
+        spectral_norm=False,
+        n_critic=1,
+        n_latent=16,
+        ema_decay=0.999,
+        decoder=None,
+        critic_learning_rate=0.002,
+        betas=(0.0, 0.99),
+        max_epochs=50,
+        batch_size=128,
+        learning_rate=0.001,
+        optimizer="adam",
+        schedule="cosine",
+        **shared,
+    ):
+        super().__init__(
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            optimizer=optimizer,
+            schedule=schedule,
+            **shared,
+        )
+        self.loss = loss
+        self.gradient_penalty = gradient_penalty
+        self.spectral_norm = spectral_norm
+        self.n_critic = n_critic
+        self.n_latent = n_latent
+        self.ema_decay = ema_decay
+        self.decoder = decoder
+        self.critic_learning_rate = critic_learning_rate
+        self.betas = betas
+
+    # Networks.
+
+    def _default_encoder(self):
+        if self._by_channel() and len(self.input_shape_) <= 4:
+            return CNN(stride=4, n_blocks=0, pooling="flatten", activation="silu")
+        return MLP(hidden_layer_sizes=(128, 128, 128), activation="leaky_relu")
+
+    def _fit_variables(self, z, columns, sample_weight):
+        points = z
+        if "low" in columns:
+            low, high = columns["low"], columns["high"]
+            points = self._columns.draw(z, low, high, _uniform_of_rows(z, low.shape[1]))
+        weight = np.ones(len(z)) if sample_weight is None else sample_weight
+        used = weight != 0
+        self._moments = principal_axes(points[used], weight[used])
+        super()._fit_variables(z, columns, sample_weight)
+        condition = columns.get("condition")
+        self._look_for_collapse(points, condition, weight)
+
+    def _build(self):
+        encoder, n_features = self._encoder()
+        shape = self._columns.shape
+        n_conditions = 0 if self._conditions is None else self._conditions.width
+        critic = Critic(encoder, n_features, n_conditions)
+        if self.spectral_norm:
+            critic = SpectralNorm(critic)
+        noise = Gaussian(torch.zeros(shape), torch.ones(shape), "event")
+        n_inputs = self.n_latent + n_conditions
+        if self.decoder is None:
+            like = self._default_encoder() if self.encoder is None else self.encoder
+            decoder = mirror(like, n_inputs, noise.output_shape)
+        else:
+            decoder = self.decoder.build(n_inputs, noise.output_shape)
+            check_decoder(decoder, n_inputs, noise.output_shape)
+        of_critic = self._largest_product
+        parameter = next(decoder.parameters(), torch.empty(0))
+        self._measure_work(decoder, torch.zeros(2, n_inputs, dtype=parameter.dtype))
+        self._largest_product = max(of_critic, self._largest_product)
+        meaning = _Meaning(self._columns)
+        white = _White(self._moments, keep_places=self._by_channel())
+        return _GAN(critic, _Generator(decoder, noise, self.n_latent), meaning, white)
+
+    # Training.
+
+    def _players(self):
+        return [
+            Player(
+                self._critic_loss,
+                name="critic",
+                parameters=lambda module: module.critic.parameters(),
+                optimizer=self._optimizer_at(self.critic_learning_rate),
+            ),
+            Player(
+                self._generator_loss,
+                name="generator",
+                parameters=lambda module: module.generator.parameters(),
+                optimizer=self._optimizer_at(self.learning_rate),
+                every=self.n_critic,
+                after_step=partial(_GAN.average_weights, decay=self.ema_decay),
+            ),
+        ]
+
+    def _optimizer_at(self, learning_rate):
+        options = {"lr": learning_rate}
+        if self.optimizer in ("adam", "adamw"):
+            options["betas"] = tuple(self.betas)
+        return partial(self._optimizer, **options)
+
+    def _penalty(self):
+        if not isinstance(self.gradient_penalty, str):
+            return self.gradient_penalty
+        if self.spectral_norm:
+            return 0.0
+        return _PENALTY_WASSERSTEIN if self.loss == "wasserstein" else _PENALTY
+
+    def _critic_loss(self, module, batch):
+        """Loss of the critic at each true event, and a generated one of the same condition."""
+        condition = getattr(batch, "condition", None)
+        true = self._variables(batch)
+        with torch.no_grad():
+            generated = module.see(module.generate(self._noise_for(true), condition))
+            true = module.see(true)
+        penalty = self._penalty()
+        both = torch.cat([true, generated]).requires_grad_(penalty > 0)
+        output = module.critic(both, None if condition is None else condition.repeat(2, 1))
+        loss = critic_loss(*output.chunk(2), kind=self.loss)
+        if penalty and self.loss == "wasserstein":
+            share = torch.rand_like(true[:, :1].flatten(1)[:, :1])
+            share = share.reshape(-1, *[1] * (true.ndim - 1))
+            between = torch.lerp(generated, true, share).requires_grad_()
+            output = module.critic(between, condition)
+            loss = loss + penalty * gradient_penalty(output, between, target=1.0)
+        elif penalty:
+            loss = loss + penalty / 2 * sum(gradient_penalty(output, both).chunk(2))
+        return loss
+
+    def _generator_loss(self, module, batch):
+        """Loss of the generator at one event of the condition of each true one."""
+        condition = getattr(batch, "condition", None)
+        generated = module.see(module.generate(self._noise_for(batch.X), condition))
+        return generator_loss(module.critic(generated, condition), kind=self.loss)
+
+    def _noise_for(self, x):
+        return torch.randn(len(x), self._n_noise(), dtype=x.dtype, device=x.device)
+
+    def _look_for_collapse(self, points, condition, weight):
+        n = min(MOST_JUDGED, int(weight.sum() ** 2 / (weight**2).sum()))
+        rng = self._random_state
+        rows = rng.choice(len(points), n, replace=False, p=weight / weight.sum())
+        noise = rng.standard_normal((n, self._n_noise()))
+        made = self._draw(noise, None if condition is None else condition[rows])
+        seen = find_collapse(points[rows].reshape(n, -1).astype(np.float64), made)
+        if seen is not None:
+            warnings.warn(
+                f"The generator has collapsed or diverged: {seen}. Do not use its events. Take "
+                "smaller learning rates, another gradient_penalty or loss, more max_epochs, and "
+                "look for outliers in X.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    # Draw.
+
+    def _n_noise(self):
+        return self.n_latent + self._columns.n_variables
+
+    def _generate(self, noise, condition):
+        return self.module_[1].generate(noise, condition)
+
+
+class _GAN(nn.Module):
+    """Critic and generator, the average of the generator, and what they see of events.
+
+    Parameters
+    ----------
+    critic : nn.Module
+        From white events (n, *shape) and conditions to (n,).
+    generator : _Generator
+        From noise (n, n_noise) and conditions to white events (n, *shape).
+    meaning : _Meaning
+    white : _White
+    """
+
+    def __init__(self, critic, generator, meaning, white):
+        super().__init__()
+        self.critic = critic
+        self.generator = generator
+        self.average = copy.deepcopy(generator).requires_grad_(False)
+        self.meaning = meaning
+        self.white = white
+        self.register_buffer("n_steps", torch.zeros((), dtype=torch.float64))
+
+    def generate(self, noise, condition):
+        """Variables (n, *shape); in training from the present weights, else from the average."""
+        generator = self.generator if self.training else self.average
+        return self.white.inverse(generator(noise, condition))
+
+    def see(self, z):
+        """Variables (n, *shape) as the critic reads them."""
+        return self.white(self.meaning(z))
+
+    def average_weights(self, decay):
+        """Let the average follow the generator by a step."""
+        self.n_steps += 1
+        n = self.n_steps.item()
+        # Otherwise the first weights would be remembered for long.
+        share = 1 - min(decay, (1 + n) / (10 + n))
+        torch._foreach_lerp_(
+            list(self.average.parameters()), list(self.generator.parameters()), share
+        )
+        for mean, buffer in zip(self.average.buffers(), self.generator.buffers(), strict=True):
+            mean.copy_(buffer)
+
+
+class _Generator(nn.Module):
+    """A decoder of latent numbers and conditions, and noise.
+
+    Parameters
+    ----------
+    decoder : nn.Module
+        From (n, n_latent + n_conditions) to (n, *noise.output_shape).
+    noise : sknuc.nn.Gaussian
+    n_latent : int
+    """
+
+    def __init__(self, decoder, noise, n_latent):
+        super().__init__()
+        self.decoder = decoder
+        self.noise = noise
+        self.n_latent = n_latent
+
+    def forward(self, noise, condition):
+        latent, noise = noise[:, : self.n_latent], noise[:, self.n_latent :]
+        output = self.decoder(latent if condition is None else torch.cat([latent, condition], 1))
+        return self.noise.draw(output, noise.reshape(-1, *self.noise.shape))
+
+
+class _White(nn.Module):
+    """Linear map to variables of the unit covariance matrix.
+
+    Parameters
+    ----------
+    moments : tuple (mean, scale, axes) or None
+        See :func:`principal_axes`; None leaves variables as they are.
+    keep_places : bool
+        Turn back to the axes of the variables, where neighbours are neighbours: of all maps to the
+        unit matrix the one that moves events least.
+    """
+
+    def __init__(self, moments, keep_places):
+        super().__init__()
+        self.standard = moments is None
+        if not self.standard:
+            mean, scale, axes = moments
+            back = axes.T if keep_places else np.eye(len(mean))
+            self.register_buffer("mean", torch.from_numpy(mean))
+            self.register_buffer("matrix", torch.from_numpy(axes / scale @ back))
+            self.register_buffer("inverted", torch.from_numpy(back.T @ (axes * scale).T))
+
+    def forward(self, z):
+        """From variables (n, *shape) to white ones."""
+        if self.standard:
+            return z
+        return ((z.flatten(1) - self.mean) @ self.matrix).reshape(z.shape)
+
+    def inverse(self, y):
+        """From white variables (n, *shape) back."""
+        if self.standard:
+            return y
+        return torch.addmm(self.mean, y.flatten(1), self.inverted).reshape(y.shape)
+
+
+class _Meaning(nn.Module):
+    r"""What variables tell of an event, smoothly, and nothing else.
+
+    - Of a column with atoms, one variable :math:`z_1` says whether there is a value, by the part
+      (a, b) of the normal law that it lies in, and another, :math:`z_2`, is that value, or normal
+      noise if there is none. In their place the critic is shown g and :math:`g z_2`, with
+
+      .. math:: g = \mathrm{sigm}\frac{z_1 - a}{w}\;\mathrm{sigm}\frac{b - z_1}{w} .
+    - Of cosine and sine of an angle, their ratio counts: they are shown on the unit circle.
+
+    The same is done to true and generated events. A critic that saw more would teach the generator
+    to make noise as it is made for true events, and circles.
+
+    Parameters
+    ----------
+    columns : Columns
+    """
+
+    def __init__(self, columns):
+        super().__init__()
+        parts = [(columns.second[i], i, *_existing(marks)) for i, marks in columns.marks.items()]
+        mark, value, low, high = zip(*parts, strict=True) if parts else ((), (), (), ())
+        angles = np.flatnonzero(columns.period)
+        places = {
+            "mark": mark,
+            "value": value,
+            "cosine": angles,
+            "sine": [columns.second[i] for i in angles],
+        }
+        for name, place in places.items():
+            self.register_buffer(name, torch.tensor(np.asarray(place, dtype=np.int64)))
+        self.register_buffer("low", torch.tensor(low, dtype=torch.float64))
+        self.register_buffer("high", torch.tensor(high, dtype=torch.float64))
+        self.trivial = not parts and not len(angles)
+
+    def forward(self, z):
+        """From variables (n, *shape) to their meaning, of the same shape."""
+        if self.trivial:
+            return z
+        flat = z.flatten(1)
+        mark = flat[:, self.mark]
+        there = torch.sigmoid((mark - self.low) / _GATE_WIDTH)
+        there = there * torch.sigmoid((self.high - mark) / _GATE_WIDTH)
+        cosine, sine = flat[:, self.cosine], flat[:, self.sine]
+        radius = (cosine.square() + sine.square() + torch.finfo(z.dtype).eps).sqrt()
+        places = torch.cat([self.mark, self.value, self.cosine, self.sine])
+        told = [2 * there - 1, there * flat[:, self.value], cosine / radius, sine / radius]
+        return flat.index_copy(1, places, torch.cat(told, 1)).reshape(z.shape)
+
+
+def _existing(marks):
+    """Ends of the part of the normal law where there is a value, and no atom."""
+    edges = np.concatenate([[-np.inf], marks.inner, [np.inf]])
+    (k,) = np.flatnonzero(np.isnan(marks.values))
+    return edges[k], edges[k + 1]
