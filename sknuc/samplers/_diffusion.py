@@ -96,8 +96,6 @@ class DiffusionSampler(Sampler):
         Passes over the data.
     batch_size : int, default=128
         The most events per step; the batches of an epoch are made alike.
-    learning_rate : float, default=0.005
-        Step size of the optimizer.
     schedule : {"constant", "cosine"}, default="cosine"
         How the learning rate goes on: as it is, or falling to zero within the fit.
     {shared_parameters}
@@ -193,14 +191,12 @@ class DiffusionSampler(Sampler):
         ema_width=0.1,
         max_epochs=50,
         batch_size=128,
-        learning_rate=0.005,
         schedule="cosine",
         **shared,
     ):
         super().__init__(
             max_epochs=max_epochs,
             batch_size=batch_size,
-            learning_rate=learning_rate,
             schedule=schedule,
             **shared,
         )
