@@ -250,7 +250,8 @@ def chains(options):
             thinning=1,
             random_state=0,
         ).fit(X, y)
-        return model._forward(X_test)[..., 0].T.reshape(20, 4, -1).transpose(1, 2, 0)
+        # Chain by chain.
+        return model._forward(X_test)[..., 0].reshape(20, 4, -1).transpose(1, 2, 0)
 
     def theirs():
         return pyro_posterior(X, y, X_test, width, n_warmup, n_draws)
