@@ -225,9 +225,9 @@ def test_two_moons():
 @pytest.mark.parametrize("kind", KINDS)
 def test_conditional_means_and_widths(kind):
     rng = np.random.default_rng(0)
-    y = rng.uniform(-1, 1, 2000)
-    X = np.column_stack([2 * y + (0.2 + 0.1 * y) * rng.standard_normal(2000), y**2])
-    model = sampler(kind=kind, max_epochs=50).fit(X, y)
+    y = rng.uniform(-1, 1, 4000)
+    X = np.column_stack([2 * y + (0.2 + 0.1 * y) * rng.standard_normal(4000), y**2])
+    model = sampler(kind=kind, max_epochs=100).fit(X, y)
     for given in (-0.7, 0.0, 0.7):
         events = model.sample(1500, y=given, random_state=0)
         assert abs(events[:, 0].mean() - 2 * given) < 0.07

@@ -94,8 +94,8 @@ class DiffusionSampler(Sampler):
     {sampler_parameters}
     max_epochs : int, default=50
         Passes over the data.
-    batch_size : int, default=128
-        The most events per step; the batches of an epoch are made alike.
+    learning_rate : float, default=0.002
+        Step size of the optimizer.
     schedule : {"constant", "cosine"}, default="cosine"
         How the learning rate goes on: as it is, or falling to zero within the fit.
     {shared_parameters}
@@ -190,13 +190,13 @@ class DiffusionSampler(Sampler):
         condition_dropout=0.1,
         ema_width=0.1,
         max_epochs=50,
-        batch_size=128,
+        learning_rate=0.002,
         schedule="cosine",
         **shared,
     ):
         super().__init__(
             max_epochs=max_epochs,
-            batch_size=batch_size,
+            learning_rate=learning_rate,
             schedule=schedule,
             **shared,
         )
