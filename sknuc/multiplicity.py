@@ -30,8 +30,10 @@ __all__ = [
     "group_identical",
     "hold_out",
     "merge_identical",
+    "mix_bits",
     "net_weights",
     "row_hash",
+    "row_uniforms",
     "training_events",
 ]
 
@@ -257,3 +259,24 @@ def row_hash(table):
         return bits @ factors
 
     return np.concatenate([hashed(table[i : i + block]) for i in range(0, len(table), block)])
+
+
+def mix_bits(numbers):
+    """Return uint64 numbers of which every bit depends on all bits, the finaliser of SplitMix64.
+
+    G. L. Steele, D. Lea, C. H. Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA
+    2014.
+    """
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))
+
+
+def row_uniforms(table, n):
+    """Return numbers in (0, 1), of shape (n_rows, n), that look random and belong to the rows.
+
+    An event twice has the same numbers, and so counts as one of weight 2.
+    """
+    step = np.arange(1, n + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    key = mix_bits(row_hash(table)[:, None] + step)
+    return ((key >> np.uint64(11)).astype(np.float64) + 0.5) / 2**53

@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from tqdm.auto import tqdm
 
 from sknuc.base import validate_weights
-from sknuc.multiplicity import row_hash
+from sknuc.multiplicity import row_uniforms
 from sknuc.samplers._columns import Columns
 from sknuc.samplers._conditions import Conditions
 from sknuc.torch_estimator import TorchEstimator
@@ -196,7 +196,7 @@ class Sampler(TorchEstimator):
             columns["condition"] = self._conditions.encode(y)
             if self._conditions.classes is not None:
                 self.classes_ = self._conditions.classes
-        z, low, high = self._columns.encode(X, _uniform_of_rows(X))
+        z, low, high = self._columns.encode(X, row_uniforms(X, X.shape[1]))
         if low.shape[1]:
             columns["low"], columns["high"] = low, high
         self._fit_variables(z.astype(self._output_dtype), columns, sample_weight)
@@ -358,13 +358,13 @@ class Sampler(TorchEstimator):
         return result
 
     def _score_block(self, X, condition):
-        z, low, high = self._columns.encode(X, _uniform_of_rows(X))
+        z, low, high = self._columns.encode(X, row_uniforms(X, X.shape[1]))
         condition = self._tensor(condition)
         n_draws = 16 if low.shape[1] else 1
         drawn = high > low
         scores = []
         for i in range(n_draws):
-            uniform = (_uniform_of_rows(X, low.shape[1]) + i / n_draws) % 1
+            uniform = (row_uniforms(X, low.shape[1]) + i / n_draws) % 1
             point = self._columns.draw(z, low, high, uniform)
             part = point[:, self._columns.random]
             # Density relative to that of the normal law, times the probability of the part.
@@ -400,19 +400,3 @@ def _integer_columns(X):
     if hasattr(X, "dtypes") and hasattr(X, "columns"):
         return np.array([getattr(dtype, "kind", "O") in "iub" for dtype in X.dtypes])
     return getattr(getattr(X, "dtype", None), "kind", "O") in "iub"
-
-
-def _uniform_of_rows(X, n=None):
-    """Numbers in (0, 1), of shape (n_rows, n), that look random and belong to the rows.
-
-    An event twice has the same numbers, and so counts as one of weight 2.
-    """
-    n = X.shape[1] if n is None else n
-    key = row_hash(X)[:, None] + np.arange(1, n + 1, dtype=np.uint64) * np.uint64(
-        0x9E3779B97F4A7C15
-    )
-    # The finaliser of SplitMix64.
-    key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    key ^= key >> np.uint64(31)
-    return ((key >> np.uint64(11)).astype(np.float64) + 0.5) / 2**53

@@ -30,7 +30,8 @@ import torch
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from torch import nn
 
-from sknuc.samplers._base import Sampler, _uniform_of_rows
+from sknuc.multiplicity import row_uniforms
+from sknuc.samplers._base import Sampler
 from sknuc.samplers._denoisers import ResidualMLP, UNet
 from sknuc.samplers._probability_flow import Gaussian, log_density, principal_axes, solve
 from sknuc.torch_estimator import Player
@@ -221,7 +222,7 @@ class DiffusionSampler(Sampler):
         points = z
         if "low" in columns:
             low, high = columns["low"], columns["high"]
-            points = self._columns.draw(z, low, high, _uniform_of_rows(z, low.shape[1]))
+            points = self._columns.draw(z, low, high, row_uniforms(z, low.shape[1]))
         weight = np.ones(len(z)) if sample_weight is None else sample_weight
         used = np.count_nonzero(weight)
         self._farthest = np.abs(points[weight != 0]).max()
@@ -390,7 +391,7 @@ class DiffusionSampler(Sampler):
         if n <= _EXACT_VARIABLES:
             probes = torch.eye(n, dtype=y.dtype, device=y.device)[None]
         else:
-            uniform = _uniform_of_rows(z.double().cpu().numpy(), n * _N_PROBES)
+            uniform = row_uniforms(z.double().cpu().numpy(), n * _N_PROBES)
             signs = np.where(uniform.reshape(-1, _N_PROBES, n) < 0.5, -1, 1) / _N_PROBES**0.5
             probes = torch.as_tensor(signs, dtype=y.dtype, device=y.device)
         field = self._field(condition)

@@ -34,8 +34,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sknuc.encoders import CNN, MLP
+from sknuc.multiplicity import row_uniforms
 from sknuc.nn import Bernoulli, Gaussian, Poisson, mirror
-from sknuc.samplers._base import Sampler, _uniform_of_rows
+from sknuc.samplers._base import Sampler
 from sknuc.samplers._vae_network import AsMeasured, Autoencoder, check_decoder
 from sknuc.torch_estimator import Player
 
@@ -237,7 +238,7 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
         return AsMeasured(self.likelihood)
 
     def _own_columns(self, X):
-        return {"phase": _uniform_of_rows(X, self.n_latent)}
+        return {"phase": row_uniforms(X, self.n_latent)}
 
     def _fit_variables(self, z, columns, sample_weight):
         used = slice(None) if sample_weight is None else sample_weight != 0
@@ -406,7 +407,7 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
         """
 
         def encode(X, condition):
-            z, low, high = self._columns.encode(X.astype(np.float64), _uniform_of_rows(X))
+            z, low, high = self._columns.encode(X.astype(np.float64), row_uniforms(X, X.shape[1]))
             z = self._columns.draw(z, low, high, 0.5)
             x = self._tensor(z).reshape(-1, *self._columns.shape)
             module = self.module_[1]

@@ -2,16 +2,14 @@
 
 A randomised decision is fair if its number u is uniform over events. Taken from a stream, u would
 depend on the company: asked one by one, all events would get the first number of the stream. So u
-is a hash of the event and of a seed, mixed as in SplitMix64 until all bits depend on all.
-
-G. L. Steele, D. Lea, C. H. Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014.
+is a hash of the event and of a seed.
 """
 
 import joblib
 import numpy as np
 from scipy import sparse
 
-from sknuc.multiplicity import row_hash
+from sknuc.multiplicity import mix_bits, row_hash
 
 __all__ = ["event_uniforms"]
 
@@ -32,8 +30,8 @@ def event_uniforms(X, seed):
     -------
     u : ndarray of shape (n_events,)
     """
-    start = _mix(np.array([seed], dtype=np.uint64))
-    return (_mix(_keys(X) + start) >> np.uint64(11)) * 2.0**-53
+    start = mix_bits(np.array([seed], dtype=np.uint64))
+    return (mix_bits(_keys(X) + start) >> np.uint64(11)) * 2.0**-53
 
 
 def _keys(X):
@@ -53,9 +51,3 @@ def _key(event):
     """Hash of an event that is no row of numbers: ragged, or with words."""
     values = event.tolist() if isinstance(event, np.ndarray) else event
     return int(joblib.hash(values)[:16], 16)
-
-
-def _mix(z):
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
