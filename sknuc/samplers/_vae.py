@@ -426,7 +426,8 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
         Z : array-like of shape (n_events, n_latent)
             Latent variables.
         y : scalar or array-like of shape (n_events,) or (n_events, n_conditions), default=None
-            The condition of all events, or of each; must be given after a fit with y.
+            The condition of all events, or of each. None, after a fit with y, is the mean over the
+            classes of the fit, or over 64 of its other conditions.
 
         Returns
         -------
@@ -437,7 +438,7 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
         Raises
         ------
         ValueError
-            If `Z` has another number of variables, or `y` is missing, or an unknown class.
+            If `Z` has another number of variables, or `y` an unknown class.
         """
         check_is_fitted(self)
         Z = check_array(Z, dtype=(np.float64, np.float32), input_name="Z")
@@ -446,15 +447,7 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
                 f"Z has {Z.shape[1]} columns, but this {type(self).__name__} has n_latent="
                 f"{self.n_latent} latent variables."
             )
-        conditions = None
-        if self._conditions is not None:
-            if y is None:
-                raise ValueError(
-                    f"This {type(self).__name__} was fitted with y, on which its events depend. "
-                    "Give inverse_transform the conditions y as well."
-                )
-            conditions = self._conditions.for_samples(y, len(Z))
-        elif y is not None:
+        if self._conditions is None and y is not None:
             raise ValueError(
                 f"This {type(self).__name__} was fitted without y, so that inverse_transform "
                 "cannot depend on it."
@@ -464,9 +457,20 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
             module = self.module_[1]
             return module.likelihood.mean(module.decode(self._tensor(Z), condition)).flatten(1)
 
-        X = self._each_block(
-            decode, Z, conditions, self.n_features_in_, finish=self._columns.decode
-        )
+        def events(conditions):
+            return self._each_block(
+                decode, Z, conditions, self.n_features_in_, finish=self._columns.decode
+            )
+
+        if self._conditions is None:
+            X = events(None)
+        elif y is None:
+            X = sum(
+                weight * events(np.broadcast_to(condition, (len(Z), len(condition))))
+                for condition, weight in zip(*self._conditions.nodes(), strict=True)
+            ).astype(self._output_dtype)
+        else:
+            X = events(self._conditions.for_samples(y, len(Z)))
         return X.reshape(len(Z), *self.input_shape_) if self._event_ndim > 1 else X
 
     def _each_block(self, function, rows, conditions, width, finish=np.asarray):
