@@ -99,11 +99,11 @@ def integral(model, X):
     """Of the density over the range of the events and a little more, on a grid."""
     low, high = X.min(0), X.max(0)
     margin = 0.3 * (high - low)
-    axes = [np.linspace(a, b, 401) for a, b in zip(low - margin, high + margin, strict=True)]
+    axes = [np.linspace(a, b, 201) for a, b in zip(low - margin, high + margin, strict=True)]
     if model.bounds is not None:
         axes = [
-            np.linspace(0, high[0] + margin[0], 402)[1:] - (high[0] + margin[0]) / 802,
-            np.linspace(-np.pi, np.pi, 402)[1:] - np.pi / 401,
+            np.linspace(0, high[0] + margin[0], 202)[1:] - (high[0] + margin[0]) / 402,
+            np.linspace(-np.pi, np.pi, 202)[1:] - np.pi / 201,
         ]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
     cell = np.prod([axis[1] - axis[0] for axis in axes])
