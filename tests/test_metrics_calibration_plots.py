@@ -51,12 +51,17 @@ class NormalRegressor(PredictiveRegressorMixin, BaseEstimator):
 
 
 class OwnIntervals(BaseEstimator):
-    """Intervals that are no quantiles, as conformal ones."""
+    """Intervals that are no quantiles, as conformal ones, up to a coverage that they can know."""
+
+    def __init__(self, known=1.0):
+        self.known = known
 
     def predict(self, X):
         return X[:, 0]
 
     def predict_interval(self, X, coverage=0.68):
+        if coverage > self.known:
+            raise ValueError(f"A coverage of {coverage} needs more events.")
         return X[:, :1] + np.array([-2.0, 2.0]) * norm.ppf((1 + coverage) / 2)
 
 
@@ -110,6 +115,19 @@ def test_intervals_that_are_no_quantiles_are_asked_for_at_every_coverage(events)
     for result in display.coverages["own"]:
         assert result.p_value > 1e-4
     assert legend(display.ax_) == ["95 % band", "68 % band", "own"]
+
+
+def test_default_coverages_that_a_model_cannot_know_are_left_out_with_a_warning(events):
+    X, y = events
+    with pytest.warns(UserWarning, match="leaves out .* 0.95, 0.99, .* needs more events"):
+        display = CoverageDisplay.from_estimator(OwnIntervals(known=0.92), X, y)
+    (results,) = display.coverages.values()
+    assert [r.nominal for r in results] == pytest.approx(np.arange(1, 10) / 10)
+    # What was asked for is not left out, and what fails at every coverage has another reason.
+    with pytest.raises(ValueError, match=r"coverage of 0.95 needs"):
+        CoverageDisplay.from_estimator(OwnIntervals(known=0.92), X, y, nominal=[0.5, 0.95])
+    with pytest.raises(ValueError, match=r"coverage of 0.1 needs"):
+        CoverageDisplay.from_estimator(OwnIntervals(known=0.05), X, y)
 
 
 def test_curves_of_several_models_and_targets_share_axes(events):
@@ -245,6 +263,76 @@ def test_intervals_against_a_feature_and_of_a_target(events):
     # What is not drawn counts nevertheless, and is told.
     assert display.coverage.n_effective == pytest.approx(3000)
     assert display.ax_.get_legend().get_title().get_text() == "100 of 3000 events drawn"
+
+
+def test_targets_are_named_by_their_columns(events):
+    pd = pytest.importorskip("pandas")
+    X, y = events
+    frame = pd.DataFrame({"E (keV)": y, "z (mm)": -3 * y})
+    model = NormalRegressor().fit(X, frame)
+    coverages = CoverageDisplay.from_estimator(model, X, frame, name="a", nominal=[0.5]).coverages
+    assert list(coverages) == ["a, E (keV)", "a, z (mm)"]
+    assert list(PITDisplay.from_estimator(model, X, frame).u) == [
+        "NormalRegressor, E (keV)",
+        "NormalRegressor, z (mm)",
+    ]
+    by_name = IntervalDisplay.from_estimator(model, X, frame, target="z (mm)")
+    by_number = IntervalDisplay.from_estimator(model, X, frame, target=1)
+    for display in (by_name, by_number):
+        assert_allclose(display.y_true, -3 * y)
+        assert display.ax_.get_xlabel() == "True z (mm)"
+    given = IntervalDisplay.from_estimator(model, X, frame, target=1, y_name="depth", unit="mm")
+    assert given.ax_.get_xlabel() == "True depth (mm)"
+    series = IntervalDisplay.from_estimator(
+        NormalRegressor().fit(X, frame["E (keV)"]), X, frame["E (keV)"]
+    )
+    assert series.ax_.get_ylabel() == "Predicted E (keV)"
+    with pytest.raises(ValueError, match=r"'target' parameter .* Got 'x' instead; the names are"):
+        IntervalDisplay.from_estimator(model, X, frame, target="x")
+
+
+def test_bands_are_running_medians(events):
+    X, y = events
+    # A rising function of the feature alone stays what it is.
+    alone = NormalRegressor().fit(X[:, :1], y)
+    display = IntervalDisplay.from_estimator(
+        alone, X[:, :1], y, feature=0, style="band", max_events=300
+    )
+    assert_allclose(display.line_.get_ydata(), alone.predict(display.line_.get_xdata()[:, None]))
+    # Of a function of further features the line shows the dependence on this one, and no scatter.
+    model = NormalRegressor().fit(X, y)
+    display = IntervalDisplay.from_estimator(model, X, y, feature=0, style="band", max_events=300)
+    x, line = display.line_.get_data()
+    slope, level = model.model_.coef_[0, 0] * display.y_true.std(), y.mean()
+    inside = np.abs(x) < 1.5
+    other = np.std(model.predict(X) - slope * X[:, 0])
+    error = 1.2533 * other / np.sqrt(np.sqrt(len(y)))
+    assert np.std((line - slope * x - level)[inside]) < 1.5 * error
+    # What covers is counted with the interval of each event.
+    low, high = model.predict_interval(X, 0.68).T
+    assert display.coverage.fraction == np.mean((low <= y) & (y <= high))
+
+
+@pytest.mark.parametrize("draw", [CoverageDisplay, PITDisplay])
+def test_legends_stay_on_their_axes_and_beside_the_curves(events, draw):
+    X, y = events
+    two = np.column_stack([y, -3 * y])
+    _, axes = plt.subplots(1, 3, figsize=(15, 5))
+    # Intervals that are too wide: the curve of their coverage is where legends often are.
+    model = NormalRegressor(1.6).fit(X, two)
+    for ax in axes:
+        display = draw.from_estimator(model, X, two, ax=ax)
+        box = ax.get_legend().get_window_extent()
+        inside = ax.get_window_extent()
+        assert inside.x0 <= box.x0 < box.x1 <= inside.x1
+        assert inside.y0 <= box.y0 < box.y1 <= inside.y1
+        if draw is PITDisplay:
+            tops = [line.get_data().values.max() for line in display.lines_]
+            assert ax.transData.transform((0, max(tops)))[1] < box.y0
+        else:
+            for bar in display.errorbars_:
+                points = ax.transData.transform(bar.lines[0].get_xydata())
+                assert not any(box.contains(*point) for point in points)
 
 
 def test_endless_intervals_leave_the_picture():

@@ -9,6 +9,7 @@ from sknuc.metrics._calibration import (
 )
 from sknuc.metrics._chains import effective_sample_size, r_hat
 from sknuc.metrics._coverage import Coverage, coverage
+from sknuc.metrics._distribution_scorer import make_distribution_scorer
 from sknuc.metrics._intervals import binomial_interval
 from sknuc.metrics._peaks import PeakFit, fit_peak
 from sknuc.metrics._plot import PeakDisplay, SurvivalDisplay
@@ -99,6 +100,7 @@ __all__ = [
     "histogram_iou",
     "interval_score",
     "interval_width",
+    "make_distribution_scorer",
     "make_sample_scorer",
     "peak_region",
     "pinball_loss",

@@ -4,12 +4,16 @@ The coverage of n events scatters about the nominal one, c, with :math:`\sqrt{c(
 beyond that is there something to see. Bands show where it lies with 68 and 95 %.
 """
 
+import warnings
+
 import numpy as np
 
 from sknuc.base import PredictiveRegressorMixin
 from sknuc.metrics._coverage import coverage
+from sknuc.metrics._final_step import check_method, final_step
 from sknuc.metrics._plot import COLORS, MARKERS, _axes
-from sknuc.metrics._plot_shared import BANDS, check_method, final_step, name_targets
+from sknuc.metrics._plot_shared import BANDS, name_targets
+from sknuc.metrics._sample_validation import column_names
 from sknuc.metrics._score_validation import check_levels, check_truth, kish_number
 
 __all__ = ["CoverageDisplay"]
@@ -17,17 +21,35 @@ __all__ = ["CoverageDisplay"]
 NOMINAL = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
-def _central_intervals(estimator, X, nominal):
+def _central_intervals(estimator, X, nominal, *, all_or_error):
     """Central intervals (n_events, 2, ...) at each coverage, in one pass where they are quantiles.
 
-    Conformal estimators make intervals that are no pair of their quantiles.
+    Conformal estimators make intervals that are no pair of their quantiles, and refuse coverages
+    that their calibration cannot support: what follows the first of these is left out unless
+    `all_or_error`.
     """
     own = getattr(type(estimator), "predict_interval", None)
-    if own is not PredictiveRegressorMixin.predict_interval:
-        return [estimator.predict_interval(X, coverage=float(c)) for c in nominal]
-    levels = np.concatenate([(1 - nominal) / 2, (1 + nominal) / 2])
-    quantiles = estimator.predict_quantiles(X, levels)
-    return [quantiles[:, [j, len(nominal) + j]] for j in range(len(nominal))]
+    if own is PredictiveRegressorMixin.predict_interval:
+        levels = np.concatenate([(1 - nominal) / 2, (1 + nominal) / 2])
+        quantiles = estimator.predict_quantiles(X, levels)
+        return [quantiles[:, [j, len(nominal) + j]] for j in range(len(nominal))]
+    intervals = []
+    for c in nominal:
+        try:
+            intervals.append(estimator.predict_interval(X, coverage=float(c)))
+        except ValueError as error:
+            # Who refuses the lowest coverage too has another reason.
+            if all_or_error or not intervals:
+                raise
+            left_out = ", ".join(f"{c:g}" for c in nominal[len(intervals) :])
+            warnings.warn(
+                f"CoverageDisplay leaves out the nominal coverages {left_out}, as "
+                f"{type(estimator).__name__} says: {error} Give 'nominal' to choose others.",
+                UserWarning,
+                stacklevel=3,
+            )
+            break
+    return intervals
 
 
 class CoverageDisplay:
@@ -74,7 +96,7 @@ class CoverageDisplay:
         X,
         y,
         *,
-        nominal=NOMINAL,
+        nominal=None,
         sample_weight=None,
         name=None,
         target_names=None,
@@ -91,8 +113,9 @@ class CoverageDisplay:
             The events.
         y : array-like of shape (n_events,) or (n_events, n_targets)
             The truth.
-        nominal : array-like of shape (n_levels,), default=(0.1, 0.2, ..., 0.9, 0.95, 0.99)
-            Coverages that the intervals claim, rising in (0, 1).
+        nominal : array-like of shape (n_levels,), default=None
+            Coverages that the intervals claim, rising in (0, 1). None for 0.1, 0.2, ..., 0.9, 0.95,
+            0.99, of which those are left out, with a warning, that the estimator cannot support.
         sample_weight, target_names, band, ax
             As in :meth:`from_predictions`.
         name : str, default=None
@@ -102,13 +125,15 @@ class CoverageDisplay:
         -------
         display : CoverageDisplay
         """
-        nominal = check_levels("nominal", nominal)
+        all_or_error = nominal is not None
+        nominal = check_levels("nominal", NOMINAL if nominal is None else nominal)
         estimator, X = final_step(estimator, X)
-        check_method(cls.__name__, estimator, "predict_interval")
+        check_method(f"{cls.__name__}.from_estimator", estimator, "predict_interval")
+        intervals = _central_intervals(estimator, X, nominal, all_or_error=all_or_error)
         return cls.from_predictions(
             y,
-            _central_intervals(estimator, X, nominal),
-            nominal=nominal,
+            intervals,
+            nominal=nominal[: len(intervals)],
             sample_weight=sample_weight,
             name=name or type(estimator).__name__,
             target_names=target_names,
@@ -144,7 +169,7 @@ class CoverageDisplay:
         name : str, default=None
             Name of the curve.
         target_names : list of str, default=None
-            Names of the targets; None for their numbers.
+            Names of the targets; None for those of a data frame's columns, or their numbers.
         band : bool, default=True
             Whether to draw the band of calibrated intervals; False for the second curve and all
             further ones on the same `ax`.
@@ -162,7 +187,8 @@ class CoverageDisplay:
                 f"coverages. Got {len(intervals)}."
             )
         _, shape, weight = check_truth(y_true, sample_weight)
-        names = name_targets(name, shape, target_names, "Predictions")
+        given = column_names(y_true) if target_names is None else target_names
+        names = name_targets(name, shape, given, "Predictions")
         rows = []
         for c, ends in zip(nominal, intervals, strict=True):
             result = coverage(y_true, ends, nominal=float(c), sample_weight=sample_weight)
@@ -214,6 +240,7 @@ class CoverageDisplay:
         ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         ax.set_xlabel("Nominal coverage", fontsize=12)
         ax.set_ylabel("Empirical coverage", fontsize=12)
-        ax.legend(loc="upper left", frameon=False, fontsize=10)
+        # Above the diagonal or below it, wherever the curves are not.
+        ax.legend(loc="best", frameon=False, fontsize=10)
         self.ax_, self.figure_ = ax, ax.figure
         return self

@@ -3,11 +3,13 @@
 from numbers import Integral
 
 import numpy as np
+from scipy.ndimage import median_filter
 from sklearn.utils import column_or_1d
 
 from sknuc.metrics._coverage import coverage as coverage_of
+from sknuc.metrics._final_step import check_method, final_step
 from sknuc.metrics._plot import COLORS, _axes
-from sknuc.metrics._plot_shared import check_method, final_step
+from sknuc.metrics._sample_validation import column_names
 from sknuc.metrics._score_validation import check_interval_ends, check_prediction, check_truth
 
 __all__ = ["IntervalDisplay"]
@@ -32,6 +34,20 @@ def _feature_values(X, feature):
         )
     name = f"Feature {feature}" if columns is None else str(columns[feature])
     return X[:, feature].astype(float), name
+
+
+def _target_column(y, target):
+    """Number and name of one of several targets."""
+    names, n_targets = column_names(y), np.shape(y)[1]
+    if isinstance(target, str) and target in (names or ()):
+        return names.index(target), target
+    if not isinstance(target, Integral) or not 0 <= target < n_targets:
+        raise ValueError(
+            "The 'target' parameter of IntervalDisplay must be the number of one of "
+            f"{n_targets} targets, from 0, or the name of a column of y. Got {target!r} instead"
+            + (f"; the names are {names!r:.200}." if names else ".")
+        )
+    return target, names[target] if names else None
 
 
 class IntervalDisplay:
@@ -101,7 +117,7 @@ class IntervalDisplay:
         target=0,
         sample_weight=None,
         x_name=None,
-        y_name="y",
+        y_name=None,
         unit=None,
         max_events=200,
         style="bars",
@@ -121,10 +137,12 @@ class IntervalDisplay:
             The probability that the intervals claim, in (0, 1).
         feature : int or str, default=None
             The column of `X` to draw against; None for the truth.
-        target : int, default=0
-            Which of several targets to draw.
-        sample_weight, y_name, unit, max_events, style, ax
+        target : int or str, default=0
+            Which of several targets to draw: its number, or the name of its column in `y`.
+        sample_weight, unit, max_events, style, ax
             As in :meth:`from_predictions`.
+        y_name : str, default=None
+            Name of the target; None for that of the series or the column, or "y".
         x_name : str, default=None
             Name of the feature; None for that of the column.
 
@@ -137,16 +155,14 @@ class IntervalDisplay:
             x, column = _feature_values(X, feature)
             x_name = x_name or column
         estimator, X = final_step(estimator, X)
-        check_method(cls.__name__, estimator, "predict_interval")
+        check_method(f"{cls.__name__}.from_estimator", estimator, "predict_interval")
+        own_name = getattr(y, "name", None)
+        if np.ndim(y) == 2:
+            target, own_name = _target_column(y, target)
+        y_name = y_name or (str(own_name) if own_name is not None else "y")
         interval = np.asarray(estimator.predict_interval(X, coverage=coverage))
         parts = [np.asarray(y), np.asarray(estimator.predict(X)), interval[:, 0], interval[:, 1]]
-        if parts[0].ndim == 2:
-            n_targets = parts[0].shape[1]
-            if not isinstance(target, Integral) or not 0 <= target < n_targets:
-                raise ValueError(
-                    "The 'target' parameter of IntervalDisplay must be the number of one of "
-                    f"{n_targets} targets, from 0. Got {target!r} instead."
-                )
+        if np.ndim(y) == 2:
             parts = [part[:, target] for part in parts]
         return cls.from_predictions(
             *parts,
@@ -200,7 +216,8 @@ class IntervalDisplay:
         max_events : int, default=200
             Events to draw, evenly along the horizontal axis; the legend tells how many there are.
         style : {"bars", "band"}, default="bars"
-            A bar for each event, or a band along `x`, for predictions that depend on it alone.
+            A bar for each event, or a band along `x`: running medians over √n neighbours, for what
+            else the predictions depend on.
         ax : matplotlib Axes, default=None
             None for a new figure.
 
@@ -250,11 +267,29 @@ class IntervalDisplay:
             )
         ax = _axes(ax, (6.4, 5.2))
         order = np.argsort(self.y_true if self.x is None else self.x, kind="stable")
+        x, y, prediction, lower, upper = (
+            part[order]
+            for part in (
+                self.y_true if self.x is None else self.x,
+                self.y_true,
+                self.y_pred,
+                self.lower,
+                self.upper,
+            )
+        )
+        if style == "band":
+            # Of an odd number of neighbours; where a function of x rises or falls it stays as it
+            # is. Other features scatter the rest, which a line through every event would follow.
+            window = 2 * (int(np.sqrt(len(order))) // 2) + 1
+            prediction, lower, upper = (
+                median_filter(part, size=window, mode="nearest")
+                for part in (prediction, lower, upper)
+            )
         if len(order) > max_events:
-            order = order[np.rint(np.linspace(0, len(order) - 1, max_events)).astype(int)]
-        y, prediction = self.y_true[order], self.y_pred[order]
-        lower, upper = self.lower[order], self.upper[order]
-        x = y if self.x is None else self.x[order]
+            chosen = np.rint(np.linspace(0, len(order) - 1, max_events)).astype(int)
+            x, y, prediction, lower, upper = (
+                part[chosen] for part in (x, y, prediction, lower, upper)
+            )
         inside = (lower <= y) & (y <= upper)
 
         finite = np.concatenate([part[np.isfinite(part)] for part in (y, prediction, lower, upper)])
@@ -289,8 +324,8 @@ class IntervalDisplay:
         ax.set_xlabel(true if self.x is None else self.x_name or "x", fontsize=12)
         ax.set_ylabel(predicted if self.x is None else f"{own}{unit}", fontsize=12)
         ax.set_ylim(bottom, top + 4 * margin)
-        title = f"{len(order)} of {len(self.y_true)} events drawn"
-        if len(order) == len(self.y_true):
+        title = f"{len(x)} of {len(self.y_true)} events drawn"
+        if len(x) == len(self.y_true):
             title = None
         ax.legend(loc="upper left", frameon=False, fontsize=10, title=title, alignment="left")
         self.ax_, self.figure_ = ax, ax.figure

@@ -8,8 +8,10 @@ it lies with 68 and 95 %.
 import numpy as np
 from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state, gen_batches
 
+from sknuc.metrics._final_step import check_method, final_step
 from sknuc.metrics._plot import COLORS, _axes
-from sknuc.metrics._plot_shared import BANDS, check_method, final_step, name_targets
+from sknuc.metrics._plot_shared import BANDS, name_targets
+from sknuc.metrics._sample_validation import column_names
 from sknuc.metrics._score_pit import pit, pit_test
 from sknuc.metrics._score_validation import check_truth, kish_number
 
@@ -17,6 +19,11 @@ __all__ = ["PITDisplay"]
 
 #: Events whose quantiles are in memory at the same time.
 BLOCK = 2**16
+
+
+def _histograms(ax):
+    """The histograms on axes, those of former displays included."""
+    return [patch for patch in ax.patches if type(patch).__name__ == "StepPatch"]
 
 
 class PITDisplay:
@@ -100,8 +107,9 @@ class PITDisplay:
         display : PITDisplay
         """
         estimator, X = final_step(estimator, X)
-        check_method(cls.__name__, estimator, "predict_quantiles")
+        check_method(f"{cls.__name__}.from_estimator", estimator, "predict_quantiles")
         levels = np.arange(1, n_levels + 1) / (n_levels + 1)
+        target_names = column_names(y) if target_names is None else target_names
         y, rng = np.asarray(y), check_random_state(random_state)
         check_consistent_length(X, y)
         u = [
@@ -140,7 +148,7 @@ class PITDisplay:
         name : str, default=None
             Name of the histogram.
         target_names : list of str, default=None
-            Names of the targets; None for their numbers.
+            Names of the targets; None for those of a data frame's columns, or their numbers.
         band : bool, default=True
             Whether to draw the band of a flat histogram.
         ax : matplotlib Axes, default=None
@@ -151,7 +159,8 @@ class PITDisplay:
         display : PITDisplay
         """
         values, shape, weight = check_truth(u, sample_weight)
-        names = name_targets(name, shape, target_names, "Predictions")
+        given = column_names(u) if target_names is None else target_names
+        names = name_targets(name, shape, given, "Predictions")
         columns = dict(zip(names, values.T, strict=True))
         return cls(u=columns, weight=weight, n_bins=n_bins).plot(ax=ax, band=band)
 
@@ -180,9 +189,8 @@ class PITDisplay:
             ]
             ax.axhline(1, color="#666666", lw=1, ls="--")
         edges = np.linspace(0, 1, self.n_bins + 1)
-        top = ax.get_ylim()[1] if len(ax.patches) else 0
         for name, u in self.u.items():
-            i = sum(type(patch).__name__ == "StepPatch" for patch in ax.patches)
+            i = len(_histograms(ax))
             counts, _ = np.histogram(u, bins=edges, weights=self.weight)
             density = counts * self.n_bins / self.weight.sum()
             self.lines_.append(
@@ -196,11 +204,13 @@ class PITDisplay:
                     label=f"{name} (p = {self.tests_[name].p_value:.2g})",
                 )
             )
-            top = max(top, 1.3 * density.max())
         ax.set_xlim(0, 1)
-        ax.set_ylim(0, max(top, 1.6))
         ax.set_xlabel("Probability integral transform F(y)", fontsize=12)
         ax.set_ylabel("Events / expected", fontsize=12)
-        ax.legend(loc="upper center", frameon=False, fontsize=10, ncols=2)
+        legend = ax.legend(loc="upper left", frameon=False, fontsize=10)
+        # The legend has its place above all histograms that share the axes.
+        top = max([1.25, *(patch.get_data().values.max() for patch in _histograms(ax))])
+        share = legend.get_window_extent().height / ax.get_window_extent().height
+        ax.set_ylim(0, 1.05 * top / max(1 - share, 0.3))
         self.ax_, self.figure_ = ax, ax.figure
         return self
