@@ -472,12 +472,12 @@ def test_sghmc_of_a_linear_model_has_the_widths_of_the_exact_posterior(batch_siz
     assert_means(theta, mean)
     away = (theta - mean) ** 2 / np.diagonal(covariance)
     error = away.std((0, 1)) / np.sqrt(effective_sample_size(away, kind="mean"))
-    # Beside the errors of the draws, what a step of 0.01 may add to a variance: some per cent.
-    assert np.all(np.abs(away.mean((0, 1)) - 1) < 0.1 + 4 * error)
+    # Beside the errors of the draws, what a step of 0.1 may add to a variance, and batches.
+    assert np.all(np.abs(away.mean((0, 1)) - 1) < 0.03 + 0.2 * (batch_size < 120) + 4 * error)
     # log σ of n events has the variance 1/2n; taken from a batch of 30, it would be four times it.
     spread = 2 * 120 * (noise - log_noise) ** 2
     error = spread.std() / np.sqrt(effective_sample_size(spread, kind="mean"))
-    assert np.all(np.abs(spread.mean() - 1) < 0.15 + 4 * error)
+    assert np.all(np.abs(spread.mean() - 1) < 0.05 + 4 * error)
 
 
 # Few events.
@@ -523,7 +523,39 @@ def test_collapse_is_told_from_noise():
     y = X[:, :1] + 0.3 * rng.normal(size=(80, 1))
     assert has_collapsed(X, y, constant)
     assert not has_collapsed(X, y, X[:, :1])
-    assert not any(has_collapsed(X, rng.normal(size=(80, 1)), constant) for _ in range(200))
+    # Chance is one in 10,000, also where few events have most of the weight, or copies.
+    weight = np.exp(2 * rng.normal(size=80))
+    twice = np.repeat(np.arange(80), 5)
+    for _ in range(200):
+        y = rng.normal(size=(80, 1))
+        assert not has_collapsed(X, y, constant)
+        assert not has_collapsed(X, y, constant, weight)
+        assert not has_collapsed(X[twice], y[twice], constant[twice])
+
+
+def test_a_fit_that_collapsed_says_so(monkeypatch):
+    monkeypatch.setattr(_inference, "_VARIATIONAL_STEPS", 2000)
+    # 4,500 independent Gaussians know less of thirty events than least squares of 4 numbers do.
+    X = np.random.default_rng(0).normal(size=(30, 3))
+    y = X[:, 0] + 0.1 * np.random.default_rng(1).normal(size=30)
+    model = BNNRegressor(inference="variational", random_state=0)
+    with pytest.warns(ConvergenceWarning, match="'variational' says nothing of the events"):
+        model.fit(X, y)
+    assert model.score(X, y) < 0.1
+    # Another inference, as it says, learns from the same events, and says nothing.
+    assert BNNRegressor(random_state=0).fit(X, y).score(X, y) > 0.9
+
+
+def test_chains_hold_no_running_moments():
+    class Normed:
+        def build(self, input_shape):
+            return nn.Sequential(nn.Linear(*input_shape, 4), nn.BatchNorm1d(4), nn.ReLU())
+
+    X = np.random.default_rng(0).normal(size=(50, 2))
+    for inference in ("hmc", "sghmc"):
+        with pytest.raises(ValueError, match="layer normalisation in the encoder"):
+            BNNRegressor(encoder=Normed(), inference=inference).fit(X, X[:, 0])
+    assert BNNRegressor(encoder=Normed(), random_state=0).fit(X, X[:, 0]).score(X, X[:, 0]) > 0.8
 
 
 def test_what_was_fitted_is_what_predicts(line, sampled_line):
@@ -691,11 +723,75 @@ def test_bad_parameters_are_refused_with_words(parameters, message):
         BNNRegressor(max_epochs=1).set_params(**parameters).fit(X, X[:, 0])
 
 
-def test_steps_that_are_too_large_are_an_error_that_names_them(wave):
+def test_stochastic_chains_of_exact_constant_and_few_targets():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 3))
+    cases = {
+        "exact": (X, X[:, 0]),
+        "constant": (X, np.full(200, 2.0)),
+        **{f"{n} events": (X[:n], X[:n, 0]) for n in (1, 3)},
+    }
+    for name, (events, y) in cases.items():
+        model = fit(quick("sghmc", step_size=0.1), events, y)
+        mean, std = model.predict(events, return_std=True)
+        # Targets of unit spread: as close as the prior of the noise and its own width ask for.
+        assert np.sqrt(np.mean((mean - y) ** 2)) < 4 * np.sqrt(np.mean(std**2)), name
+        assert np.all(std < (0.1 if len(y) == 200 else 3.0)), name
+
+
+@pytest.mark.parametrize("inference", ["laplace", "variational"])
+def test_copies_and_absent_events_where_numbers_decide(inference, monkeypatch):
+    monkeypatch.setattr(_inference, "_QUICK_MATRIX", 60)
+    monkeypatch.setattr(_inference, "_VARIATIONAL_STEPS", 40)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(50, 2))
+    y = X[:, 0] + 0.3 * rng.normal(size=50)
+    settings = {"inference": inference, "max_epochs": 1, "batch_size": 100, "random_state": 0}
+    model = fit(BNNRegressor(**settings), X, y)
+    absent = np.vstack([X, rng.normal(size=(150, 2))])
+    weight = np.repeat([1.0, 0.0], [50, 150])
+    other = fit(BNNRegressor(**settings), absent, np.append(y, np.zeros(150)), weight)
+    copies = fit(BNNRegressor(**settings), np.vstack([X, X]), np.append(y, y))
+    twice = fit(BNNRegressor(**settings), X, y, np.full(50, 2.0))
+    assert model.prior_scales_.shape == other.prior_scales_.shape
+    assert copies.prior_scales_.shape == twice.prior_scales_.shape
+    if inference == "variational":
+        assert len(model.bound_history_) == len(other.bound_history_)
+    else:
+        assert copies.log_evidence_ == pytest.approx(twice.log_evidence_, rel=1e-3)
+
+
+def test_priors_count_the_inputs_of_a_weight():
+    class Layers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.positions = nn.Parameter(torch.randn(7, 5))
+            self.dense = nn.Linear(6, 3)
+            self.convolution = nn.Conv1d(4, 8, 3, groups=2)
+            self.transposed = nn.ConvTranspose1d(6, 2, 4, stride=2)
+
+    prior = LayerPrior(Layers(), 1.0)
+    parts = prior.fan_in.split(prior.sizes)
+    fan_in = {
+        name: part[0].item() for name, part in zip(prior.names, parts, strict=True)
+    }
+    assert fan_in == {
+        "positions": 1,
+        "dense.weight": 6,
+        "dense.bias": 1,
+        "convolution.weight": 6,
+        "convolution.bias": 1,
+        "transposed.weight": 12,
+        "transposed.bias": 1,
+    }
+
+
+def test_steps_that_are_too_large_are_an_error_that_names_them(wave, monkeypatch):
     X, y = wave
-    # Noise that is learned holds back what is unstable for a while: R-hat tells then.
-    model = quick("sghmc", step_size=1e300)
-    with pytest.raises(TrainingDivergedError, match=r"'step_size' parameter, now 1e"):
+    # As if the curvature were far more than what was measured.
+    monkeypatch.setattr(_inference, "largest_curvature", lambda *args: 1e-100)
+    model = quick("sghmc", step_size=1.0)
+    with pytest.raises(TrainingDivergedError, match=r"'step_size' parameter, now 1.0"):
         model.fit(X, y)
     assert not hasattr(model, "module_")
 

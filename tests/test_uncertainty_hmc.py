@@ -17,8 +17,9 @@ from sknuc.uncertainty._posterior import (
     Posterior,
     StackedNetwork,
     diagonal_curvature,
+    largest_curvature,
 )
-from sknuc.uncertainty._sghmc import SGHMC
+from sknuc.uncertainty._sghmc import SGHMC, epoch_noise, stable_step
 
 SHORT = {"n_warmup": 150, "n_samples": 500, "n_leapfrog": 6}
 
@@ -334,6 +335,90 @@ def test_sghmc_samples_a_gaussian_up_to_its_step_size():
     ]
     assert abs(bias[0]) < 0.1
     np.testing.assert_allclose([bias[0] / bias[1], bias[1] / bias[2]], 2, rtol=0.1)
+
+
+def test_noise_of_batches_is_taken_off():
+    # 4,000 independent means of 200 events, each with the posterior N(mean, 1/200).
+    rng = np.random.default_rng(0)
+    n, n_batches, step_size, friction = 200, 10, 0.04, 0.2
+    x = torch.from_numpy(rng.normal(size=(n, 4000)))
+    x = (x - x.mean(0)) / x.std(0, correction=0)
+
+    def variance(batch_noise):
+        theta = nn.Parameter(torch.zeros(4000, dtype=torch.float64))
+        optimizer = SGHMC(
+            [theta],
+            step_size,
+            inverse_mass=[torch.ones_like(theta)],
+            friction=friction,
+            temperature=1 / n,
+            generator=torch.Generator().manual_seed(0),
+            batch_noise=batch_noise,
+        )
+        squares = []
+        for epoch in range(60):
+            for rows in rng.permutation(n).reshape(n_batches, -1):
+                theta.grad = theta.detach() - x[rows].mean(0)
+                optimizer.step()
+                if epoch >= 10:
+                    squares.append(n * theta.detach().square().mean().item())
+        return np.mean(squares)
+
+    exact = n * stationary(step_size, 1.0, friction, 1 / n, 1.0)[0, 0]
+    # 500 steps of a motion that forgets within some ten, in 4,000 dimensions.
+    error = 4 * np.sqrt(2 / 4000 / 50)
+    noise = epoch_noise(n_batches, step_size, friction) / n
+    heat = step_size * noise / (2 * friction / n)
+    assert heat > 0.2
+    assert variance(noise) == pytest.approx(exact, rel=error)
+    assert variance(0.0) == pytest.approx(exact * (1 + heat), rel=error)
+
+
+@pytest.mark.parametrize(("step_size", "friction"), [(0.1, 0.1), (0.02, 0.5)])
+def test_noise_of_epochs_is_what_a_chain_makes_of_it(step_size, friction):
+    k, rng = 8, np.random.default_rng(0)
+    epochs = rng.normal(size=(60, k, 20_000))
+    # Batches of an epoch add up to all events. A batch of b = n/k has the variance 1/b of an event.
+    force = (epochs - epochs.mean(1, keepdims=True)).reshape(-1, 20_000) * np.sqrt(k)
+    theta = velocity = np.zeros(20_000)
+    squares = []
+    for i, now in enumerate(force):
+        velocity = (1 - friction) * velocity - step_size * (theta + now)
+        theta = theta + velocity
+        if i >= 25 * k:
+            squares.append(np.mean(theta**2))
+    step = np.array([[1 - step_size, 1 - friction], [-step_size, 1 - friction]])
+    white = solve_discrete_lyapunov(step, step_size**2 * np.ones((2, 2)))[0, 0]
+    found = np.mean(squares) / white
+    # Some 280 steps of a motion that forgets within thirty.
+    error = 4 * np.sqrt(2 / 20_000 / 9)
+    assert epoch_noise(k, step_size, friction) == pytest.approx(found, rel=error)
+
+
+def test_batches_bring_a_fifth_of_the_heat_at_most():
+    for n_batches in (1, 2, 10, 1000):
+        for friction in (0.01, 0.1):
+            step = stable_step(0.1, friction, n_batches, spread=2.0)
+            heat = step * epoch_noise(n_batches, step, friction) * 2.0 / (2 * friction)
+            assert heat <= 0.2
+            assert step == 0.1 or heat > 0.1
+
+
+def test_largest_curvature_is_the_largest_eigenvalue():
+    torch.manual_seed(0)
+    roots = torch.randn(2, 30, 30).double()
+    hessian = roots @ roots.mT + torch.eye(30)
+    inverse_mass = 1 / hessian.diagonal(dim1=1, dim2=2)
+
+    def posterior(theta):
+        return None, -(hessian @ theta[..., None])[..., 0]
+
+    found = largest_curvature(
+        posterior, torch.randn(2, 30).double(), inverse_mass, torch.Generator().manual_seed(0), 200
+    )
+    root = inverse_mass.sqrt()
+    exact = torch.linalg.eigvalsh(root[:, :, None] * hessian * root[:, None]).max().item()
+    assert found == pytest.approx(exact, rel=1e-3)
 
 
 def test_cycles_of_the_step_size():

@@ -43,7 +43,7 @@ from sknuc.nn._sphere import (
     SphericalAnalysis,
     SphericalLinear,
 )
-from sknuc.nn._stacked import StackedDense, StackedModule, stack
+from sknuc.nn._stacked import StackedDense, StackedModule, shared_copy, stack, updated_buffers
 
 __all__ = [
     "MASK_GROUPS",
@@ -89,6 +89,8 @@ __all__ = [
     "pad_sphere",
     "real_rows",
     "sequence_pooling",
+    "shared_copy",
     "sinusoidal_positions",
     "stack",
+    "updated_buffers",
 ]

@@ -132,6 +132,8 @@ class SphericalLinear(nn.Module):
         )
         # Orders above the degree do not exist: their outputs stay zero.
         self.register_buffer("exists", exists_out.repeat(1, n_out)[:, None, :], persistent=False)
+        #: Inputs that each weight is added up over.
+        self.fan_in = n_in * (2 * order_in + 1)
         self.bias = nn.Parameter(torch.zeros(n_out))
         degree_of = torch.repeat_interleave(degrees, 2 * degrees + 1)
         self.register_buffer("degree_of", degree_of, persistent=False)

@@ -12,13 +12,14 @@ A chain of dense layers becomes one of batched matrix products,
 """
 
 import copy
+import threading
 
 import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state
 from torch.nn.modules.batchnorm import _NormBase
 
-__all__ = ["StackedDense", "StackedModule", "stack"]
+__all__ = ["StackedDense", "StackedModule", "shared_copy", "stack", "updated_buffers"]
 
 # Layers that act on every number alone: those of a stack are those of a member.
 _ELEMENTWISE = (
@@ -82,13 +83,12 @@ class StackedModule(nn.Module):
         self._in_dims = dict.fromkeys(self._names, 0)
         for name, value in parameters.items():
             self.register_parameter(self._names[name], nn.Parameter(value.detach().clone()))
-        own = _updated_buffers(members[0]) if len(members) > 1 else ()
+        own = updated_buffers(members[0]) if len(members) > 1 else ()
         for name, value in buffers.items():
             if name not in own and torch.equal(value, value[:1].expand_as(value)):
                 value, self._in_dims[name] = value[0], None
             self.register_buffer(self._names[name], value.detach().clone())
-        # The skeleton gives the architecture; kept in a list so that its weights are not ours.
-        self._skeleton = [copy.deepcopy(members[0]).to("meta")]
+        self._skeleton = _Skeleton(members[0])
         self._looped = any(map(_knows_no_map, members[0].modules()))
         self.n_members = len(members)
         self.event_ndim = event_ndim
@@ -108,7 +108,7 @@ class StackedModule(nn.Module):
         -------
         output : Tensor of shape (n_members, n, ...)
         """
-        skeleton = self._skeleton[0].train(self.training)
+        skeleton = self._skeleton.of_thread().train(self.training)
         state = self._state()
         own = x.ndim == self.event_ndim + 2
 
@@ -132,7 +132,7 @@ class StackedModule(nn.Module):
     def member(self, k):
         """A module of its own, with the weights of member `k`."""
         state = {name: value.detach().clone() for name, value in self._of(k, self._state()).items()}
-        module = copy.deepcopy(self._skeleton[0]).train(self.training)
+        module = self._skeleton.copy().train(self.training)
         return _with_state(module, state)
 
     def member_tensors(self):
@@ -163,7 +163,7 @@ class StackedDense(nn.Module):
                 self.layers.append(_LayerNorms(layers))
             elif not isinstance(layers[0], nn.Flatten | nn.Identity):
                 self.layers.append(copy.deepcopy(layers[0]))
-        self._skeleton = [copy.deepcopy(members[0]).to("meta")]
+        self._skeleton = _Skeleton(members[0])
         self.n_members = len(members)
         self.event_ndim = event_ndim
 
@@ -177,7 +177,7 @@ class StackedDense(nn.Module):
 
     def member(self, k):
         """A module of its own, with the weights of member `k`."""
-        module = copy.deepcopy(self._skeleton[0]).train(self.training)
+        module = self._skeleton.copy().train(self.training)
         own = (layer for layer in _chain(module) if isinstance(layer, nn.Linear | nn.LayerNorm))
         stacked = (layer for layer in self.layers if isinstance(layer, _Linears | _LayerNorms))
         for layer, layers in zip(own, stacked, strict=True):
@@ -229,6 +229,41 @@ class _LayerNorms(nn.Module):
         return {name: p[k, 0].detach().clone() for name, p in self.named_parameters()}
 
 
+class _Skeleton:
+    """The architecture of a module, without its weights.
+
+    A call puts weights into it for as long as it lasts, so each thread has a copy.
+    """
+
+    def __init__(self, module):
+        self._module = copy.deepcopy(module).to("meta")
+        self._own = threading.local()
+
+    def copy(self):
+        return copy.deepcopy(self._module)
+
+    def of_thread(self):
+        if not hasattr(self._own, "module"):
+            self._own.module = self.copy()
+        return self._own.module
+
+    def __deepcopy__(self, memo):
+        # Nobody changes it.
+        return self
+
+    def __reduce__(self):
+        return _Skeleton, (self._module,)
+
+
+def shared_copy(module):
+    """A copy of a module that has its parameters and buffers in common with it.
+
+    ``torch.func.functional_call`` puts other tensors in their place for as long as it lasts: calls
+    of several threads at a time need a copy each.
+    """
+    return copy.deepcopy(module, {id(t): t for t in (*module.parameters(), *module.buffers())})
+
+
 def _knows_no_map(layer):
     """Whether a layer cannot be mapped: recurrent, or with a running mean over a counted number."""
     return isinstance(layer, nn.RNNBase) or (
@@ -236,7 +271,7 @@ def _knows_no_map(layer):
     )
 
 
-def _updated_buffers(module):
+def updated_buffers(module):
     """Names of the buffers that layers of normalisation update when they see a batch."""
     return {
         f"{name}.{buffer}" if name else buffer

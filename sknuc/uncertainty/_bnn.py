@@ -289,7 +289,7 @@ class BNNRegressor(_Draws, PredictiveRegressorMixin, BayesianNetwork):
         return NormalMixture(self.draw_weights_, means, noise)
 
     def _gaussian(self, X):
-        x, _, _, _ = self._tensors(X, np.zeros(len(X)), None)
+        x, _, _ = self._tensors(X, np.zeros(len(X)), None)
         jacobians, outputs = self._jacobians(x)
         laplace, scale = self._laplace, self.target_scale_
         means = self.target_mean_ + scale * (outputs + jacobians @ laplace.shift).numpy()
@@ -456,7 +456,7 @@ class BNNClassifier(_Draws, EnsembleClassifierMixin, BayesianNetwork):
                 .probabilities(torch.from_numpy(self._forward(X)).double())
                 .numpy()
             )
-        x, _, _, _ = self._tensors(X, np.zeros(len(X)), None)
+        x, _, _ = self._tensors(X, np.zeros(len(X)), None)
         jacobians, logits = self._jacobians(x)
         logits = logits + jacobians @ self._laplace.shift
         values, vectors = torch.linalg.eigh(self._laplace.covariance(jacobians))
@@ -477,5 +477,5 @@ class BNNClassifier(_Draws, EnsembleClassifierMixin, BayesianNetwork):
 def _normal_points(dimension):
     """Points (n, dimension) that cover the standard normal distribution evenly."""
     # Shifted off the corner, where the normal quantile is infinite.
-    points = qmc.Sobol(dimension, scramble=False).random(_POINTS) + 0.5 / _POINTS
+    points = qmc.Sobol(dimension, rng=np.random.default_rng(0)).random(_POINTS)
     return ndtri(points)

@@ -5,7 +5,8 @@ prior, which every event shares, has a part 1/W of its log density in each.
 """
 
 import torch
-from torch import nn
+
+from sknuc.uncertainty._posterior import best_scale, draw_scale
 
 __all__ = ["ELBO", "AnchoredLoss", "SamplingLoss"]
 
@@ -45,32 +46,63 @@ class AnchoredLoss:
 
 
 class SamplingLoss:
-    """Minus the log posterior density per unit of weight, of the parameters and of log σ.
+    r"""Minus the log posterior density per unit of weight, the noise integrated out.
 
-    The noise is one more parameter that moves along the gradients of batches: drawn given a batch,
-    as if that were all events, it would spread as much as a batch leaves open.
+    The gradient of :math:`\tfrac12(\nu+W) \log(\nu\tau^2 + S)`, S the sum of squared residuals of
+    all events, is that of :math:`S/2\hat\sigma^2` at
+    :math:`\hat\sigma^2 = (\nu\tau^2 + S)/(\nu + W)`. A batch gives its part of S; the others are
+    those that the last steps saw. σ is drawn given the S of the last whole epoch, in which every
+    event is once: of batches from two epochs, their choice would spread it.
+
+    Parameters
+    ----------
+    likelihood : Gaussian or Categorical
+    prior : LayerPrior
+    squares : Tensor of shape (c, t) or None
+        S at the start; None for a likelihood without noise beside the network.
+    total : float
+        W.
+    n_batches : int
+        Of an epoch.
     """
 
-    def __init__(self, likelihood, prior, noise, total):
+    def __init__(self, likelihood, prior, squares, total, n_batches):
         self.likelihood, self.prior = likelihood, prior
         self.total = total
-        self.log_noise = None if noise is None else nn.Parameter(noise.log())
+        self.n_steps = 0
+        self.parts = None
+        self.squares = squares
+        if squares is not None:
+            self.parts = (squares / n_batches).expand(n_batches, -1, -1).clone()
 
     @property
     def noise(self):
-        """The present σ (c, t), or None."""
-        return None if self.log_noise is None else self.log_noise.detach().exp()
+        """The σ (c, t) that S is best explained by, or None."""
+        if self.parts is None:
+            return None
+        like = self.likelihood
+        return best_scale(like.degrees, like.typical, self.total, self.parts.sum(0))
+
+    def draw_noise(self, rng):
+        """Draw σ (c, t) given S, with a numpy RandomState; None if there is none."""
+        if self.parts is None:
+            return None
+        like = self.likelihood
+        return draw_scale(like.degrees, like.typical, self.total, self.squares, rng)
 
     def __call__(self, module, batch):
         theta = torch.cat([p.flatten(1) for p in module.parameters()], 1)
-        prior = self.prior.marginal(theta)[0]
+        output = module(batch.X)
         noise = None
-        if self.log_noise is not None:
-            # Beside the module, whose gradients are reset for each step.
-            self.log_noise.grad = None
-            noise = self.log_noise.exp()
-            prior = prior + self.likelihood.log_prior(self.log_noise).sum(1)
-        loss = -self.likelihood.log_prob(module(batch.X), batch.y, noise)
+        if self.parts is not None:
+            part = self.likelihood.squares(output.detach(), batch.y, batch.sample_weight)
+            self.parts[self.n_steps % len(self.parts)] = part
+            self.n_steps += 1
+            if self.n_steps % len(self.parts) == 0:
+                self.squares = self.parts.sum(0)
+            noise = self.noise.to(output.dtype)
+        loss = -self.likelihood.log_prob(output, batch.y, noise)
+        prior = self.prior.marginal(theta)[0]
         return loss - (prior.to(loss.dtype) / self.total).unsqueeze(1)
 
 

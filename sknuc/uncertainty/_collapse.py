@@ -14,6 +14,8 @@ ignore the data", AISTATS 2022, arXiv:2202.11670.
 import numpy as np
 from scipy import stats
 
+from sknuc.multiplicity import group_identical
+
 __all__ = ["has_collapsed"]
 
 
@@ -34,12 +36,18 @@ def has_collapsed(X, y, predicted, weight=None):
         Of the variance that least squares explain beyond chance, a tenth is not explained. False
         where there are too few events to tell.
     """
-    n, p = X.shape
+    # Copies of an event are one: they say nothing that it does not.
+    first, group = group_identical(X, np.asarray(y, dtype=np.float64))
+    weight = np.bincount(group, weights=weight)
+    X, y, predicted = X[first], y[first], predicted[first]
+    p = X.shape[1]
+    # As many events of equal weight would tell as much (Kish).
+    n = weight.sum() ** 2 / (weight**2).sum()
     if n < 4 * (p + 1):
         return False
-    root = np.ones((n, 1)) if weight is None else np.sqrt(weight / weight.mean())[:, None]
+    root = np.sqrt(weight / weight.mean())[:, None]
     centre = np.average(y, axis=0, weights=weight)
-    rows, away = root * np.column_stack([np.ones(n), X]), root * (y - centre)
+    rows, away = root * np.column_stack([np.ones(len(X)), X]), root * (y - centre)
     total = (away**2).sum()
     solution = np.linalg.lstsq(rows, away, rcond=1e-10)[0]
     left = ((away - rows @ solution) ** 2).sum()

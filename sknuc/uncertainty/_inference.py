@@ -20,6 +20,8 @@ from tqdm.auto import tqdm
 
 from sknuc.exceptions import TrainingDivergedError
 from sknuc.metrics import effective_sample_size, r_hat
+from sknuc.multiplicity import group_identical
+from sknuc.nn import updated_buffers
 from sknuc.torch_estimator import Player, TorchEstimator
 from sknuc.uncertainty._bnn_chains import Chains, some_rows
 from sknuc.uncertainty._bnn_losses import ELBO, AnchoredLoss, SamplingLoss
@@ -33,8 +35,9 @@ from sknuc.uncertainty._posterior import (
     StackedNetwork,
     best_scale,
     diagonal_curvature,
+    largest_curvature,
 )
-from sknuc.uncertainty._sghmc import SGHMC, epoch_noise
+from sknuc.uncertainty._sghmc import SGHMC, epoch_noise, stable_step
 from sknuc.uncertainty._variational import MeanField
 
 __all__ = ["BayesianNetwork"]
@@ -91,11 +94,11 @@ class BayesianNetwork(TorchEstimator):
     target_accept : float in (0, 1), default=0.8
         Probability of acceptance that the step size of "hmc" is adapted to. More is slower, and
         helps against divergences.
-    step_size : float, default=0.01
-        η of "sghmc" at most, in units of the curvature; its bias is of the order of it. Steps are
-        smaller where batches of n/k events would bring more than half of the heat:
-        η ≤ α/(k - 1).
-    friction : float in (0, 1], default=0.1
+    step_size : float in (0, 1], default=0.1
+        η of "sghmc" at most, in units of the largest curvature: draws are a quarter of it too
+        wide (variance, in the direction of that curvature). Steps are smaller where the noise of
+        batches would bring more than a fifth of the heat.
+    friction : float in (0, 1], default=0.03
         α of "sghmc", the share of the velocity that is lost in a step.
     n_cycles : int or None, default=None
         Cycles of "sghmc", each with a step size that falls along half a cosine, whose first half
@@ -113,7 +116,7 @@ class BayesianNetwork(TorchEstimator):
         "thinning": [Interval(Integral, 1, None, closed="left")],
         "n_leapfrog": [Interval(Integral, 1, None, closed="left")],
         "target_accept": [Interval(Real, 0, 1, closed="neither")],
-        "step_size": [Interval(Real, 0, None, closed="neither")],
+        "step_size": [Interval(Real, 0, 1, closed="right")],
         "friction": [Interval(Real, 0, 1, closed="right")],
         "n_cycles": [Interval(Integral, 1, None, closed="left"), None],
     }
@@ -130,8 +133,8 @@ class BayesianNetwork(TorchEstimator):
         thinning=5,
         n_leapfrog=50,
         target_accept=0.8,
-        step_size=0.01,
-        friction=0.1,
+        step_size=0.1,
+        friction=0.03,
         n_cycles=None,
         **shared,
     ):
@@ -176,6 +179,12 @@ class BayesianNetwork(TorchEstimator):
     def _build(self):
         encoder, n_features = self._encoder()
         network = nn.Sequential(encoder, nn.Linear(n_features, self._n_outputs()))
+        if self.inference in ("hmc", "sghmc") and updated_buffers(network):
+            raise ValueError(
+                f"inference={self.inference!r} draws the parameters of a network, which say "
+                "everything about it; the running moments of batch normalisation are none of them. "
+                "Use layer normalisation in the encoder, or another inference."
+            )
         self._prior = LayerPrior(network, self._scale(self.prior_scale))
         return network
 
@@ -241,6 +250,7 @@ class BayesianNetwork(TorchEstimator):
             # Functions of this training, which no pickle holds.
             del self._loss, self._make_optimizer
         self._optimizer_states = None
+        self._prior.to(torch.zeros(1))
         self._check_that_it_learnt(X, y, sample_weight)
 
     def _check_that_it_learnt(self, X, y, sample_weight):
@@ -250,10 +260,10 @@ class BayesianNetwork(TorchEstimator):
         weight = None if sample_weight is None else sample_weight[rows]
         y, predicted = self._means(events, y[rows])
         if has_collapsed(events.reshape(len(rows), -1), y, predicted, weight):
+            others = " or ".join(repr(i) for i in ("laplace", "hmc") if i != self.inference)
             warnings.warn(
                 f"The posterior of inference={self.inference!r} says nothing of the events, but a "
-                "linear model does. Take a smaller encoder, more events, or inference='laplace' "
-                "or 'hmc'.",
+                f"linear model does. Take a smaller encoder, more events, or inference={others}.",
                 ConvergenceWarning,
                 stacklevel=5,
             )
@@ -274,8 +284,7 @@ class BayesianNetwork(TorchEstimator):
     def _tensors(self, X, y, sample_weight, most=None):
         """Scaled events, targets and weights on the device, without events of weight zero.
 
-        At most `most` of them, evenly spaced, if that is not None; the last one of the results is
-        how many times as many there are.
+        At most `most` of them, evenly spaced, if that is not None, with the weight of all.
         """
         parameter = next(self.module_.parameters())
         like = {"device": parameter.device, "dtype": parameter.dtype}
@@ -285,11 +294,12 @@ class BayesianNetwork(TorchEstimator):
         y = torch.as_tensor(y[rows], device=parameter.device)
         y = y.to(parameter.dtype) if y.is_floating_point() else y
         weight = None
-        if sample_weight is not None:
-            weight = torch.as_tensor(sample_weight[rows].astype(np.float64)).to(**like)
+        if sample_weight is not None or len(rows) < len(used):
+            w = np.ones(X.shape[0]) if sample_weight is None else sample_weight.astype(np.float64)
+            weight = torch.as_tensor(w[rows] * (w[used].sum() / w[rows].sum())).to(**like)
         with torch.no_grad():
             x = self.module_[0](torch.as_tensor(x).to(**like))
-        return x, y, weight, len(used) / len(rows)
+        return x, y, weight
 
     def _seeds(self):
         """Generators of torch and numpy for what follows."""
@@ -301,7 +311,7 @@ class BayesianNetwork(TorchEstimator):
     # Hamiltonian Monte Carlo.
 
     def _infer_hmc(self, X, y, sample_weight, likelihood, total):
-        x, y, weight, _ = self._tensors(X, y, sample_weight)
+        x, y, weight = self._tensors(X, y, sample_weight)
         generator, rng = self._seeds()
         stack = self.module_[1]
         network = StackedNetwork(stack)
@@ -349,56 +359,69 @@ class BayesianNetwork(TorchEstimator):
     # Stochastic-gradient Hamiltonian Monte Carlo.
 
     def _infer_sghmc(self, X, y, sample_weight, likelihood, total):
-        *some, times = self._tensors(X, y, sample_weight, _MEASURED)
+        some = self._tensors(X, y, sample_weight, _MEASURED)
         generator, rng = self._seeds()
         stack = self.module_[1]
         network = StackedNetwork(stack)
-        start = Posterior(network, self._prior, likelihood, *some, rng)
-        noise = start.draw_noise(network.parameters())
-        loss = SamplingLoss(likelihood, self._prior, noise, total)
+        measured = Posterior(network, self._prior, likelihood, *some, rng)
+        w = np.ones(X.shape[0]) if sample_weight is None else sample_weight[sample_weight != 0]
+        n_batches = -(-len(w) // self.batch_size)
+        squares = measured.squares(network.parameters()) if likelihood.has_noise else None
+        loss = SamplingLoss(likelihood, self._prior, squares, total, n_batches)
         chains = Chains(self, network, some[0], rng)
         warmup = self.n_warmup * self.n_leapfrog
         n_steps = self.n_samples * self.n_leapfrog
         # The first half of a cycle is not kept.
         n_steps *= 1 if self.n_cycles is None else 2
         cycle = None if self.n_cycles is None else -(-n_steps // self.n_cycles)
-        w = np.ones(X.shape[0]) if sample_weight is None else sample_weight[sample_weight != 0]
-        n_batches = -(-len(w) // self.batch_size)
+        # Unequal weights make batches differ by more than as many equal ones would.
         spread = len(w) * (w**2).sum() / w.sum() ** 2
-        step_size = min(self.step_size, self.friction / max(spread * (n_batches - 1), 1e-300))
-        batch_noise = epoch_noise(n_batches, step_size) * spread / len(w)
 
         @torch.enable_grad()
-        def inverse_mass():
+        def metric():
+            """Masses, in units of the mean loss, with the step size and noise that they ask for."""
             theta = network.parameters()
-            curvature = diagonal_curvature(network, likelihood, theta, loss.noise, *some, generator)
-            curvature = curvature * times + self._prior.marginal(theta)[1]
-            masses = network.split(total / curvature)
-            # The curvature of each event by log σ is 2.
-            return masses if loss.noise is None else [*masses, torch.full_like(loss.noise, 0.5)]
+            measured.noise = loss.noise if loss.noise is None else loss.noise.to(theta.dtype)
+            curvature = diagonal_curvature(
+                network, likelihood, theta, measured.noise, *some, generator
+            )
+            curvature = curvature + self._prior.marginal(theta)[1]
+            largest = largest_curvature(measured, theta, 1 / curvature, generator)
+            step_size = stable_step(self.step_size, self.friction, n_batches, spread) / largest
+            batch_noise = epoch_noise(n_batches, step_size, self.friction) * spread / len(w)
+            return network.split(total / curvature), step_size, batch_noise
+
+        def softening():
+            """Where the noise has become less since, all curvatures are as much larger."""
+            if measured.noise is None:
+                return 1.0
+            return ((loss.noise / measured.noise) ** 2).amin(1).clamp(max=1)
 
         def optimizer(parameters):
-            extra = [] if loss.log_noise is None else [loss.log_noise]
-
             def after_step(k, share):
                 if k % self.n_leapfrog:
                     return
                 i = k // self.n_leapfrog
                 # While the chains sink, the curvature grows: it is measured after 1, 2, 4, ...
                 if k < warmup and i & (i - 1) == 0:
-                    sampler.inverse_mass = inverse_mass()
+                    sampler.inverse_mass, step_size, sampler.batch_noise = metric()
+                    sampler.param_groups[0]["lr"] = step_size
                 if k > warmup and share > 0.5 and len(chains) < self.n_samples:
-                    chains.record(network.parameters(), loss.noise)
+                    noise = loss.draw_noise(rng)
+                    theta = network.parameters()
+                    chains.record(theta, None if noise is None else noise.to(theta.dtype))
 
+            inverse_mass, step_size, batch_noise = metric()
             sampler = SGHMC(
-                [*parameters, *extra],
+                parameters,
                 step_size,
-                inverse_mass=inverse_mass(),
+                inverse_mass=inverse_mass,
                 friction=self.friction,
                 temperature=1 / total,
                 generator=generator,
                 batch_noise=batch_noise,
                 cycle=cycle,
+                softening=softening,
                 after_step=after_step,
             )
             return sampler
@@ -459,7 +482,7 @@ class BayesianNetwork(TorchEstimator):
         scaling, stack = self.module_
         noise = None
         if likelihood.has_noise:
-            x, targets, weight, _ = self._tensors(X, y, sample_weight, _MEASURED)
+            x, targets, weight = self._tensors(X, y, sample_weight, _MEASURED)
             network = StackedNetwork(stack)
             with torch.no_grad():
                 output = network(network.parameters(), x)
@@ -471,7 +494,8 @@ class BayesianNetwork(TorchEstimator):
         self._loss = ELBO(likelihood, total)
         self._optimizer_states = None
         history = copy.deepcopy(self.history_)
-        n_batches = -(-X.shape[0] // self.batch_size)
+        n = X.shape[0] if sample_weight is None else np.count_nonzero(sample_weight)
+        n_batches = -(-n // self.batch_size)
         epochs = max(self.max_epochs, -(-_VARIATIONAL_STEPS // n_batches))
         self._fit_events(X, {"y": y}, sample_weight=sample_weight, reset=False, max_epochs=epochs)
         self.bound_history_ = [row["train_loss"] for row in self.history_[len(history) :]]
@@ -494,17 +518,20 @@ class BayesianNetwork(TorchEstimator):
         scaling, stack = self.module_
         network = stack.member(0).eval()
         self.module_ = nn.Sequential(scaling, network)
-        self._last_layer = self._takes_last_layer(network, X.shape[0])
+        # An event twice is one of weight 2, also where their number decides.
+        rows, sample_weight = _distinct_events(X, y, sample_weight)
+        X, y = X[rows], y[rows]
+        self._last_layer = self._takes_last_layer(network, len(rows))
         head = network[1] if self._last_layer else network
         prior = copy.copy(self._prior)
         if self._last_layer:
             prior = LayerPrior(head, self._prior.scale)
-        mode = torch.cat([p.detach().flatten() for p in head.parameters()]).double()
+        mode = torch.cat([p.detach().flatten() for p in head.parameters()]).cpu().double()
         prior.to(mode)
-        x, y, weight, _ = self._tensors(X, y, sample_weight)
+        x, y, weight = self._tensors(X, y, sample_weight)
         jacobians, outputs = self._jacobians(x)
-        y = y.double() if y.is_floating_point() else y
-        weight = None if weight is None else weight.double()
+        y = y.cpu().double() if y.is_floating_point() else y.cpu()
+        weight = None if weight is None else weight.cpu().double()
         self._laplace = self._fit_laplace(jacobians, outputs, y, weight, prior, mode)
         self.log_evidence_ = self._laplace.log_evidence
         noise = self._laplace.noise[None] if likelihood.has_noise else None
@@ -514,32 +541,49 @@ class BayesianNetwork(TorchEstimator):
         if self.laplace_layers == "last":
             return True
         p = sum(parameter.numel() for parameter in network.parameters())
-        m = n * self._n_outputs()
+        outputs = self._n_outputs()
+        m, rows = n * outputs, min(n, p) * outputs
         recurrent = any(isinstance(layer, nn.RNNBase) for layer in network.modules())
         largest = _LARGEST_MATRIX if self.laplace_layers == "all" else _QUICK_MATRIX
-        fits = min(m, p) <= largest and m * p <= _LARGEST_JACOBIAN and not recurrent
+        fits = rows <= largest and m * p <= _LARGEST_JACOBIAN and not recurrent
         if self.laplace_layers == "all" and not fits:
             why = "has recurrent layers" if recurrent else f"has {p} parameters"
             raise ValueError(
-                f"laplace_layers='all' needs a network without recurrent layers and at most "
-                f"{_LARGEST_MATRIX} parameters, or events × outputs. Got {m} of those, and a "
-                f"network that {why}. Use laplace_layers='auto' or another inference."
+                "laplace_layers='all' needs a network without recurrent layers, and at most "
+                f"{_LARGEST_MATRIX} events × outputs or parameters × outputs. Got {n} different "
+                f"events, {outputs} outputs, and a network that {why}. Use laplace_layers='auto' "
+                "or another inference."
             )
         return not fits
 
     def _jacobians(self, x):
-        """Derivatives (n, o, P) and outputs (n, o) for scaled events, in float64."""
-        network = copy.deepcopy(self.module_[1]).double()
-        x = x.double()
+        """Derivatives (n, o, P) and outputs (n, o) for scaled events, in float64 on the CPU."""
+        # Not every device has float64.
+        device = "cpu" if x.device.type == "mps" else x.device
+        network = copy.deepcopy(self.module_[1]).to(device).double()
+        x = x.to(device).double()
         function = last_layer_jacobian if self._last_layer else jacobian
         parts = [function(network, x[i : i + 256]) for i in range(0, len(x), 256)]
         outputs, jacobians = zip(*parts, strict=True)
-        return torch.cat(jacobians).detach(), torch.cat(outputs).detach()
+        return torch.cat(jacobians).detach().cpu(), torch.cat(outputs).detach().cpu()
 
     def _numbers_per_event(self):
         if self._inference == "laplace":
             return 4 * self._n_outputs() * len(self._laplace.mode)
         return 8 * len(self.draw_weights_) * self._n_outputs()
+
+
+def _distinct_events(X, y, sample_weight):
+    """Rows of the distinct events of a weight that is not zero, and their sums of weights."""
+    used = np.arange(X.shape[0]) if sample_weight is None else np.flatnonzero(sample_weight)
+    table = np.asarray(X[used]).reshape(len(used), -1)
+    first, group = group_identical(table, y[used])
+    if len(first) == len(used):
+        return used, None if sample_weight is None else sample_weight[used]
+    weight = None if sample_weight is None else sample_weight[used]
+    # In the order in which they came.
+    order = np.argsort(first)
+    return used[first[order]], np.bincount(group, weights=weight)[order].astype(np.float64)
 
 
 @contextlib.contextmanager

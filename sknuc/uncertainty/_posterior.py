@@ -28,6 +28,8 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from sknuc.nn import shared_copy
+
 __all__ = [
     "Categorical",
     "Gaussian",
@@ -36,6 +38,7 @@ __all__ = [
     "PosteriorNetworks",
     "StackedNetwork",
     "diagonal_curvature",
+    "largest_curvature",
 ]
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -49,11 +52,11 @@ class StackedNetwork:
     Parameters
     ----------
     stack : nn.Module
-        As :func:`sknuc.nn.stack` makes it; in evaluation mode.
+        As :func:`sknuc.nn.stack` makes it. It stays as it is, and may be evaluated meanwhile.
     """
 
     def __init__(self, stack):
-        self.stack = stack.eval()
+        self.stack = shared_copy(stack).eval()
         self.names = [name for name, _ in stack.named_parameters()]
         self.shapes = [parameter.shape[1:] for parameter in stack.parameters()]
         self.sizes = [shape.numel() for shape in self.shapes]
@@ -124,7 +127,7 @@ class LayerPrior:
         like = {"dtype": parameters[0].dtype, "device": parameters[0].device}
         sizes = torch.tensor(self.sizes, device=like["device"])
         self.group = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
-        fan_in = [p[0].numel() if p.ndim > 1 else 1 for p in parameters]
+        fan_in = [_fan_in(module, name, p) for name, p in module.named_parameters()]
         self.fan_in = torch.tensor(fan_in, **like).repeat_interleave(sizes)
         # Gains of normalisation layers start, and are expected, at one.
         gain = [float(p.ndim <= 1 and bool((p == 1).all())) for p in parameters]
@@ -202,6 +205,22 @@ class LayerPrior:
     def best_scales(self, squares):
         r"""Scales at the maximum of their density in log s, given sums of squares (c, G)."""
         return best_scale(self.degrees, self.typical, self._sizes(squares), squares)
+
+
+def _fan_in(module, name, parameter):
+    """The number of inputs that a weight is added up over; 1 for what is no weight.
+
+    A layer whose weights are not of shape (outputs, inputs, ...) says it as its `fan_in`.
+    """
+    owner, _, leaf = name.rpartition(".")
+    layer = module.get_submodule(owner)
+    if parameter.ndim < 2 or "weight" not in leaf:
+        return 1
+    if isinstance(layer, nn.modules.conv._ConvTransposeNd):
+        # Each output is reached by one of `stride` taps of the kernel.
+        taps = math.prod(layer.kernel_size) / math.prod(layer.stride)
+        return layer.in_channels / layer.groups * taps
+    return getattr(layer, "fan_in", parameter[0].numel())
 
 
 def draw_scale(degrees, typical, n, squares, rng):
@@ -360,7 +379,7 @@ class Posterior:
         # The gradient of a block depends on the squares of all others.
         others = data = 0.0
         if integrated and len(self.x) > _BLOCK:
-            others = self._squares(theta)
+            others = self.squares(theta)
         for x, y, weight in self._blocks():
             output = self.network.evaluate(tensors, x)
             if integrated:
@@ -381,7 +400,8 @@ class Posterior:
         return log_prob + data, gradient
 
     @torch.no_grad()
-    def _squares(self, theta):
+    def squares(self, theta):
+        """Weighted sums of squared residuals (c, t)."""
         return sum(
             self.likelihood.squares(self.network(theta, x), y, weight)
             for x, y, weight in self._blocks()
@@ -392,7 +412,7 @@ class Posterior:
         if not self.likelihood.has_noise:
             return None
         like = self.likelihood
-        squares = self._squares(theta)
+        squares = self.squares(theta)
         noise = draw_scale(like.degrees, like.typical, self.n_events, squares, self.rng)
         return noise.to(theta.dtype)
 
@@ -420,3 +440,41 @@ def diagonal_curvature(network, likelihood, theta, noise, x, y, weight, generato
         total += torch.cat([part.flatten(1) for part in gradients], 1) ** 2 / n_probes
     parts = total.split(network.sizes, 1)
     return torch.cat([(part + part.mean(1, keepdim=True)) / 2 for part in parts], 1)
+
+
+def largest_curvature(posterior, theta, inverse_mass, generator, n_turns=10):
+    r"""Largest eigenvalue of :math:`M^{-1/2} H M^{-1/2}` over all networks, by the power method.
+
+    H is the matrix of second derivatives of minus the log density. Masses M that are its diagonal
+    make it one for a single parameter; where many act on few events in the same way, the direction
+    in which they all help has an eigenvalue of up to their number. Products with H are differences
+    of gradients.
+
+    Parameters
+    ----------
+    posterior : callable
+        ``posterior(theta) -> log density (c,), gradient (c, P)``.
+    theta, inverse_mass : Tensor of shape (c, P)
+    generator : torch.Generator
+    n_turns : int
+        Products with H.
+
+    Returns
+    -------
+    curvature : float
+        At least 1.
+    """
+    root = inverse_mass.sqrt()
+    gradient = posterior(theta)[1]
+    direction = torch.randn(
+        theta.shape, generator=generator, dtype=theta.dtype, device=theta.device
+    )
+    curvature = torch.ones(len(theta), 1, dtype=theta.dtype, device=theta.device)
+    for _ in range(n_turns):
+        direction = direction / direction.norm(dim=1, keepdim=True)
+        # A tenth of the width of the posterior in this direction, as far as it is known.
+        size = 0.1 / curvature.sqrt()
+        change = posterior(theta + size * root * direction)[1] - gradient
+        direction = -root * change / size
+        curvature = direction.norm(dim=1, keepdim=True).clamp(min=1)
+    return curvature.max().item()
