@@ -20,7 +20,13 @@ from sknuc.encoders import LSTM, MLP
 from sknuc.exceptions import TrainingDivergedError
 from sknuc.metrics import binomial_interval, effective_sample_size
 from sknuc.nn import stack
-from sknuc.uncertainty import BNNClassifier, BNNRegressor, _inference
+from sknuc.uncertainty import (
+    BNNClassifier,
+    BNNRegressor,
+    _bnn_linearised,
+    _bnn_sampling,
+    _inference,
+)
 from sknuc.uncertainty._collapse import has_collapsed
 from sknuc.uncertainty._laplace import (
     GaussianLaplace,
@@ -741,7 +747,7 @@ def test_stochastic_chains_of_exact_constant_and_few_targets():
 
 @pytest.mark.parametrize("inference", ["laplace", "variational"])
 def test_copies_and_absent_events_where_numbers_decide(inference, monkeypatch):
-    monkeypatch.setattr(_inference, "_QUICK_MATRIX", 60)
+    monkeypatch.setattr(_bnn_linearised, "_QUICK_MATRIX", 60)
     monkeypatch.setattr(_inference, "_VARIATIONAL_STEPS", 40)
     rng = np.random.default_rng(0)
     X = rng.normal(size=(50, 2))
@@ -789,7 +795,7 @@ def test_priors_count_the_inputs_of_a_weight():
 def test_steps_that_are_too_large_are_an_error_that_names_them(wave, monkeypatch):
     X, y = wave
     # As if the curvature were far more than what was measured.
-    monkeypatch.setattr(_inference, "largest_curvature", lambda *args: 1e-100)
+    monkeypatch.setattr(_bnn_sampling, "largest_curvature", lambda *args: 1e-100)
     model = quick("sghmc", step_size=1.0)
     with pytest.raises(TrainingDivergedError, match=r"'step_size' parameter, now 1.0"):
         model.fit(X, y)

@@ -3,8 +3,10 @@
 import numpy as np
 import torch
 
-__all__ = ["Chains", "some_rows"]
+__all__ = ["MEASURED", "Chains", "some_rows"]
 
+# Events on which curvature and noise are measured before sampling.
+MEASURED = 1024
 # Events and outputs whose predictions are followed.
 _FOLLOWED = 32
 _FOLLOWED_OUTPUTS = 256

@@ -5,9 +5,7 @@ is where Laplace's method linearises, where variational means start, and from wh
 short warm-up only.
 """
 
-import contextlib
 import copy
-import math
 import warnings
 from numbers import Integral, Real
 
@@ -16,49 +14,30 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
-from tqdm.auto import tqdm
 
-from sknuc.exceptions import TrainingDivergedError
-from sknuc.metrics import effective_sample_size, r_hat
-from sknuc.multiplicity import group_identical
 from sknuc.nn import updated_buffers
 from sknuc.torch_estimator import Player, TorchEstimator
-from sknuc.uncertainty._bnn_chains import Chains, some_rows
-from sknuc.uncertainty._bnn_losses import ELBO, AnchoredLoss, SamplingLoss
+from sknuc.uncertainty._bnn_chains import MEASURED, some_rows
+from sknuc.uncertainty._bnn_linearised import LaplaceInference
+from sknuc.uncertainty._bnn_losses import ELBO, AnchoredLoss
+from sknuc.uncertainty._bnn_sampling import ChainInference
 from sknuc.uncertainty._collapse import has_collapsed
-from sknuc.uncertainty._hmc import HMC
-from sknuc.uncertainty._laplace import jacobian, last_layer_jacobian
 from sknuc.uncertainty._posterior import (
     LayerPrior,
-    Posterior,
     PosteriorNetworks,
     StackedNetwork,
     best_scale,
-    diagonal_curvature,
-    largest_curvature,
 )
-from sknuc.uncertainty._sghmc import SGHMC, epoch_noise, stable_step
 from sknuc.uncertainty._variational import MeanField
 
 __all__ = ["BayesianNetwork"]
 
-# Laplace of all layers: a matrix of at most so many rows is factorised some thirty times (seconds,
-# and what is taken without being asked), and at most so many numbers (256 MiB) are kept.
-_LARGEST_MATRIX = 2000
-_QUICK_MATRIX = 500
-_LARGEST_JACOBIAN = 2**25
 # Spreads start small and grow by a learning rate per step at most, so few epochs of few batches are
 # not enough.
 _VARIATIONAL_STEPS = 5000
-# Events on which curvature and noise are measured before sampling.
-_MEASURED = 1024
-# Above, R-hat says that chains have not mixed, and below so many independent draws per chain it
-# cannot tell (Vehtari et al. 2021).
-_R_HAT = 1.01
-_ESS_PER_CHAIN = 100
 
 
-class BayesianNetwork(TorchEstimator):
+class BayesianNetwork(ChainInference, LaplaceInference, TorchEstimator):
     """Base class of the Bayesian estimators.
 
     Parameters
@@ -244,7 +223,7 @@ class BayesianNetwork(TorchEstimator):
             )
             self._prior.to(next(self.module_.parameters()))
             infer = getattr(self, f"_infer_{self.inference}")
-            with _few_threads(self._largest_product * chains * min(X.shape[0], self.batch_size)):
+            with self._threads(X.shape[0]):
                 infer(X, y, sample_weight, likelihood, total)
         finally:
             # Functions of this training, which no pickle holds.
@@ -255,7 +234,7 @@ class BayesianNetwork(TorchEstimator):
 
     def _check_that_it_learnt(self, X, y, sample_weight):
         used = np.arange(X.shape[0]) if sample_weight is None else np.flatnonzero(sample_weight)
-        rows = used[some_rows(len(used), _MEASURED)]
+        rows = used[some_rows(len(used), MEASURED)]
         events = np.array(X[rows])
         weight = None if sample_weight is None else sample_weight[rows]
         y, predicted = self._means(events, y[rows])
@@ -308,168 +287,6 @@ class BayesianNetwork(TorchEstimator):
         generator = torch.Generator(device=device).manual_seed(int(seeds[0]))
         return generator, np.random.RandomState(seeds[1])
 
-    # Hamiltonian Monte Carlo.
-
-    def _infer_hmc(self, X, y, sample_weight, likelihood, total):
-        x, y, weight = self._tensors(X, y, sample_weight)
-        generator, rng = self._seeds()
-        stack = self.module_[1]
-        network = StackedNetwork(stack)
-        theta = network.parameters()
-        posterior = Posterior(network, self._prior, likelihood, x, y, weight, rng)
-        noise = posterior.draw_noise(theta)
-        curvature = self._curvature(posterior, theta, noise, generator)
-        walk = HMC(
-            posterior,
-            inverse_mass=1 / curvature,
-            n_warmup=self.n_warmup,
-            n_leapfrog=self.n_leapfrog,
-            target_accept=self.target_accept,
-            generator=generator,
-            rng=rng,
-        )
-        chains = Chains(self, network, x, rng)
-        steps = range(self.n_warmup + self.n_samples)
-        for i in tqdm(steps, desc="HMC", unit="trajectory", disable=not self.verbose):
-            theta = walk.step(theta)
-            if i >= self.n_warmup:
-                chains.record(theta, posterior.draw_noise(theta))
-        self.acceptance_rate_ = walk.acceptance_rate.cpu().numpy()
-        self.n_divergences_ = int(walk.n_divergences.sum())
-        self._keep_chains(chains, stack)
-        if self.n_divergences_:
-            warnings.warn(
-                f"{self.n_divergences_} of {self.n_chains * self.n_samples} trajectories diverged, "
-                "so that regions of strong curvature are missing. Raise target_accept, now "
-                f"{self.target_accept}, or n_warmup.",
-                ConvergenceWarning,
-                stacklevel=5,
-            )
-
-    def _curvature(self, posterior, theta, noise, generator):
-        """Diagonal of the curvature of minus the log density, (c, P), measured on some events."""
-        rows = some_rows(len(posterior.x), _MEASURED)
-        weight = posterior.weight
-        weight = None if weight is None else weight[rows]
-        network, likelihood = posterior.network, posterior.likelihood
-        x, y = posterior.x[rows], posterior.y[rows]
-        diagonal = diagonal_curvature(network, likelihood, theta, noise, x, y, weight, generator)
-        return diagonal * (len(posterior.x) / len(rows)) + self._prior.marginal(theta)[1]
-
-    # Stochastic-gradient Hamiltonian Monte Carlo.
-
-    def _infer_sghmc(self, X, y, sample_weight, likelihood, total):
-        some = self._tensors(X, y, sample_weight, _MEASURED)
-        generator, rng = self._seeds()
-        stack = self.module_[1]
-        network = StackedNetwork(stack)
-        measured = Posterior(network, self._prior, likelihood, *some, rng)
-        w = np.ones(X.shape[0]) if sample_weight is None else sample_weight[sample_weight != 0]
-        n_batches = -(-len(w) // self.batch_size)
-        squares = measured.squares(network.parameters()) if likelihood.has_noise else None
-        loss = SamplingLoss(likelihood, self._prior, squares, total, n_batches)
-        chains = Chains(self, network, some[0], rng)
-        warmup = self.n_warmup * self.n_leapfrog
-        n_steps = self.n_samples * self.n_leapfrog
-        # The first half of a cycle is not kept.
-        n_steps *= 1 if self.n_cycles is None else 2
-        cycle = None if self.n_cycles is None else -(-n_steps // self.n_cycles)
-        # Unequal weights make batches differ by more than as many equal ones would.
-        spread = len(w) * (w**2).sum() / w.sum() ** 2
-
-        @torch.enable_grad()
-        def metric():
-            """Masses, in units of the mean loss, with the step size and noise that they ask for."""
-            theta = network.parameters()
-            measured.noise = loss.noise if loss.noise is None else loss.noise.to(theta.dtype)
-            curvature = diagonal_curvature(
-                network, likelihood, theta, measured.noise, *some, generator
-            )
-            curvature = curvature + self._prior.marginal(theta)[1]
-            largest = largest_curvature(measured, theta, 1 / curvature, generator)
-            step_size = stable_step(self.step_size, self.friction, n_batches, spread) / largest
-            batch_noise = epoch_noise(n_batches, step_size, self.friction) * spread / len(w)
-            return network.split(total / curvature), step_size, batch_noise
-
-        def softening():
-            """Where the noise has become less since, all curvatures are as much larger."""
-            if measured.noise is None:
-                return 1.0
-            return ((loss.noise / measured.noise) ** 2).amin(1).clamp(max=1)
-
-        def optimizer(parameters):
-            def after_step(k, share):
-                if k % self.n_leapfrog:
-                    return
-                i = k // self.n_leapfrog
-                # While the chains sink, the curvature grows: it is measured after 1, 2, 4, ...
-                if k < warmup and i & (i - 1) == 0:
-                    sampler.inverse_mass, step_size, sampler.batch_noise = metric()
-                    sampler.param_groups[0]["lr"] = step_size
-                if k > warmup and share > 0.5 and len(chains) < self.n_samples:
-                    noise = loss.draw_noise(rng)
-                    theta = network.parameters()
-                    chains.record(theta, None if noise is None else noise.to(theta.dtype))
-
-            inverse_mass, step_size, batch_noise = metric()
-            sampler = SGHMC(
-                parameters,
-                step_size,
-                inverse_mass=inverse_mass,
-                friction=self.friction,
-                temperature=1 / total,
-                generator=generator,
-                batch_noise=batch_noise,
-                cycle=cycle,
-                softening=softening,
-                after_step=after_step,
-            )
-            return sampler
-
-        self._loss, self._make_optimizer = loss, optimizer
-        self._optimizer_states = None
-        history = copy.deepcopy(self.history_)
-        epochs = -(-(warmup + n_steps) // n_batches) + (0 if cycle is None else 1)
-        try:
-            self._fit_events(
-                X,
-                {"y": y},
-                sample_weight=sample_weight,
-                reset=False,
-                max_epochs=epochs,
-                n_members=self.n_chains,
-            )
-        except TrainingDivergedError as error:
-            self._start_anew()
-            raise TrainingDivergedError(
-                "The chains of inference='sghmc' left the region where steps are stable. Lower the "
-                f"'step_size' parameter, now {self.step_size}."
-            ) from error
-        self.history_, self.n_iter_ = history, len(history)
-        self._keep_chains(chains, stack)
-
-    def _keep_chains(self, chains, stack):
-        """Keep the draws for prediction, and say whether they can be trusted."""
-        draws, scales, noise = chains.kept()
-        self.module_ = nn.Sequential(self.module_[0], PosteriorNetworks(stack, draws))
-        self._keep_hyperparameters(scales, noise)
-        self.draw_weights_ = np.full(len(draws), 1 / len(draws))
-        trace = chains.trace()
-        reductions, sizes = r_hat(trace), effective_sample_size(trace)
-        # What is the same in all draws of all chains has neither; chains stuck apart have R-hat ∞.
-        moving = ~np.isnan(reductions)
-        self.r_hat_ = float(reductions[moving].max(initial=1.0))
-        self.ess_ = float(sizes[moving].min(initial=trace.shape[0] * trace.shape[1]))
-        if self.r_hat_ > _R_HAT or self.ess_ < _ESS_PER_CHAIN * self.n_chains:
-            warnings.warn(
-                f"The chains have not converged: R-hat is {self.r_hat_:.3f} (1.01 at most) and the "
-                f"effective sample size {self.ess_:.0f} ({_ESS_PER_CHAIN} per chain at least) for "
-                "the worst of predictions and noise. Raise n_samples, n_warmup or "
-                "n_leapfrog, or take a smaller encoder.",
-                ConvergenceWarning,
-                stacklevel=6,
-            )
-
     def _keep_hyperparameters(self, scales, noise):
         self.prior_scales_ = scales.double().cpu().numpy()
         if noise is not None:
@@ -482,7 +299,7 @@ class BayesianNetwork(TorchEstimator):
         scaling, stack = self.module_
         noise = None
         if likelihood.has_noise:
-            x, targets, weight = self._tensors(X, y, sample_weight, _MEASURED)
+            x, targets, weight = self._tensors(X, y, sample_weight, MEASURED)
             network = StackedNetwork(stack)
             with torch.no_grad():
                 output = network(network.parameters(), x)
@@ -512,87 +329,7 @@ class BayesianNetwork(TorchEstimator):
     def _n_draws(self):
         return self.n_chains * max(1, self.n_samples // self.thinning)
 
-    # Laplace.
-
-    def _infer_laplace(self, X, y, sample_weight, likelihood, total):
-        scaling, stack = self.module_
-        network = stack.member(0).eval()
-        self.module_ = nn.Sequential(scaling, network)
-        # An event twice is one of weight 2, also where their number decides.
-        rows, sample_weight = _distinct_events(X, y, sample_weight)
-        X, y = X[rows], y[rows]
-        self._last_layer = self._takes_last_layer(network, len(rows))
-        head = network[1] if self._last_layer else network
-        prior = copy.copy(self._prior)
-        if self._last_layer:
-            prior = LayerPrior(head, self._prior.scale)
-        mode = torch.cat([p.detach().flatten() for p in head.parameters()]).cpu().double()
-        prior.to(mode)
-        x, y, weight = self._tensors(X, y, sample_weight)
-        jacobians, outputs = self._jacobians(x)
-        y = y.cpu().double() if y.is_floating_point() else y.cpu()
-        weight = None if weight is None else weight.cpu().double()
-        self._laplace = self._fit_laplace(jacobians, outputs, y, weight, prior, mode)
-        self.log_evidence_ = self._laplace.log_evidence
-        noise = self._laplace.noise[None] if likelihood.has_noise else None
-        self._keep_hyperparameters(self._laplace.scales[None], noise)
-
-    def _takes_last_layer(self, network, n):
-        if self.laplace_layers == "last":
-            return True
-        p = sum(parameter.numel() for parameter in network.parameters())
-        outputs = self._n_outputs()
-        m, rows = n * outputs, min(n, p) * outputs
-        recurrent = any(isinstance(layer, nn.RNNBase) for layer in network.modules())
-        largest = _LARGEST_MATRIX if self.laplace_layers == "all" else _QUICK_MATRIX
-        fits = rows <= largest and m * p <= _LARGEST_JACOBIAN and not recurrent
-        if self.laplace_layers == "all" and not fits:
-            why = "has recurrent layers" if recurrent else f"has {p} parameters"
-            raise ValueError(
-                "laplace_layers='all' needs a network without recurrent layers, and at most "
-                f"{_LARGEST_MATRIX} events × outputs or parameters × outputs. Got {n} different "
-                f"events, {outputs} outputs, and a network that {why}. Use laplace_layers='auto' "
-                "or another inference."
-            )
-        return not fits
-
-    def _jacobians(self, x):
-        """Derivatives (n, o, P) and outputs (n, o) for scaled events, in float64 on the CPU."""
-        # Not every device has float64.
-        device = "cpu" if x.device.type == "mps" else x.device
-        network = copy.deepcopy(self.module_[1]).to(device).double()
-        x = x.to(device).double()
-        function = last_layer_jacobian if self._last_layer else jacobian
-        parts = [function(network, x[i : i + 256]) for i in range(0, len(x), 256)]
-        outputs, jacobians = zip(*parts, strict=True)
-        return torch.cat(jacobians).detach().cpu(), torch.cat(outputs).detach().cpu()
-
     def _numbers_per_event(self):
         if self._inference == "laplace":
             return 4 * self._n_outputs() * len(self._laplace.mode)
         return 8 * len(self.draw_weights_) * self._n_outputs()
-
-
-def _distinct_events(X, y, sample_weight):
-    """Rows of the distinct events of a weight that is not zero, and their sums of weights."""
-    used = np.arange(X.shape[0]) if sample_weight is None else np.flatnonzero(sample_weight)
-    table = np.asarray(X[used]).reshape(len(used), -1)
-    first, group = group_identical(table, y[used])
-    if len(first) == len(used):
-        return used, None if sample_weight is None else sample_weight[used]
-    weight = None if sample_weight is None else sample_weight[used]
-    # In the order in which they came.
-    order = np.argsort(first)
-    return used[first[order]], np.bincount(group, weights=weight)[order].astype(np.float64)
-
-
-@contextlib.contextmanager
-def _few_threads(work):
-    """One thread for products of few multiply-adds, as in training."""
-    before = torch.get_num_threads()
-    if work < 10_000_000 or not math.isfinite(work):
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
