@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from scipy.stats import kstest, multivariate_normal, norm, wasserstein_distance
+from scipy.stats import ks_2samp, kstest, multivariate_normal, norm, wasserstein_distance
 from sklearn.base import BaseEstimator
 from sklearn.datasets import make_moons
 from sklearn.model_selection import GridSearchCV
@@ -17,7 +17,13 @@ from torch import nn
 from sknuc.encoders import MLP
 from sknuc.nn import ConditionalUNet
 from sknuc.samplers import DiffusionSampler, ResidualMLP, UNet
-from sknuc.samplers._probability_flow import Gaussian, log_density, principal_axes, solve
+from sknuc.samplers._probability_flow import (
+    Gaussian,
+    log_density,
+    n_structured,
+    principal_axes,
+    solve,
+)
 
 SMALL = ResidualMLP(width=32, n_blocks=2)
 KINDS = ["flow_matching", "edm"]
@@ -264,6 +270,56 @@ def test_electronic_noise_far_below_the_signal():
     np.testing.assert_allclose(baseline.std(), 1e-3, rtol=0.25)
     np.testing.assert_allclose((top - top.mean(1, keepdims=True)).std(), 1e-3, rtol=0.4)
     assert abs(top.mean() - 2) < 0.15
+
+
+def test_components_that_are_more_than_noise_are_counted():
+    rng = np.random.default_rng(0)
+    n, length = 4000, 20
+    axes = np.linalg.qr(rng.normal(size=(length, length)))[0]
+    scale = np.geomspace(10, 0.1, length)
+    y = rng.standard_normal((n, length))
+    y[:, 0] = np.sqrt(12) * (rng.uniform(size=n) - 0.5)
+    y[:, 3] = rng.standard_exponential(n) - 1
+    weight = np.ones(n)
+    z = (y * scale) @ axes.T
+    moments = principal_axes(z, weight)
+    assert n_structured(z, moments, weight) == 4
+    # Normal noise, too, is no mere noise if a condition tells its sign or its width.
+    condition = rng.uniform(-1, 1, (n, 1))
+    assert n_structured(z, moments, weight, condition) == 4
+    assert n_structured(z, moments, weight, y[:, 7:8] + condition) == 8
+    assert n_structured(z, moments, weight, y[:, 9:10] ** 2 + condition) == 10
+    noise = rng.standard_normal((n, length))
+    assert n_structured(noise, principal_axes(noise, weight), weight) == 1
+
+
+def test_signals_are_made_of_their_components():
+    # Pulses of any height at two places, under noise of a hundredth of them.
+    rng = np.random.default_rng(0)
+    n, length = 2000, 24
+    height, late = rng.uniform(1, 3, (n, 1)), rng.uniform(size=(n, 1)) < 0.5
+    place = np.arange(length)
+    shape = np.exp(-((place - np.where(late, 14, 8)) ** 2) / 8)
+    X = (height * shape + 0.01 * rng.standard_normal((n, length)))[:, None]
+    model = sampler(max_epochs=40, batch_size=64).fit(X)
+    assert model._n_learnt == 2
+    events = model.sample(2000, random_state=0)
+    assert events.shape == X.shape
+    events = events[:, 0]
+    # All that is no pulse is as it was.
+    np.testing.assert_allclose(events[:, 21:].std(0), 0.01, rtol=0.15)
+    found = events[:, [8, 14]].argmax(1)
+    assert found.mean() == pytest.approx(0.5, abs=0.06)
+    other = np.where(found == 1, events[:, 8], events[:, 14])
+    leak = np.exp(-36 / 8) * events.max(1)
+    assert np.quantile(np.abs(other - leak), 0.9) < 0.1
+    assert ks_2samp(events.max(1), X[:, 0].max(1)).statistic < 0.08
+    gaussian = model.module_[1].gaussian
+    z = torch.randn(5, length, dtype=torch.float64)
+    torch.testing.assert_close(gaussian.from_normal(gaussian.to_normal(z)), z, atol=1e-4, rtol=1e-4)
+    # Atoms and levels keep their places, for which there is the U-Net.
+    X[:, 0, :3] = np.where(X[:, 0, :3] > 0.01, X[:, 0, :3], 0)
+    assert sampler(network=None, max_epochs=1).fit(X[:200])._n_learnt is None
 
 
 # Networks.

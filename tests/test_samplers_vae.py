@@ -15,6 +15,7 @@ from torch import distributions
 
 from sknuc.encoders import CNN, LSTM, MLP
 from sknuc.nn import Bernoulli, ConvDecoder, DenseDecoder, Gaussian, Poisson, mirror
+from sknuc.nn._likelihoods import log_normal_part
 from sknuc.samplers import VAESampler
 
 LINEAR = MLP(hidden_layer_sizes=())
@@ -277,6 +278,51 @@ def test_conditional_events_have_the_mean_and_width_of_their_condition():
     nodes = energy[:: -(-len(energy) // 64)]
     each = [model.inverse_transform(given, e) for e in nodes]
     np.testing.assert_allclose(model.inverse_transform(given), np.mean(each, 0), rtol=1e-6)
+
+
+def test_parts_of_the_normal_law_have_their_exact_probability():
+    low = torch.tensor([-40.0, -1.0, 0.5, 9.0, -9.5, -40.0, 300.0], dtype=torch.float64)
+    high = torch.tensor([0.3, 1.0, 40.0, 9.1, -9.0, 40.0, 301.0], dtype=torch.float64)
+    low.requires_grad_()
+    found = log_normal_part(low, high)
+    a, b = low.detach().numpy(), high.numpy()
+    # From the upper tail, where no digits are lost; the last part is too small for this.
+    part = norm.sf(np.where(a > 0, a, -b)) - norm.sf(np.where(a > 0, b, -a))
+    np.testing.assert_allclose(found.detach()[:-1], np.log(part[:-1]), rtol=1e-10, atol=1e-14)
+    assert found[-1].item() == pytest.approx(norm.logsf(300.0), rel=1e-9)
+    found.sum().backward()
+    slope = -np.exp(norm.logpdf(a) - found.detach().numpy())
+    np.testing.assert_allclose(low.grad, slope, rtol=1e-6, atol=1e-14)
+
+
+def test_zeros_and_energies_that_are_not_there():
+    # Half of the voxels read zero. Their energies have a narrow distribution, of which events
+    # without energy tell nothing: neither its mean nor its width may suffer.
+    rng = np.random.default_rng(0)
+    n = 3000
+    hit = rng.uniform(size=(n, 2)) < [0.5, 0.3]
+    log_energy = rng.normal([2.0, -1.0], [0.1, 0.5], (n, 2))
+    X = np.where(hit, np.exp(log_energy), 0)
+    model = VAESampler(
+        n_latent=1,
+        bounds=(0, None),
+        encoder=MLP(hidden_layer_sizes=(16,)),
+        max_epochs=40,
+        random_state=0,
+    ).fit(X)
+    drawn = model.sample(4000, random_state=0)
+    np.testing.assert_allclose((drawn > 0).mean(0), [0.5, 0.3], atol=0.04)
+    for i, (mean, std) in enumerate([(2.0, 0.1), (-1.0, 0.5)]):
+        there = np.log(drawn[drawn[:, i] > 0, i])
+        assert there.mean() == pytest.approx(mean, abs=0.1 * std + 0.02)
+        assert there.std() == pytest.approx(std, rel=0.1)
+    truth = np.where(
+        hit,
+        np.log([0.5, 0.3]) + norm([2.0, -1.0], [0.1, 0.5]).logpdf(log_energy) - log_energy,
+        np.log([0.5, 0.7]),
+    ).sum(1)
+    lost = (truth - model.score_samples(X)).mean()
+    assert -0.03 < lost < 0.1
 
 
 def test_classes_are_told_apart_by_their_bound():

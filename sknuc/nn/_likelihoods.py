@@ -21,6 +21,7 @@ _SMALLEST_SCALE, _LARGEST_SCALE = 1e-4, 2.0
 # A scale passes many powers of e, which takes as many steps of an optimizer as its weights do not
 # have to make.
 _HASTE = 10.0
+_FAR = 1000.0
 
 
 class Gaussian(nn.Module):
@@ -79,11 +80,25 @@ class Gaussian(nn.Module):
         share = _SMALLEST_SCALE + _LARGEST_SCALE * torch.sigmoid(log_scale)
         return mean, (self.spread * share).expand_as(mean)
 
-    def log_prob(self, output, x):
-        """Log density (n,) of events (n, *shape)."""
+    def log_prob(self, output, x, parts=None):
+        """Log density (n,) of events (n, *shape).
+
+        Of values that are known to lie in a part only it is the logarithm of the part's
+        probability: `parts` are their places (k,) in the flattened event, and lower and upper ends
+        (n, k); values whose ends are equal are known.
+        """
         mean, std = self.moments(output)
-        each = ((x - mean) / std).square() / 2 + std.log()
-        return -(each.flatten(1).sum(1) + math.prod(self.shape) * math.log(2 * math.pi) / 2)
+        each = -((x - mean) / std).square() / 2 - std.log() - math.log(2 * math.pi) / 2
+        each = each.flatten(1)
+        if parts is not None:
+            places, low, high = parts
+            mean, std = mean.flatten(1)[:, places], std.flatten(1)[:, places]
+            within = high > low
+            # Ends that are equal would have the logarithm of zero, whose gradient is NaN.
+            high = torch.where(within, high, low + 1)
+            inside = log_normal_part((low - mean) / std, (high - mean) / std)
+            each = each.index_copy(1, places, torch.where(within, inside, each[:, places]))
+        return each.sum(1)
 
     def mean(self, output):
         """Mean of the event, of shape (n, *shape)."""
@@ -93,6 +108,18 @@ class Gaussian(nn.Module):
         """Events (n, *shape) of standard normal noise of this shape."""
         mean, std = self.moments(output)
         return torch.addcmul(mean, std, noise)
+
+
+def log_normal_part(low, high):
+    r"""Logarithm of :math:`\Phi(high) - \Phi(low)`, for finite low < high, also in the tails."""
+    # Farther out, derivatives lose their digits in 32 bits.
+    low, high = low.clamp(min=-_FAR, max=_FAR - 1), high.clamp(min=1 - _FAR, max=_FAR)
+    # In the lower tail no digits are lost.
+    mirrored = low + high > 0
+    low, high = torch.where(mirrored, -high, low), torch.where(mirrored, -low, high)
+    log_low, log_high = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
+    ratio = (log_low - log_high).clamp(max=-torch.finfo(low.dtype).eps)
+    return log_high + torch.log(-torch.expm1(ratio))
 
 
 class Bernoulli(nn.Module):

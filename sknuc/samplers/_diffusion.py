@@ -33,7 +33,14 @@ from torch import nn
 from sknuc.multiplicity import row_uniforms
 from sknuc.samplers._base import Sampler
 from sknuc.samplers._denoisers import ResidualMLP, UNet
-from sknuc.samplers._probability_flow import Gaussian, log_density, principal_axes, solve
+from sknuc.samplers._probability_flow import (
+    Gaussian,
+    PrincipalComponents,
+    log_density,
+    n_structured,
+    principal_axes,
+    solve,
+)
 from sknuc.torch_estimator import Player
 
 __all__ = ["DiffusionSampler"]
@@ -69,8 +76,9 @@ class DiffusionSampler(Sampler):
     network : network or None, default=None
         From a noisy event, its noise level and its condition to an event: :class:`ResidualMLP`,
         :class:`UNet` or your own object with a method ``build(event_shape, n_conditions)``, see
-        :class:`Denoiser`. None is ``UNet()`` for signals, images and voxels, and ``ResidualMLP()``
-        for tables.
+        :class:`Denoiser`. None is ``ResidualMLP()`` for tables, and for signals, images and voxels
+        ``ResidualMLP(width=384)`` if `wiener` applies and all of their numbers are continuous, else
+        ``UNet()``. There, a ResidualMLP makes their principal components: see Notes.
     wiener : bool, default=True
         Learn what the velocity is beyond its linear regression on the mixture, which is that of a
         normal distribution with the mean and covariance of the events, and is solved exactly.
@@ -130,6 +138,12 @@ class DiffusionSampler(Sampler):
 
     Notes
     -----
+    A pulse of thousands of counts has its shape in tens of them, among noise of a few. So that all
+    of it is learnt alike, a ResidualMLP reads signals and images as principal components in units
+    of their standard deviations, and makes those alone whose skewness, kurtosis or correlation with
+    conditions differ from those of normal noise by 5 standard deviations, and all larger ones. The
+    others are drawn as what they are.
+
     Densities are integrated by 16 Runge-Kutta steps of fourth order. Of up to 20 variables the
     divergence is exact, so that the density is normalised but for the steps. Beyond, it is
     estimated by 16 random signs per event, the same in every call: an unbiased log density whose
@@ -228,13 +242,27 @@ class DiffusionSampler(Sampler):
         self._farthest = np.abs(points[weight != 0]).max()
         self._variance = points[weight != 0].reshape(used, -1).var(0).mean()
         self._moments = principal_axes(points, weight) if self.wiener else None
+        self._n_learnt = None
+        if self._moments is not None and self._reads_components():
+            self._n_learnt = n_structured(points, self._moments, weight, columns.get("condition"))
         super()._fit_variables(z, columns, sample_weight)
 
+    def _reads_components(self):
+        """Whether the network reads principal components of signals and images."""
+        plain = self._by_channel() and not len(self._columns.random)
+        return plain and (self.network is None or isinstance(self.network, ResidualMLP))
+
+    def _read_shape(self):
+        """The shape of what the network reads of an event."""
+        return self._columns.shape if self._n_learnt is None else (self._n_learnt,)
+
     def _build(self):
-        shape = self._columns.shape
+        shape = self._read_shape()
         network = self.network
         if network is None:
-            network = UNet() if self._by_channel() else ResidualMLP()
+            network = ResidualMLP()
+            if self._by_channel():
+                network = UNet() if self._n_learnt is None else ResidualMLP(width=384)
         n_conditions = 0
         if self._conditions is not None:
             n_conditions = self._conditions.width + self._guided
@@ -265,7 +293,10 @@ class DiffusionSampler(Sampler):
                 f"{', '.join(map(str, shape))}) into ones of the same shape. Got "
                 f"{tuple(result.shape)} for n=2 instead."
             )
-        return _Flow(module, Gaussian(self._moments), self.ema_width)
+        gaussian = Gaussian(self._moments)
+        if self._n_learnt is not None:
+            gaussian = PrincipalComponents(self._moments, self._n_learnt)
+        return _Flow(module, gaussian, self.ema_width)
 
     def _players(self):
         return [
@@ -284,7 +315,8 @@ class DiffusionSampler(Sampler):
         angle, weight = self._levels(share)
         x, velocity = module.gaussian.mix(z.flatten(1), angle)
         condition = self._shown(getattr(batch, "condition", None), module.training)
-        error = module(x.reshape(z.shape), angle, condition).flatten(1) - velocity
+        x = x.reshape(len(z), *self._read_shape())
+        error = module(x, angle, condition).flatten(1) - velocity
         return weight * error.square().mean(1)
 
     def _levels(self, share):
@@ -331,7 +363,7 @@ class DiffusionSampler(Sampler):
     def _field(self, condition):
         """The learned velocity of (n, n_variables) normal coordinates, at an angle (1,)."""
         module = self.module_[1]
-        shape = self._columns.shape
+        shape = self._read_shape()
         if self.guidance > 0 and not self._guided:
             raise ValueError(
                 f"The 'guidance' parameter of DiffusionSampler is {self.guidance}, but was 0 in "

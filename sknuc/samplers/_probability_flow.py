@@ -32,11 +32,21 @@ from itertools import pairwise
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
-__all__ = ["Gaussian", "log_density", "principal_axes", "solve"]
+__all__ = [
+    "Gaussian",
+    "PrincipalComponents",
+    "log_density",
+    "n_structured",
+    "principal_axes",
+    "solve",
+]
 
 # Eigenvectors are sought for so many variables at most, from so many events for each.
 _MOST_VARIABLES, _EVENTS_PER_VARIABLE = 1024, 5
+# Moments of normal noise fluctuate; beyond so many standard deviations they are none of noise.
+_SIGNIFICANT = 5.0
 
 
 def principal_axes(z, weight):
@@ -61,6 +71,43 @@ def principal_axes(z, weight):
     variance, axes = np.linalg.eigh(centred.T @ centred)
     # What does not vary is a rounding error, and stays one.
     return mean, np.sqrt(np.maximum(variance, 1e-10 * variance[-1])), axes
+
+
+def n_structured(z, moments, weight, condition=None):
+    """How many principal components hold more than normal noise, counted from the largest.
+
+    A component is noise if its skewness and kurtosis are those of a normal distribution, and
+    neither it nor its square is correlated with a condition, within what chance does to so many
+    events. All components up to the last that is not noise count.
+
+    Parameters
+    ----------
+    z : ndarray of shape (n, ...)
+    moments : tuple (mean, scale, axes)
+        See :func:`principal_axes`.
+    weight : ndarray of shape (n,)
+    condition : ndarray of shape (n, n_conditions) or None
+
+    Returns
+    -------
+    n_structured : int
+        At least 1.
+    """
+    mean, scale, axes = moments
+    y = (z.reshape(len(z), -1).astype(np.float64) - mean) @ axes / scale
+    share, n = weight / weight.sum(), weight.sum()
+    structured = np.abs(share @ y**3) > _SIGNIFICANT * math.sqrt(6 / n)
+    structured |= np.abs(share @ y**4 - 3) > _SIGNIFICANT * math.sqrt(24 / n)
+    if condition is not None:
+        centred = condition - share @ condition
+        centred = centred / np.sqrt(np.maximum(share @ centred**2, 1e-12))
+        centred = centred * share[:, None]
+        structured |= (np.abs(centred.T @ y) > _SIGNIFICANT / math.sqrt(n)).any(0)
+        structured |= (np.abs(centred.T @ y**2) > _SIGNIFICANT * math.sqrt(2 / n)).any(0)
+    # What does not vary at all is no structure either.
+    structured &= scale > 1e-4 * scale[-1]
+    largest_first = np.flatnonzero(structured[::-1])
+    return int(largest_first[-1]) + 1 if len(largest_first) else 1
 
 
 class Gaussian(nn.Module):
@@ -135,6 +182,40 @@ class Gaussian(nn.Module):
         spread = self._spread(cos, sin)
         x = (y * spread) @ self.axes.T + cos * self.mean
         return velocity(x, angle) @ self.axes / spread
+
+
+class PrincipalComponents(Gaussian):
+    r"""Principal components of unit variance, of which the network learns the leading ones.
+
+    In the coordinates :math:`y = \lambda^{-1} V^\top (z - m)` events have unit covariance, so that
+    every direction in which they vary, however little, counts alike. Components that are normal
+    noise keep their distribution at every mixture, F = 0, and need no network. It reads and returns
+    the others only.
+
+    Parameters
+    ----------
+    moments : tuple (mean, scale, axes)
+        See :func:`principal_axes`.
+    n_components : int
+        How many are learnt, from the largest.
+    """
+
+    def __init__(self, moments, n_components):
+        mean, scale, axes = moments
+        super().__init__((mean, scale[::-1].copy(), axes[:, ::-1].copy()))
+        self.n_components = n_components
+
+    def mix(self, z, angle):
+        """Mix the components that are learnt with noise, both of shape (n, n_components)."""
+        cos, sin = angle.cos()[:, None], angle.sin()[:, None]
+        y = self.to_normal(z)[:, : self.n_components]
+        noise = torch.randn_like(y)
+        return cos * y + sin * noise, cos * noise - sin * y
+
+    def in_normal(self, velocity, y, angle):
+        """The velocity of all components (n, n_variables), of a function of those learnt."""
+        learnt = velocity(y[:, : self.n_components], angle)
+        return functional.pad(learnt, (0, y.shape[1] - self.n_components))
 
 
 def solve(field, x, angles, solver):

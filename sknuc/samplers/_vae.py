@@ -44,6 +44,8 @@ __all__ = ["VAESampler"]
 
 # Draws from q of every event that a bound is the mean of.
 _N_DRAWS = 64
+# Where the normal law ends in practice: an infinite end has no gradient.
+_FARTHEST = 40.0
 
 
 class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
@@ -124,6 +126,10 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
     -----
     An event twice in the data meets the noise that a single one of twice the weight would: it is
     drawn for the batch, and shifted (as a level, modulo 1) by numbers that belong to the event.
+
+    Levels of discrete columns and atoms, such as voxels without energy, enter the bound with their
+    exact probability :math:`\Phi(b) - \Phi(a)` given the latent variables, and an energy that is not
+    there enters with the probability 1: the decoder describes the energies that are.
 
     The noise washes out sharp ends of a distribution, as those of an angle's acceptance: give them
     by `bounds`. Signals with little noise are described to a per cent or so of their size, not to
@@ -286,14 +292,15 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
 
     def _loss(self, module, batch):
         """Negative bound of each event, with beta and free bits."""
-        x = self._variables(batch)
+        low, high = getattr(batch, "low", None), getattr(batch, "high", None)
+        x, parts = self._with_parts(batch.X.flatten(1), low, high)
         condition = getattr(batch, "condition", None)
         mean, log_std = module.posterior(x, condition)
         shift = torch.rand(self.n_latent, dtype=x.dtype, device=x.device)
         eps = torch.finfo(x.dtype).eps
         level = (batch.phase + shift).frac().clamp(eps, 1 - eps)
         z = mean + log_std.exp() * torch.special.ndtri(level)
-        log_likelihood = module.likelihood.log_prob(module.decode(z, condition), x)
+        log_likelihood = module.log_likelihood(z, x, condition, parts)
         divergence = ((mean.square() + (2 * log_std).exp() - 1) / 2 - log_std).to(x.dtype)
         if self.free_bits:
             weight = batch.sample_weight
@@ -307,6 +314,26 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
         if not self.early_stopping and batch.progress < self.warm_up:
             beta = beta * batch.progress / self.warm_up
         return beta * divergence.sum(1) - log_likelihood
+
+    def _with_parts(self, z, low, high):
+        """Events as the encoder reads them, and the parts of the normal law that are all one knows.
+
+        Levels and atoms are parts, whose probability needs no draws. What is not there, as the
+        energy of a voxel without any, may be anything, with the probability 1.
+        """
+        parts = None
+        if low is not None and low.shape[1]:
+            places = torch.as_tensor(self._columns.random, device=z.device)
+            eps = torch.finfo(z.dtype).eps
+            known = z[:, places]
+            within = high > low
+            low, middle, high = (
+                torch.special.ndtri(level.clamp(0, 1)).clamp(-_FARTHEST, _FARTHEST)
+                for level in (low, ((low + high) / 2).clamp(eps, 1 - eps), high)
+            )
+            z = z.index_copy(1, places, torch.where(within, middle, known))
+            parts = places, torch.where(within, low, 0), torch.where(within, high, 0)
+        return z.reshape(-1, *self._columns.shape), parts
 
     # Draw.
 
@@ -323,9 +350,16 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
 
     # Bound.
 
-    def _log_density(self, z, condition):
+    def _score_block(self, X, condition):
+        z, low, high = self._columns.encode(X, row_uniforms(X, X.shape[1]))
+        parts = (self._tensor(level) for level in (low, high))
+        with torch.no_grad(), self._threads(len(X)):
+            bound = self._log_density(self._tensor(z), self._tensor(condition), *parts)
+        return bound.double().cpu().numpy() + self._columns.log_det(X)
+
+    def _log_density(self, z, condition, low=None, high=None):
         module = self.module_[1]
-        x = z.reshape(-1, *self._columns.shape)
+        x, parts = self._with_parts(z, low, high)
         mean, log_std = module.posterior(x, condition)
         n_groups = max(1, _N_DRAWS // self.n_importance)
         noise = _even_noise(n_groups * self.n_importance, self.n_latent).to(x)
@@ -333,7 +367,7 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
         for group in noise.split(self.n_importance):
             inner = torch.full_like(total, -torch.inf)
             for eps in group:
-                log_weight = module.log_weight(x, condition, mean, log_std, eps)
+                log_weight = module.log_weight(x, condition, mean, log_std, eps, parts)
                 inner = torch.logaddexp(inner, log_weight.double())
             total += inner - math.log(len(group))
         return total / n_groups
@@ -408,12 +442,12 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
 
         def encode(X, condition):
             z, low, high = self._columns.encode(X.astype(np.float64), row_uniforms(X, X.shape[1]))
-            z = self._columns.draw(z, low, high, 0.5)
-            x = self._tensor(z).reshape(-1, *self._columns.shape)
+            parts = (self._tensor(level) for level in (low, high))
+            x, parts = self._with_parts(self._tensor(z), *parts)
             module = self.module_[1]
             mean, log_std = module.posterior(x, condition)
             at_mean = torch.zeros_like(mean)
-            log_evidence = module.log_weight(x, condition, mean, log_std, at_mean)
+            log_evidence = module.log_weight(x, condition, mean, log_std, at_mean, parts)
             return torch.cat([log_evidence[:, None], mean], 1)
 
         return self._each_block(encode, X, conditions, 1 + self.n_latent)

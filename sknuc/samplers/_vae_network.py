@@ -53,10 +53,17 @@ class Autoencoder(nn.Module):
         """What the likelihood is made of, of shape (n, *output_shape)."""
         return self.decoder(z if condition is None else torch.cat([z, condition], 1))
 
-    def log_weight(self, x, condition, mean, log_std, eps):
+    def log_likelihood(self, z, x, condition, parts):
+        """Log of p(x|z), of shape (n,); `parts` of the normal law, or None, as its likelihood."""
+        output = self.decode(z, condition)
+        if parts is None:
+            return self.likelihood.log_prob(output, x)
+        return self.likelihood.log_prob(output, x, parts)
+
+    def log_weight(self, x, condition, mean, log_std, eps, parts=None):
         """Log of p(x|z) p(z) / q(z) at z = mean + std eps, of shape (n,)."""
         z = mean + log_std.exp() * eps
-        log_likelihood = self.likelihood.log_prob(self.decode(z, condition), x)
+        log_likelihood = self.log_likelihood(z, x, condition, parts)
         # The normalisations of prior and q cancel.
         return log_likelihood + ((eps.square() - z.square()) / 2 + log_std).sum(1)
 
