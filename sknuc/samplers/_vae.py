@@ -128,8 +128,8 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
     drawn for the batch, and shifted (as a level, modulo 1) by numbers that belong to the event.
 
     Levels of discrete columns and atoms, such as voxels without energy, enter the bound with their
-    exact probability :math:`\Phi(b) - \Phi(a)` given the latent variables, and an energy that is not
-    there enters with the probability 1: the decoder describes the energies that are.
+    exact probability :math:`\Phi(b) - \Phi(a)` given the latent variables. An energy that is not
+    there enters with the probability 1: the decoder describes those that are.
 
     The noise washes out sharp ends of a distribution, as those of an angle's acceptance: give them
     by `bounds`. Signals with little noise are described to a per cent or so of their size, not to
