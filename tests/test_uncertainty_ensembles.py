@@ -1,5 +1,8 @@
 """Deep ensembles, Monte-Carlo dropout and the bootstrap."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -255,7 +258,7 @@ class TestMCDropout:
         torch.manual_seed(0)
         layer = GroupedDropout(0.5).train()
         groups = torch.arange(200) % MASK_GROUPS
-        with mask_groups(nn.Sequential(layer), groups):
+        with mask_groups(groups):
             masks = layer(torch.ones(200, 100))
         torch.testing.assert_close(masks[:MASK_GROUPS], masks[MASK_GROUPS : 2 * MASK_GROUPS])
         assert len(torch.unique(masks[:MASK_GROUPS], dim=0)) == MASK_GROUPS
@@ -344,6 +347,39 @@ class TestMCDropout:
         model = MCDropoutClassifier(random_state=0).fit(X, y)
         assert model.score(X, y) > 0.97
         assert np.all(model.predict_uncertainty(X).epistemic >= 0)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        MCDropoutRegressor(max_epochs=2),
+        BNNRegressor(
+            encoder=MLP(hidden_layer_sizes=(4,)),
+            inference="hmc",
+            n_warmup=20,
+            n_samples=20,
+            max_epochs=2,
+        ),
+        DeepEnsembleRegressor(encoder=CNN(channels=(4,)), max_epochs=2),
+    ],
+    ids=["masks", "draws", "mapped members"],
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_threads_that_predict_do_not_meet(model):
+    # What a call puts into the layers of a network, as masks and draws, is of its thread.
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 1, 8))
+    model = clone(model).set_params(random_state=0).fit(X[:60], X[:60].sum((1, 2)))
+    expected, n_threads = model.predict(X), 4
+    start = threading.Barrier(n_threads)
+
+    def predict(_):
+        start.wait()
+        return [model.predict(X) for _ in range(5)]
+
+    with ThreadPoolExecutor(n_threads) as threads:
+        for answers in threads.map(predict, range(n_threads)):
+            np.testing.assert_array_equal(answers, [expected] * 5)
 
 
 class TestBootstrap:

@@ -1,6 +1,7 @@
 """Dropout whose masks belong to events, not to their places in a batch."""
 
 import contextlib
+import threading
 
 import torch
 from torch import nn
@@ -17,6 +18,8 @@ __all__ = [
 
 #: Groups of events that share a mask in one step of the training.
 MASK_GROUPS = 64
+# Masks are those of a call, not of a layer, which threads share that predict at the same time.
+_call = threading.local()
 
 
 class GroupedDropout(nn.Module):
@@ -40,19 +43,19 @@ class GroupedDropout(nn.Module):
     def __init__(self, p):
         super().__init__()
         self.p = p
-        self.groups = None
-        self.generator = None
 
     def forward(self, x):
         """Mask x of shape (n, ...)."""
         if self.training:
-            if self.groups is None:
+            groups = getattr(_call, "groups", None)
+            if groups is None:
                 return nn.functional.dropout(x, self.p)
             mask = self._mask((MASK_GROUPS, *x.shape[1:]), x, None)
-            return x * mask[self.groups]
-        if self.generator is None:
+            return x * mask[groups]
+        generator = getattr(_call, "generator", None)
+        if generator is None:
             return x
-        return x * self._mask(x.shape[1:], x, self.generator)
+        return x * self._mask(x.shape[1:], x, generator)
 
     def _mask(self, shape, x, generator):
         # A generator of the CPU, so that a device changes speed and not numbers.
@@ -83,7 +86,7 @@ class MaskedDraws(nn.Module):
         outputs = []
         for seed in self.seeds:
             generator = torch.Generator().manual_seed(seed)
-            with _set(self.network, "generator", generator):
+            with _set("generator", generator):
                 outputs.append(self.network(x))
         return torch.stack(outputs)
 
@@ -134,19 +137,17 @@ def group_dropout(module):
 
 
 @contextlib.contextmanager
-def mask_groups(module, groups):
-    """Give the layers the groups (n,) of the events of a batch, each below `MASK_GROUPS`."""
-    with _set(module, "groups", groups):
+def mask_groups(groups):
+    """Give layers the groups (n,) of the events of a batch, each below `MASK_GROUPS`."""
+    with _set("groups", groups):
         yield
 
 
 @contextlib.contextmanager
-def _set(module, name, value):
-    layers = [layer for layer in module.modules() if isinstance(layer, GroupedDropout)]
-    for layer in layers:
-        setattr(layer, name, value)
+def _set(name, value):
+    before = getattr(_call, name, None)
+    setattr(_call, name, value)
     try:
         yield
     finally:
-        for layer in layers:
-            setattr(layer, name, None)
+        setattr(_call, name, before)

@@ -50,7 +50,7 @@ class _Masks:
         return network
 
     def _loss(self, module, batch):
-        with mask_groups(module, batch.groups):
+        with mask_groups(batch.groups):
             return super()._loss(module, batch)
 
     def _outputs(self, X):
