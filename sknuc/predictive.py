@@ -13,10 +13,22 @@ from functools import cached_property
 
 import numpy as np
 from scipy.special import logsumexp, ndtr, ndtri
+from scipy.stats import qmc
 
-__all__ = ["Affine", "Draws", "Normal", "NormalMixture", "Predictive", "QuantileFunction"]
+__all__ = [
+    "Affine",
+    "Draws",
+    "Normal",
+    "NormalMixture",
+    "Predictive",
+    "QuantileFunction",
+    "even_levels",
+]
 
 _LOG_2PI = np.log(2 * np.pi)
+# Halvings of the widest bracket of finite numbers, 2**1025, down to the last digit of any.
+_MOST_STEPS = 1025 + 1075
+_SOBOL_BITS = 30
 
 
 class Predictive(ABC):
@@ -134,30 +146,31 @@ class NormalMixture(Predictive):
 
     def std(self):
         """Return the standard deviations, of shape (n, t)."""
-        within = np.einsum("nk,nkt->nt", self.weights, self.stds**2)
-        return np.sqrt(within + self.epistemic() ** 2)
+        return np.hypot(_root_mean_square(self.weights, self.stds), self.epistemic())
 
     def epistemic(self):
         """Return the standard deviation between the components' means, of shape (n, t)."""
-        away = self.means - self.mean()[:, None]
-        return np.sqrt(np.einsum("nk,nkt->nt", self.weights, away**2))
+        return _root_mean_square(self.weights, self.means - self.mean()[:, None])
 
     def quantiles(self, levels):
         """Return the quantiles at `levels` (q,), of shape (n, q, t).
 
         The root of the distribution function lies between the smallest and the largest quantile
-        of the components; Newton's method, kept inside this bracket, finds it to rounding.
+        of the components; Newton's method, kept inside this bracket, finds it to rounding. Where a
+        component is not finite, neither is the quantile: NaN.
         """
         levels = np.asarray(levels, dtype=np.float64)
         n, k, t = self.means.shape
         # A row for each event and target, a column for each component.
         weights = np.repeat(self.weights, t, axis=0)
         means, stds = (a.transpose(0, 2, 1).reshape(n * t, k) for a in (self.means, self.stds))
-        middle, spread = self.mean().ravel(), self.std().ravel()
+        with np.errstate(over="ignore", invalid="ignore"):
+            middle, spread = self.mean().ravel(), self.std().ravel()
         result = np.empty((n, len(levels), t))
         for q, level in enumerate(levels):
-            start = middle + spread * ndtri(level)
-            result[:, q] = _mixture_quantile(level, weights, means, stds, start).reshape(n, t)
+            result[:, q] = _mixture_quantile(level, weights, means, stds, middle, spread).reshape(
+                n, t
+            )
         return result
 
     def sample(self, n_samples, rng):
@@ -344,35 +357,67 @@ class Affine(Predictive):
         return self.base.log_prob((y - self.shift) / self.scale) - np.log(self.scale).sum()
 
 
-def _mixture_quantile(level, weights, means, stds, start):
-    """Quantile (m,) of m mixtures, given as (m, k), found by Newton's method from `start` (m,)."""
-    ends = means + stds * ndtri(level)
+def even_levels(n, dimension):
+    """Return n points (n, dimension) of (0, 1), the same in every call, that fill it evenly.
+
+    Several dimensions are a scrambled Sobol sequence (A. B. Owen, J. Complexity 14 (1998) 466),
+    which is best where n is a power of two. The plain one starts in the corner where all levels are
+    the lowest, which hardly ever happens, and would be one in n.
+    """
+    if dimension == 1:
+        return (np.arange(n)[:, None] + 0.5) / n
+    sobol = qmc.Sobol(dimension, scramble=True, rng=np.random.default_rng(0), bits=_SOBOL_BITS)
+    # The middle of each cell: its corner may be 0, whose normal deviate is infinite.
+    return sobol.random_base2((n - 1).bit_length())[:n] + 2.0 ** -(_SOBOL_BITS + 1)
+
+
+def _root_mean_square(weights, values):
+    """Of values (n, k, t) with weights (n, k), of shape (n, t)."""
+    # In units of the largest one, since squares under- and overflow long before numbers do.
+    unit = np.abs(values).max(1, keepdims=True)
+    unit = np.where(unit > 0, unit, 1.0)
+    return unit[:, 0] * np.sqrt(np.einsum("nk,nkt->nt", weights, (values / unit) ** 2))
+
+
+# Of numbers too large or too small for their squares or inverses, Newton's step is none, and
+# bisection goes on.
+@np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore")
+def _mixture_quantile(level, weights, means, stds, middle, spread):
+    """Quantile (m,) of m mixtures, given as (m, k), by Newton's method from that of a Gaussian."""
+    ends, start = means + stds * ndtri(level), middle + spread * ndtri(level)
+    result = np.full(len(ends), np.nan)
     low = np.where(weights > 0, ends, np.inf).min(1)
     high = np.where(weights > 0, ends, -np.inf).max(1)
-    x = np.clip(start, low, high)
-    eps = np.finfo(np.float64).eps
-    result = np.empty_like(x)
     # What has arrived leaves: an event neither waits for nor depends on those that take longer.
-    going = np.arange(len(x))
+    going = np.flatnonzero(np.isfinite(ends).all(1) & np.isfinite(weights).all(1))
+    low, high, start, weights, means, stds = (
+        a[going] for a in (low, high, start, weights, means, stds)
+    )
+    x = np.where(np.isfinite(start), np.clip(start, low, high), low / 2 + high / 2)
+    eps = np.finfo(np.float64).eps
     step = high - low
-    while going.size:
+    # A step halves the one before at least, from the largest number to the smallest.
+    for _ in range(_MOST_STEPS):
+        if not going.size:
+            break
         z = (x[:, None] - means) / stds
         excess = (weights * ndtr(z)).sum(1) - level
         low, high = np.where(excess < 0, x, low), np.where(excess < 0, high, x)
         density = (weights * np.exp(-(z**2) / 2) / stds).sum(1) / np.sqrt(2 * np.pi)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            new = x - excess / density
+        new = x - excess / density
         # Where Newton's step leaves the bracket, or does not halve the one before: bisect.
         good = (new > low) & (new < high) & (np.abs(new - x) < step / 2)
-        new = np.where(good, new, (low + high) / 2)
+        new = np.where(good, new, low / 2 + high / 2)
         # As close as the sum over the components can tell.
         new = np.where(np.abs(excess) <= 4 * eps * level, x, new)
         step = np.abs(new - x)
-        arrived = step <= 8 * eps * np.maximum(np.abs(x), high - low)
+        # Half of each: their difference may be too large for a number.
+        arrived = step / 2 <= 8 * eps * np.maximum(np.abs(x) / 2, high / 2 - low / 2)
         result[going[arrived]] = new[arrived]
         stays = ~arrived
         going, low, high, x, step = (a[stays] for a in (going, low, high, new, step))
         weights, means, stds = (a[stays] for a in (weights, means, stds))
+    result[going] = x
     return result
 
 

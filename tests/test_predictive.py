@@ -170,6 +170,42 @@ def test_quantiles_of_random_mixtures_invert_their_distribution_functions():
     np.testing.assert_allclose(cdf, np.broadcast_to(levels, cdf.shape), rtol=1e-12)
 
 
+@pytest.mark.parametrize("unit", [1e-300, 1e-200, 1e200, 1e300])
+def test_quantiles_of_a_mixture_in_any_unit(unit):
+    rng = np.random.default_rng(0)
+    weights, means = rng.dirichlet(np.ones(K), 50), rng.normal(0, 3, (50, K, 1))
+    stds = rng.uniform(0.01, 1, (50, K, 1))
+    p, q = NormalMixture(weights, means, stds), NormalMixture(weights, means * unit, stds * unit)
+    np.testing.assert_allclose(q.std(), p.std() * unit, rtol=1e-12)
+    np.testing.assert_allclose(q.epistemic(), p.epistemic() * unit, rtol=1e-12)
+    np.testing.assert_allclose(q.quantiles(LEVELS), p.quantiles(LEVELS) * unit, rtol=1e-9)
+
+
+@pytest.mark.parametrize("width", [1e-308, 1e-200, 1e-20])
+def test_quantiles_between_components_at_the_ends_of_the_number_range(width):
+    # Between them the density underflows, and the distance between them overflows.
+    p = NormalMixture([0.3, 0.7], np.array([[[-1.7e308], [1.7e308]]]), np.full((1, 2, 1), width))
+    x = p.quantiles([0.1, 0.299, 0.301, 0.9])[0, :, 0]
+    np.testing.assert_allclose(x, [-1.7e308, -1.7e308, 1.7e308, 1.7e308], rtol=1e-9)
+
+
+@pytest.mark.parametrize("part", ["weights", "means", "stds"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_has_no_quantiles_and_holds_up_nobody(part, value):
+    rng = np.random.default_rng(0)
+    parts = {
+        "weights": rng.dirichlet(np.ones(K), N),
+        "means": rng.normal(size=(N, K, 1)),
+        "stds": rng.uniform(0.1, 1, (N, K, 1)),
+    }
+    expected = NormalMixture(**parts).quantiles(LEVELS)
+    parts[part][2, 1] = value
+    x = NormalMixture(**parts).quantiles(LEVELS)
+    assert np.isnan(x[2]).all()
+    others = np.arange(N) != 2
+    np.testing.assert_array_equal(x[others], expected[others])
+
+
 def test_quantile_function_is_exact_for_its_own_family():
     # An exponential tail on both sides of a uniform density: quantiles at 0.25, 0.75 of ±1/2 with
     # scales 1/2 make a distribution whose moments are integrals done by hand.
