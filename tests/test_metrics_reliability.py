@@ -148,6 +148,8 @@ def test_two_columns_say_what_that_of_the_positive_class_says(multiclass):
         assert function(text, two, **kwargs) == expected
         names = ["signal", "background"]
         assert function(text, two[:, ::-1], labels=names, pos_label="signal", **kwargs) == expected
+        assert function(text, p, labels=names[::-1], **kwargs) == expected
+        assert function(text, p, labels=names, pos_label="signal", **kwargs) == expected
         second = function(text, two[:, ::-1], labels=names, **kwargs)
         assert second == function(1 - y, 1 - p, **kwargs)
         with pytest.raises(ValueError, match="be one of two classes, or None"):
@@ -230,6 +232,10 @@ def test_quantile_calibration_error_is_that_of_the_counts():
         (([0, 1], [0.2, np.nan]), {}, r"must hold probabilities in \[0, 1\]"),
         (([0, 1, 2], [0.2, 0.3, 0.4]), {"pos_label": 1}, "must hold two classes"),
         ((["a", "b"], [0.2, 0.3]), {}, "pos_label"),
+        (([0, 1], [0.2, 0.3]), {"pos_label": 2}, r"'pos_label' parameter.*one of two classes"),
+        (([0, 1], [0.2, 0.3]), {"labels": [0, 2]}, "'labels' parameter"),
+        (([0, 1], [0.2, 0.3]), {"labels": [0, 1, 2]}, "'labels' parameter.*hold two classes"),
+        (([0, 0], [0.2, 0.3]), {"labels": [0, 1], "pos_label": 2}, "'pos_label' parameter"),
         (([0, 1], [[0.2, 0.2], [0.5, 0.5]]), {}, "sum to 1 for each event"),
         (([0, 1], [[0.2, 0.3, 0.5]] * 2), {}, "'labels' parameter of expected_calibration_error"),
         (([0, 3], [[0.2, 0.8]] * 2), {"labels": [0, 1]}, "'labels' parameter"),

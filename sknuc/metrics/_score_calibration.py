@@ -195,8 +195,8 @@ def expected_calibration_error(
         right as often as its probability says, or every class against the rest, the mean over
         classes. For two classes, test the most probable one by ``(y_true == y_pred, max(p, 1-p))``.
     labels : array-like of shape (n_classes,), default=None
-        The classes of the columns, ``classes_`` of the classifier; None for the sorted classes of
-        `y_true`.
+        The classes of the columns, ``classes_`` of the classifier, the second one of which a 1-D
+        `y_prob` is; None for the sorted classes of `y_true`.
     pos_label : int, float, bool or str, default=None
         The positive class of two; None for that of the second column, and for 1 among {0, 1} or
         {-1, 1} of a 1-D `y_prob`.

@@ -65,12 +65,21 @@ def check_probabilities(function, y_true, y_prob, sample_weight, labels, pos_lab
     weight = validate_weights(sample_weight, y, allow_negative=True)
     weight = np.ones(len(y)) if weight is None else weight
     if prob.ndim == 1:
-        positive = _check_pos_label_consistency(pos_label, y)
-        if len(np.unique(y)) > 2:
+        classes = np.unique(y if labels is None else labels)
+        if len(classes) > 2:
             raise ValueError(
-                f"The 'y_true' parameter of {function} must hold two classes for a 1-D y_prob. "
-                f"Got {len(np.unique(y))}; give the probabilities of every class instead."
+                f"The '{'y_true' if labels is None else 'labels'}' parameter of {function} must "
+                f"hold two classes for a 1-D y_prob. Got {len(classes)}; give the probabilities of "
+                "every class instead."
             )
+        if labels is None:
+            positive = _check_pos_label_consistency(pos_label, y)
+        else:
+            _check_classes(function, classes, 2, y, np.isin(y, classes))
+            positive = np.asarray(labels).tolist()[1] if pos_label is None else pos_label
+        # Events of one class alone may be those that are not positive.
+        if len(classes) == 2:
+            _check_positive(function, positive, classes.tolist())
         return (y == positive).astype(np.intp), prob, weight
     off = np.abs(prob.sum(axis=1) - 1)
     if off.max() > 1e-3:
@@ -82,23 +91,32 @@ def check_probabilities(function, y_true, y_prob, sample_weight, labels, pos_lab
     classes = np.unique(y) if labels is None else np.asarray(labels)
     order = np.argsort(classes)
     codes = order[np.searchsorted(classes, y, sorter=order).clip(max=len(classes) - 1)]
-    if len(classes) != prob.shape[1] or np.any(classes[codes] != y):
+    _check_classes(function, classes, prob.shape[1], y, classes[codes] == y)
+    names = classes.tolist()
+    if pos_label is not None:
+        _check_positive(function, pos_label, names)
+    if len(names) == 2:
+        column = 1 if pos_label is None else names.index(pos_label)
+        return (codes == column).astype(np.intp), prob[:, column], weight
+    return codes, prob, weight
+
+
+def _check_classes(function, classes, n_columns, y, known):
+    if len(classes) != n_columns or not known.all():
         raise ValueError(
             f"The 'labels' parameter of {function} must name the class of each of the "
-            f"{prob.shape[1]} columns of y_prob, as classes_ of the classifier does. Got "
+            f"{n_columns} columns of y_prob, as classes_ of the classifier does. Got "
             f"{classes.tolist()!r:.200} for the classes {np.unique(y).tolist()!r:.200} in y_true."
         )
-    names = classes.tolist()
-    if pos_label is not None and (len(names) > 2 or pos_label not in names):
+
+
+def _check_positive(function, pos_label, names):
+    if len(names) > 2 or pos_label not in names:
         raise ValueError(
             f"The 'pos_label' parameter of {function} must be one of two classes, or None. Got "
             f"{pos_label!r} for the classes {names!r:.200}; of more than two, give the column of "
             "one as a 1-D y_prob."
         )
-    if len(names) == 2:
-        column = 1 if pos_label is None else names.index(pos_label)
-        return (codes == column).astype(np.intp), prob[:, column], weight
-    return codes, prob, weight
 
 
 def reduce_classes(codes, prob, multiclass):
