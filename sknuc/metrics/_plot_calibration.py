@@ -14,7 +14,7 @@ from sknuc.metrics._final_step import check_method, final_step
 from sknuc.metrics._plot import COLORS, MARKERS, _axes
 from sknuc.metrics._plot_shared import BANDS, name_targets
 from sknuc.metrics._sample_validation import column_names
-from sknuc.metrics._score_validation import check_levels, check_truth, kish_number
+from sknuc.metrics._score_validation import check_rising_levels, check_truth, kish_number
 
 __all__ = ["CoverageDisplay"]
 
@@ -126,7 +126,7 @@ class CoverageDisplay:
         display : CoverageDisplay
         """
         all_or_error = nominal is not None
-        nominal = check_levels("nominal", NOMINAL if nominal is None else nominal)
+        nominal = check_rising_levels("nominal", NOMINAL if nominal is None else nominal)
         estimator, X = final_step(estimator, X)
         check_method(f"{cls.__name__}.from_estimator", estimator, "predict_interval")
         intervals = _central_intervals(estimator, X, nominal, all_or_error=all_or_error)
@@ -180,7 +180,7 @@ class CoverageDisplay:
         -------
         display : CoverageDisplay
         """
-        nominal = check_levels("nominal", nominal)
+        nominal = check_rising_levels("nominal", nominal)
         if len(intervals) != len(nominal):
             raise ValueError(
                 f"The 'intervals' parameter must hold one array for each of {len(nominal)} nominal "

@@ -120,7 +120,8 @@ def interval_width(
         The lower ends of the intervals, or both ends, of shape (n_events, 2) or
         (n_events, 2, n_targets) as ``predict_interval`` returns them.
     upper : array-like of shape (n_events,) or (n_events, n_targets), default=None
-        The upper ends; None where `lower` holds both. Ends may be infinite.
+        The upper ends; None where `lower` holds both: an (n_events, 2) array alone is then read as
+        the two ends of one target, not as lower ends of two. Ends may be infinite.
     sample_weight : array-like of shape (n_events,), default=None
         Weights. Negative ones count with their sign; their sum must be positive.
     multioutput : {"uniform_average", "raw_values"} or array-like of shape (n_targets,), \

@@ -26,7 +26,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import validate_params
 
 from sknuc.metrics._score_validation import (
-    check_quantiles,
+    check_quantile_values,
     check_samples,
     check_truth,
     kish_number,
@@ -101,7 +101,7 @@ def pit(y_true, samples=None, *, quantiles=None, levels=None, random_state=0):
         steps = check_samples(samples, shape, 1)
         edges = np.linspace(0, 1, steps.shape[-1] + 2)
     else:
-        quantiles, levels = check_quantiles(quantiles, levels, shape)
+        quantiles, levels = check_quantile_values(quantiles, levels, shape)
         steps = np.moveaxis(quantiles, 1, -1)
         edges = np.concatenate([[0.0], levels, [1.0]])
     n_below = np.count_nonzero(steps < y[:, :, None], axis=-1)

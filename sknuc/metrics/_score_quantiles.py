@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import StrOptions, validate_params
 from sknuc.metrics._score_validation import (
     AVERAGED,
     average_scores,
-    check_quantiles,
+    check_quantile_values,
     check_truth,
 )
 
@@ -87,7 +87,7 @@ def pinball_loss(
     array([0.25, 0.5 ])
     """
     y, shape, weight = check_truth(y_true, sample_weight)
-    quantiles, levels = check_quantiles(quantiles, levels, shape)
+    quantiles, levels = check_quantile_values(quantiles, levels, shape)
     losses = _pinball(y, quantiles, levels)
     if not per_level:
         return average_scores(losses.mean(axis=1), weight, multioutput, return_std)
@@ -168,7 +168,7 @@ def crps_quantile(
     0.331
     """
     y, shape, weight = check_truth(y_true, sample_weight)
-    quantiles, levels = check_quantiles(quantiles, levels, shape)
+    quantiles, levels = check_quantile_values(quantiles, levels, shape)
     ends = np.concatenate([[0.0], levels, [1.0]])
     scores = np.moveaxis(_pinball(y, quantiles, levels), 1, -1) @ (ends[2:] - ends[:-2])
     return average_scores(scores, weight, multioutput, return_std)
@@ -232,7 +232,7 @@ def quantile_calibration_error(
     0.07500000000000001
     """
     y, shape, weight = check_truth(y_true, sample_weight)
-    quantiles, levels = check_quantiles(quantiles, levels, shape)
+    quantiles, levels = check_quantile_values(quantiles, levels, shape)
     below = np.einsum("n,njt->jt", weight, y[:, None, :] <= quantiles) / weight.sum()
     gaps = np.abs(below - levels[:, None])
     errors = gaps.mean(axis=0) if norm == "l1" else np.sqrt((gaps**2).mean(axis=0))

@@ -13,7 +13,7 @@ for weights of either sign: sums are signed, variances take squares.
 import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
-from sknuc.base import check_quantiles as check_level_range
+from sknuc import base
 from sknuc.base import validate_targets, validate_weights
 
 __all__ = [
@@ -21,9 +21,9 @@ __all__ = [
     "as_numbers",
     "average_scores",
     "check_interval_ends",
-    "check_levels",
     "check_prediction",
-    "check_quantiles",
+    "check_quantile_values",
+    "check_rising_levels",
     "check_samples",
     "check_truth",
     "kish_number",
@@ -127,9 +127,9 @@ def check_interval_ends(lower, upper, shape):
     return lower, upper
 
 
-def check_levels(name, levels):
+def check_rising_levels(name, levels):
     """Return probabilities in (0, 1) that rise."""
-    checked = check_level_range(levels, f"{name!r} parameter")
+    checked = base.check_quantiles(levels, f"{name!r} parameter")
     if np.any(np.diff(checked) <= 0):
         raise ValueError(
             f"The '{name}' parameter must hold levels that rise. Got "
@@ -138,9 +138,9 @@ def check_levels(name, levels):
     return checked
 
 
-def check_quantiles(quantiles, levels, shape):
+def check_quantile_values(quantiles, levels, shape):
     """Return quantiles of shape (n_events, n_levels, n_targets) and their levels."""
-    levels = check_levels("levels", levels)
+    levels = check_rising_levels("levels", levels)
     quantiles = as_numbers("quantiles", quantiles)
     wanted = (shape[0], len(levels), *shape[1:])
     if quantiles.shape != wanted:
