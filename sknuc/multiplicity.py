@@ -14,9 +14,11 @@ and need the opposite:
   machine that has never seen this label at this :math:`x`, but has seen the others, is no judge of
   it either.
 
-Copies of one event have one label. So if anywhere in the table one :math:`x` comes with several
-:math:`y`, its rows are values that events share, and every row counts as :math:`\lceil w\rceil`
-pieces that are dealt one by one; if not, every row is one piece.
+Copies of one event have one label. So where one :math:`x` comes with several :math:`y`, its rows
+are values that events share, and each counts as :math:`\lceil w\rceil` pieces that are dealt one by
+one; any other row is one piece. Two events may meet at one :math:`x` by chance, which says nothing
+about the rest of the table; but if this is so for most of the :math:`x` at which there is more than
+one event, the table is one of values, and all of its rows are divided.
 """
 
 import numpy as np
@@ -157,7 +159,7 @@ def _sort_copies(X, y):
 
 
 def count_pieces(X, weight, sample_weight):
-    """Return into how many pieces every merged row may be divided.
+    """Return into how many pieces every merged row may be divided, see the head of this file.
 
     Parameters
     ----------
@@ -173,14 +175,21 @@ def count_pieces(X, weight, sample_weight):
     -------
     pieces : ndarray of int of shape (n_rows,)
     """
-    key = np.sort(row_hash(X))
-    if weight is None or not (key[1:] == key[:-1]).any():
-        return np.ones(len(X), dtype=np.intp)
+    pieces = np.ones(len(X), dtype=np.intp)
+    if weight is None:
+        return pieces
+    _, first, place, n_rows = np.unique(
+        row_hash(X), return_index=True, return_inverse=True, return_counts=True
+    )
     size = np.abs(weight)
     unit = 1.0 if sample_weight is None else min(1.0, np.abs(sample_weight).max())
     unit = max(unit, size.sum() / MOST_PIECES)
     # Sums of weights differ in their last bits from the integers that they mean.
-    return np.maximum(np.ceil(size / unit - 1e-6), 1).astype(np.intp)
+    counts = np.maximum(np.ceil(size / unit - 1e-6), 1).astype(np.intp)
+    shared = n_rows > 1
+    if 2 * shared.sum() > (shared | (counts[first] > 1)).sum():
+        return counts
+    return np.where(shared[place], counts, pieces)
 
 
 def deal_folds(pieces, strata, n_folds, random_state):

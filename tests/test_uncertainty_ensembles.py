@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.datasets import make_moons
-from sklearn.linear_model import BayesianRidge, LinearRegression, Ridge
+from sklearn.linear_model import BayesianRidge, LinearRegression, LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
@@ -477,6 +478,66 @@ class TestBootstrap:
             weighted.predict_interval(X), repeated.predict_interval(X), rtol=1e-9
         )
 
+    def test_an_estimator_without_weights_gets_whole_events(self):
+        X, y = noisy_line(60, 0)
+        rng = np.random.default_rng(1)
+        for estimator in (KNeighborsRegressor(3), make_pipeline(StandardScaler(), Ridge())):
+            model = BootstrapRegressor(estimator, random_state=0)
+            # One event twice, by chance; and whole weights, which are such.
+            for weight in (np.where(np.arange(60) == 7, 2, 1), rng.integers(0, 4, 60) / 1.0):
+                counts = weight.astype(int)
+                weighted = clone(model).fit(X, y, sample_weight=weight)
+                repeated = clone(model).fit(np.repeat(X, counts, 0), np.repeat(y, counts))
+                np.testing.assert_allclose(weighted.predict(X), repeated.predict(X), rtol=1e-12)
+        labels = BootstrapClassifier(make_pipeline(StandardScaler(), LogisticRegression()))
+        assert labels.fit(X, y > 0, sample_weight=np.full(60, 2.0)).score(X, y > 0) > 0.8
+
+    def test_pipelines_get_weights_by_request(self):
+        X, y = noisy_line(60, 0)
+        weight = np.random.default_rng(1).uniform(0.2, 1, 60)
+        with config_context(enable_metadata_routing=True):
+            steps = (
+                StandardScaler().set_fit_request(sample_weight=True),
+                LinearRegression().set_fit_request(sample_weight=True),
+            )
+            routed = BootstrapRegressor(make_pipeline(*steps), random_state=0)
+            routed.fit(X, y, sample_weight=weight)
+        plain = BootstrapRegressor(LinearRegression(), random_state=0).fit(X, y, weight)
+        np.testing.assert_allclose(routed.predict(X), plain.predict(X), rtol=1e-9)
+
+    def test_one_event_at_the_x_of_another_changes_little(self):
+        # Events of weight 9 are events: their line is known as well as 100 of them tell, however
+        # many of them share an x by chance.
+        X, y = noisy_line(100, 0, spread=lambda x: 0.3)
+        X, y = np.append(X, X[:1], 0), np.append(y, y[0] + 0.1)
+        spreads = []
+        for n in (100, 101):
+            model = BootstrapRegressor(LinearRegression(), n_members=400, random_state=0)
+            model.fit(X[:n], y[:n], sample_weight=np.full(n, 9.0))
+            spreads.append(model.predict_uncertainty(X[:1]).epistemic[0])
+        # The spread of 400 members is known to 1/√800.
+        assert abs(spreads[1] / spreads[0] - 1) < 5 * np.sqrt(2 / 800) + 0.05
+        assert spreads[0] == pytest.approx(0.3 * np.sqrt((1 + 3 * X[0, 0] ** 2) / 100), rel=0.3)
+
+    def test_weights_of_values_count_events(self):
+        # A histogram: most of its x come with both labels, and n of n + m has the binomial error.
+        X, y = np.repeat(np.arange(5.0), 2)[:, None], np.tile([0, 1], 5)
+        counts = np.array([30, 70, 60, 40, 50, 50, 20, 80, 0, 100])
+        model = BootstrapClassifier(n_members=2000, random_state=0).fit(X, y, counts)
+        members = model._member_probabilities(np.arange(5.0)[:, None])[..., 1]
+        p = counts[1::2] / 100
+        np.testing.assert_allclose(members.std(1), np.sqrt(p * (1 - p) / 100), rtol=0.15)
+
+    @pytest.mark.parametrize("unit", [1.0, 2.0**-30, 2.0**30])
+    @pytest.mark.parametrize("zero", [0.0, 1e9])
+    def test_trees_read_any_unit(self, unit, zero):
+        X, y = noisy_line(200, 0, spread=lambda x: 0.1)
+        model = BootstrapRegressor(random_state=0)
+        assert model.fit(X * unit, zero + y).score(X * unit, zero + y) > 0.9
+        assert model.fit(X, (zero + y) * unit).score(X, (zero + y) * unit) > 0.9
+        labels = BootstrapClassifier(random_state=0).fit(zero + X * unit, y > 0)
+        assert unit < 1 < zero or labels.score(zero + X * unit, y > 0) > 0.9
+
     def test_coverage_of_a_line(self):
         X, y = noisy_line(300, 0, spread=lambda x: 0.3)
         X_test, y_test = noisy_line(5000, 1, spread=lambda x: 0.3)
@@ -519,7 +580,7 @@ class TestBootstrap:
         with pytest.raises(ValueError, match="leaves no event out of bag"):
             BootstrapRegressor(weights="bayesian").fit(X, y)
         neighbours = BootstrapRegressor(KNeighborsRegressor(2), random_state=0)
-        with pytest.raises(ValueError, match="takes no sample_weight"):
+        with pytest.raises(ValueError, match=r"takes no sample_weight.*set_fit_request"):
             neighbours.fit(X, y, sample_weight=np.full(30, 0.5))
         for estimator in (NeuralRegressor(), make_pipeline(StandardScaler(), Ridge()), None):
             with pytest.raises(ValueError, match=r"noise='model' asks.*'estimator'.*return_std"):

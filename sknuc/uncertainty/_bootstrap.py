@@ -30,11 +30,13 @@ members scatter by more than the error of their mean, they are drawn together un
 from numbers import Integral
 
 import numpy as np
-from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, _fit_context, clone
+from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.metadata_routing import _routing_enabled, get_routing_for_object
+from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import has_fit_parameter
 from tqdm.auto import tqdm
 
@@ -96,6 +98,8 @@ class _Bootstrap(MetaEstimatorMixin, BaseEstimator):
 
     def _events(self, X):
         """Rows of the table, in the shape in which the events came for whoever reads shapes."""
+        if self._scaler is not None:
+            return self._scaler.transform(X)
         names = (name.split("__")[-1] for name in self._base().get_params())
         if len(self.input_shape_) == 1 or "input_shape" not in names:
             return X
@@ -130,17 +134,25 @@ class _Bootstrap(MetaEstimatorMixin, BaseEstimator):
         size = 1.0 if weight is None else weight / pieces
         drawn = self._draw(pieces, size, accept, rng)
         base = self._base()
+        # Trees see no difference where numbers differ by less than 1e-7.
+        default = self.estimator is None
+        self._scaler = StandardScaler().fit(X, sample_weight=weight) if default else None
         if hasattr(base, "_fit_stack"):
             estimator = _with_seed(clone(base), rng)
             self.estimators_ = [estimator._fit_stack(self._events(X), y, drawn)]
             return drawn
-        weighted = has_fit_parameter(base, "sample_weight")
-        if not weighted and (self.weights != "poisson" or np.any(size != 1)):
+        weighted = _takes_weights(base)
+        times = np.rint(drawn)
+        # Sums of weights differ in their last bits from the integers that they mean.
+        if not weighted and np.any(np.abs(drawn - times) > 1e-6):
             raise ValueError(
                 f"{type(base).__name__}.fit takes no sample_weight, and so the 'estimator' "
                 "parameter can have whole events only: neither fractional weights nor "
-                "weights='bayesian'."
+                "weights='bayesian'. For a Pipeline, request them in its steps with "
+                "set_fit_request(sample_weight=True) and "
+                "sklearn.set_config(enable_metadata_routing=True)."
             )
+        drawn = drawn if weighted else times
         members = [_with_seed(clone(base), rng) for _ in drawn]
 
         def fit(estimator, member):
@@ -182,8 +194,9 @@ class BootstrapRegressor(PredictiveRegressorMixin, _Bootstrap):
     Parameters
     ----------
     estimator : regressor or None, default=None
-        What is fitted; None is a :class:`~sklearn.tree.DecisionTreeRegressor`. The members of a
-        :class:`sknuc.networks.NeuralRegressor` are trained as one stack.
+        What is fitted; None is a :class:`~sklearn.tree.DecisionTreeRegressor` of standardised
+        features and targets. The members of a :class:`sknuc.networks.NeuralRegressor` are trained
+        as one stack.
     n_members : int, default=20
         K.
     weights : {"poisson", "bayesian"}, default="poisson"
@@ -220,8 +233,10 @@ class BootstrapRegressor(PredictiveRegressorMixin, _Bootstrap):
 
     Notes
     -----
-    A weight counts events: identical events are merged, and their number of draws has their summed
-    weight as its mean, so that a weight of 2 is exactly the event twice.
+    A weight of 2 is exactly the event twice: identical events are merged to one of their summed
+    weight w. It is drawn as one, with the weight w a Poisson(1) number of times, so that heavy
+    events make a spread as large as few events do. Where one x comes with several y, it is a value
+    that many events share, as a count or a bin, and w says how many: a Poisson(w) number is drawn.
 
     References
     ----------
@@ -306,7 +321,10 @@ class BootstrapRegressor(PredictiveRegressorMixin, _Bootstrap):
         given = weight
         X, y, weight = merge_identical(X, y, weight)
         pieces = count_pieces(X, weight, given)
-        drawn = self._train(X, y, pieces, weight, np.any)
+        targets = y.reshape(len(y), -1)
+        if self.estimator is None:
+            targets = (targets - self.target_mean_) / self.target_scale_
+        drawn = self._train(X, targets.reshape(y.shape), pieces, weight, np.any)
         self.noise_ = np.full(len(self.target_mean_), np.nan)
         self.shrinkage_ = np.ones_like(self.noise_)
         if self.noise == "oob":
@@ -359,7 +377,10 @@ class BootstrapRegressor(PredictiveRegressorMixin, _Bootstrap):
             pairs = [(e.predict(events), np.empty(0)) for e in self.estimators_]
         means, stds = (np.stack(parts, axis=1) for parts in zip(*pairs, strict=True))
         shape = (len(X), self.n_members, -1)
-        return means.reshape(shape), stds.reshape(shape) if return_std else None
+        means = means.reshape(shape)
+        if self._scaler is not None:
+            means = self.target_mean_ + self.target_scale_ * means
+        return means, stds.reshape(shape) if return_std else None
 
     def _predictive(self, X):
         means, stds = self._members(X, return_std=self.noise == "model")
@@ -393,7 +414,7 @@ class BootstrapClassifier(EnsembleClassifierMixin, _Bootstrap):
     ----------
     estimator : classifier or None, default=None
         What is fitted, with ``predict_proba``; None is a
-        :class:`~sklearn.tree.DecisionTreeClassifier`. The members of a
+        :class:`~sklearn.tree.DecisionTreeClassifier` of standardised features. The members of a
         :class:`sknuc.networks.NeuralClassifier` are trained as one stack.
     n_members : int, default=20
         K.
@@ -486,6 +507,13 @@ class BootstrapClassifier(EnsembleClassifierMixin, _Bootstrap):
 
     def _numbers_per_event(self):
         return 2 * self.n_members * len(self.classes_)
+
+
+def _takes_weights(estimator):
+    if has_fit_parameter(estimator, "sample_weight"):
+        return True
+    routing = get_routing_for_object(estimator)
+    return _routing_enabled() and bool(routing.consumes("fit", ["sample_weight"]))
 
 
 def _with_seed(estimator, rng):
