@@ -21,6 +21,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from sknuc.datasets import fetch_ame, fetch_ws4, liquid_drop_binding_energy, nuclear_features
 from sknuc.metrics import coverage
@@ -72,10 +73,11 @@ residual = measured - theory
 # %%
 # The process knows Z, N and the parities of both: nuclei that differ by one neutron are neighbours,
 # but one of them has a pair more. Errors of light nuclei are larger, so that the square root of A
-# times the error is learned, and the known error of each measurement is noise. The kernel is
-# learned from some nuclei, and then conditioned on all.
+# times the error is learned, and the known error of each measurement is noise. That errors go on to
+# fall so beyond the heaviest measured nucleus is what no measurement says: from there on the factor
+# stays as it is. The kernel is learned from some nuclei, and then conditioned on all.
 X = np.column_stack([Z, N, (-1.0) ** Z, (-1.0) ** N])
-scale = np.sqrt((Z + N) / 100)
+scale = np.sqrt(np.minimum(Z + N, (Z + N)[train].max()) / 100)
 noise = uncertainty[0] * scale
 some = np.random.default_rng(0).permutation(np.flatnonzero(train))[: arguments.n_events]
 learned = GPRegressor(kernel="matern32", mean="zero", tol=1e-2, random_state=0)
@@ -84,6 +86,8 @@ model = GPRegressor(kernel=learned.kernel_, mean="zero", noise=learned.noise_, m
 model.fit(X[train], (scale * residual[0])[train], sample_noise=noise[train])
 correction, std = (values / scale for values in model.predict(X, return_std=True))
 mass = theory + correction
+# Where nine tenths of the process's own spread are left, measured nuclei tell next to nothing.
+unknown = std * scale > 0.9 * np.max(std * scale)
 
 rms = {
     theory_name: np.sqrt(np.mean(residual[1, new] ** 2)),
@@ -109,6 +113,14 @@ def chain(which, fixed):
     return members, running[members], theory[members, None] + draws / scale[members, None]
 
 
+def is_bound(energies):
+    """Whether neither one nor two nucleons leave, in each draw.
+
+    What has no neighbour in the table is bound as far as it can tell.
+    """
+    return ~((energies[0] < 0) | (energies[1] < 0))
+
+
 def separation(masses, number, k, nucleon):
     """Energies that it takes to remove k nucleons, (n, 1000); NaN at the ends of the chain."""
     energy = np.full_like(masses, np.nan)
@@ -122,15 +134,15 @@ for which, nucleon in ((Z, NEUTRON), (N, HYDROGEN)):
     for fixed in np.unique(which):
         members, number, masses = chain(which, fixed)
         energies = [separation(masses, number, k, nucleon) for k in (1, 2)]
-        # What has no neighbour in the table is bound as far as it can tell.
-        unbound = (energies[0] < 0) | (energies[1] < 0)
-        bound[members] *= 1 - unbound.mean(axis=1)
+        bound[members] *= is_bound(energies).mean(axis=1)
 
 # %%
 # The chart of nuclides. The colour is the error bar of the mass: it is small inside of the outline
-# of what is measured, and grows beyond, up to the error of the theory where that is known: that the
-# theory is as good everywhere is an assumption, which no measured nucleus can test. Those between
-# the drip lines are bound with a probability of more than one half.
+# of what is measured, and grows beyond, up to the error that the theory has where it can be tested.
+# It grows no further, and where it has come there the chart is hatched: that the theory is as good
+# there, above all for the superheavy ones, is an assumption and no measurement. Coloured nuclei are
+# bound with a probability of more than one half; grey ones with one of 16 to 50 %, the range of the
+# drip lines.
 shape = (Z.max() + 2, N.max() + 2)
 
 
@@ -142,7 +154,8 @@ def on_chart(values, empty=np.nan):
 
 
 figure, ax = plt.subplots(figsize=(13.3, 7.2))
-sure = on_chart(np.where((bound > 0.5) | train | new, std, np.nan))
+coloured = (bound > 0.5) | train | new
+sure = on_chart(np.where(coloured, std, np.nan))
 image = ax.pcolormesh(
     np.arange(shape[1]),
     np.arange(shape[0]),
@@ -152,6 +165,10 @@ image = ax.pcolormesh(
     shading="nearest",
     rasterized=True,
 )
+maybe = on_chart(np.where((bound > 0.16) & ~coloured, 0.25, np.nan))
+ax.pcolormesh(maybe, cmap="Greys", vmin=0, vmax=1, shading="nearest", rasterized=True)
+plt.rcParams["hatch.linewidth"] = 0.5
+ax.contourf(on_chart(unknown & coloured, 0.0), [0.5, 1.5], colors="none", hatches=["////"])
 plane = on_chart(train, 0.0)
 ax.contour(np.arange(shape[1]), np.arange(shape[0]), plane, [0.5], colors="k", linewidths=1.0)
 ax.plot(N[new], Z[new], "s", color="tab:red", ms=3.2)
@@ -178,6 +195,8 @@ ax.legend(
     handles=[
         Line2D([], [], color="k", label=f"measured ({editions[0]})"),
         Line2D([], [], color="tab:red", marker="s", ls="", ms=5, label=f"new ({editions[1]})"),
+        Patch(facecolor="none", edgecolor="k", hatch="////", lw=0, label="error bar assumed"),
+        Patch(facecolor="0.8", label="bound with 16 to 50 %"),
     ],
     loc="upper left",
     frameon=False,
@@ -187,8 +206,9 @@ if arguments.output:
     figure.savefig(arguments.output / "masses_chart.png", dpi=120)
 
 # %%
-# Two chains of isotopes, to the drip line: the correction of the theory with the bands of one and
-# two standard deviations, and the energy that it takes to remove two neutrons.
+# Two chains of isotopes, to the drip line: the correction of the theory with the bands that hold 68
+# and 95 %, and the energy that it takes to remove two neutrons. Each draw of the masses has a drip
+# line of its own, behind its last bound isotope: 68 % of them are in the grey range.
 figure, axes = plt.subplots(2, 2, figsize=(13.3, 7.4), sharex="col")
 shown = {}
 for (top, bottom), (element, protons) in zip(
@@ -197,13 +217,21 @@ for (top, bottom), (element, protons) in zip(
     members, number, masses = chain(Z, protons)
     away = masses - theory[members, None]
     energy = separation(masses, number, 2, NEUTRON)
-    shown[element] = {"N": number, "correction": away, "energy": energy}
-    low, high = number[train[members]].min(), number[bound[members] > 0.5].max()
+    holds = is_bound([separation(masses, number, 1, NEUTRON), energy])
+    last = np.where(holds, number[:, None], 0).max(axis=0)
+    shown[element] = {"N": number, "correction": away, "energy": energy, "last": last}
+    low, high = number[train[members]].min(), int(np.median(last))
+    drip = np.add(np.quantile(last, [0.16, 0.84], method="nearest"), [-0.5, 0.5])
+    print(
+        f"Last bound isotope of {element}: N = {high}, with 68 % from {drip[0] + 0.5:.0f} to "
+        f"{drip[1] - 0.5:.0f}"
+    )
     for panel, draws in ((top, away), (bottom, energy)):
-        for level, alpha in ((0.9545, 0.2), (0.6827, 0.4)):
+        for level, alpha in ((0.95, 0.2), (0.68, 0.4)):
             ends = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=1)
-            panel.fill_between(number, *ends, color="tab:blue", alpha=alpha, lw=0)
-        panel.plot(number, draws.mean(axis=1), color="tab:blue", lw=1.5)
+            name = f"{100 * level:.0f} %"
+            panel.fill_between(number, *ends, color="tab:blue", alpha=alpha, lw=0, label=name)
+        panel.plot(number, draws.mean(axis=1), color="tab:blue", lw=1.5, label="mean")
         panel.axhline(0, color="k", lw=0.8)
     for edition, (style, label) in enumerate((("ko", editions[0]), ("rs", f"new, {editions[1]}"))):
         own = members[(train, new)[edition][members]]
@@ -213,8 +241,9 @@ for (top, bottom), (element, protons) in zip(
         known = dict(zip(N[members], measured[1, members], strict=True))
         pairs = np.array([known.get(n - 2, np.nan) + 2 * NEUTRON - known[n] for n in N[own]])
         bottom.plot(N[own], pairs, style, ms=4)
+    bottom.axvspan(*drip, color="0.85", lw=0, zorder=0)
     bottom.axvline(high + 0.5, color="0.4", ls="--", lw=1)
-    bottom.text(high, 0.9, "drip line ", ha="right", transform=bottom.get_xaxis_transform())
+    bottom.text(drip[0], 0.9, "drip line ", ha="right", transform=bottom.get_xaxis_transform())
     top.set(
         title=f"{element.capitalize()}, Z = {protons}",
         ylabel=f"Mass − {theory_name} (MeV)",
@@ -223,10 +252,10 @@ for (top, bottom), (element, protons) in zip(
     bottom.set(
         xlabel="Neutrons N",
         ylabel="Two-neutron separation\nenergy (MeV)",
-        xlim=(low - 1, high + 5),
+        xlim=(low - 1, drip[1] + 4),
         ylim=(-4, 32),
     )
-axes[0, 0].legend(loc="upper left", ncols=2, frameon=False)
+axes[0, 0].legend(loc="upper left", ncols=3, frameon=False)
 if arguments.output:
     figure.savefig(arguments.output / "masses_isotopes.png", dpi=120)
 else:

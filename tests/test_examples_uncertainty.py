@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from sknuc.datasets import fetch_ame, fetch_ws4, liquid_drop_binding_energy
 
@@ -26,9 +27,13 @@ def test_jets_pictures_and_numbers(jets):
     share = np.mean((low <= test.data[:, 0]) & (test.data[:, 0] <= high))
     assert f"hold {share:.3f} of" in printed
     for name, pt in {"reconstructed": test.target[:, 0], "corrected": corrected}.items():
-        ratio = [np.histogram(p, drawn["edges"])[0] for p in (pt, test.data[:, 0])]
-        expected = ", ".join(f"{a / b:.2f}" for a, b in zip(*ratio, strict=True))
-        assert f"Spectrum over the generated one, {name}: {expected}\n" in printed
+        counts, true = (np.histogram(p, drawn["edges"])[0] for p in (pt, test.data[:, 0]))
+        line = re.search(rf"^Spectrum over the generated one, {name}: (.*)$", printed, re.M)[1]
+        ratios, errors = np.array(re.findall(r"([\d.]+) ± ([\d.]+)", line), dtype=float).T
+        np.testing.assert_allclose(ratios, counts / true, atol=5.1e-3)
+        # Jets that stay where they were do not fluctuate.
+        assert np.all(errors < np.sqrt(counts + true) / true)
+    assert f"closes to {100 * abs(counts[0] / true[0] - 1):.0f} %" in printed
     # Of the detector, the number is the simulator's own.
     correlation = float(re.search(r"residuals, detector: (-?[\d.]+)", printed)[1])
     own = np.log(test.target[:, 0::3] / test.data[:, 0::3])
@@ -60,6 +65,19 @@ def test_optical_model_pictures_and_numbers(optical):
     assert f"mean error {error.mean():.2f} %, median {np.median(error):.2f} %" in printed
     for share, name in zip(drawn["contraction"], drawn["runs"].parameter_names, strict=True):
         assert re.search(rf"^{re.escape(name)}: ranks .*; contraction {share:.2f}$", printed, re.M)
+    # The verdict counts every test.
+    limit = 0.05 / (3 * len(drawn["tests"]))
+    odd = sum(
+        p < limit
+        for result in drawn["tests"]
+        for p in (
+            result.p_value,
+            2 * norm.sf(abs(result.bias_z)),
+            2 * norm.sf(abs(result.dispersion_z)),
+        )
+    )
+    assert len(drawn["findings"]) == odd
+    assert ("no sign" in printed) == (odd == 0)
     # No draw leaves the range of the prior.
     assert np.all((drawn["posterior"] > drawn["LOW"]) & (drawn["posterior"] < drawn["HIGH"]))
 
@@ -74,6 +92,16 @@ def test_methods_pictures_and_numbers(methods):
     drawn, printed, folder = methods
     check_pictures(folder, uncertainty_methods=1920)
     assert len(drawn["models"]) == 12
+    for region, (_, y_test) in drawn["tests"].items():
+        shares = [drawn["covered"][name, region][1] for name in drawn["models"]]
+        enough = 0.95 - 2 * np.sqrt(0.95 * 0.05 / len(y_test))
+        line = re.search(rf"^95 % intervals, {region}: (\d+) of 12 .*$", printed, re.M)
+        assert int(line[1]) == np.sum(np.array(shares) >= enough)
+        assert f"from {min(shares):.2f} (" in line[0]
+        assert f"to {max(shares):.2f} (" in line[0]
+    # What the chains warn of is not kept back.
+    warned = [name for name, messages in drawn["warned"].items() if messages]
+    assert warned == sorted(set(re.findall(r"^(.*) warns: ", printed, re.M)), key=warned.index)
     lines = {line[:30].strip(): line[30:].split() for line in printed.splitlines()[1:]}
     for name, model in drawn["models"].items():
         shown = [float(word) for word in lines[name] if word != "/"][1:]
@@ -104,6 +132,14 @@ def test_masses_pictures_and_numbers(simulated, tmp_path, monkeypatch):
     check_pictures(tmp_path / "new", masses_chart=1596, masses_isotopes=1596)
     assert ("the masses are simulated" in printed) == simulated
     Z, N, new = drawn["Z"], drawn["N"], drawn["new"]
+    std, train, unknown = drawn["std"], drawn["train"], drawn["unknown"]
+    assert not np.any(unknown & train)
+    if not simulated:
+        # Where nothing is known, error bars do not fall with the mass beyond all measured nuclei.
+        mass_number = Z + N
+        heavier = unknown & (mass_number > mass_number[train].max())
+        assert np.count_nonzero(heavier) > 100
+        assert np.ptp(std[heavier]) < 0.15 * std[heavier].max()
     error = (drawn["mass"] - drawn["measured"][1])[new]
     assert f"Gaussian process: RMS {np.sqrt(np.mean(error**2)):.3f} MeV" in printed
     if simulated:
@@ -114,5 +150,8 @@ def test_masses_pictures_and_numbers(simulated, tmp_path, monkeypatch):
     tin = drawn["shown"]["tin"]
     masses = drawn["theory"][Z == 50][np.argsort(N[Z == 50])][:, None] + tin["correction"]
     expected = masses[:-2] + 2 * drawn["NEUTRON"] - masses[2:]
+    # Each draw ends at an isotope that keeps its neutrons, before one that does not.
+    assert np.all(np.isin(tin["last"], tin["N"]))
+    assert "Last bound isotope of tin: N = " in printed
     together = np.diff(tin["N"])[:-1] + np.diff(tin["N"])[1:] == 2
     np.testing.assert_allclose(tin["energy"][2:][together], expected[together], atol=1e-9)
