@@ -145,6 +145,19 @@ class TestModes:
         assert np.isnan(modes[0, 2]).all()
         np.testing.assert_allclose(shares, [[0.5, 0.5, 0]])
 
+    @pytest.mark.parametrize("unit", [2.0**10, 2.0**-10, 2.0**40])
+    def test_units_of_the_targets_do_not_matter(self, unit):
+        # From the mean in the middle, a saddle, the first target rises to both sides.
+        means = np.array([[[-2.0, 0.0], [0.0, 0.0], [2.0, 0.0]]])
+        weights = np.array([[0.45, 0.1, 0.45]])
+        factors = np.broadcast_to(np.eye(2), (1, 3, 2, 2))
+        modes, shares = mixture_modes(weights, means, factors)
+        assert np.count_nonzero(shares) == 2
+        units = np.array([unit, 1 / unit])
+        other, same = mixture_modes(weights, units * means, units[:, None] * factors)
+        np.testing.assert_allclose(other, units * modes, rtol=1e-9, atol=1e-9 * unit)
+        np.testing.assert_allclose(same, shares, rtol=1e-12)
+
     def test_derivatives_are_those_of_the_density(self):
         from sknuc.distributions._modes import _density, _derivatives
 
@@ -310,6 +323,30 @@ class TestEstimator:
             shift + scale * model.predict_modes(X).positions,
             rtol=1e-6,
         )
+
+    @pytest.mark.parametrize("unit", [2.0**-660, 2.0**660])
+    def test_units_beyond_those_whose_squares_are_numbers(self, unit):
+        X, y = (a.astype(np.float64) for a in inverse_problem(300, 0))
+        y = np.column_stack([y, y**3])
+        fit = {"n_components": 2, "max_epochs": 5, "random_state": 0}
+        model, other = MDNRegressor(**fit).fit(X, y), MDNRegressor(**fit).fit(X, unit * y)
+        for one, same in zip(
+            model.predict(X, return_std=True), other.predict(X, return_std=True), strict=True
+        ):
+            np.testing.assert_allclose(same, unit * one, rtol=1e-12)
+        np.testing.assert_allclose(
+            other.predict_quantiles(X), unit * model.predict_quantiles(X), rtol=1e-9
+        )
+        np.testing.assert_allclose(
+            other.predict_modes(X).positions, unit * model.predict_modes(X).positions, rtol=1e-9
+        )
+
+    def test_events_that_overflow_do_not_hold_up_others(self):
+        X, y = (a.astype(np.float64) for a in inverse_problem(50, 0))
+        model = MDNRegressor(max_epochs=1, random_state=0).fit(X, y)
+        expected = model.predict_quantiles(X)
+        X[0] = 1e308
+        np.testing.assert_array_equal(model.predict_quantiles(X)[1:], expected[1:])
 
     def test_weights_move_the_mixture_to_the_weighted_truth(self):
         rng = np.random.default_rng(0)

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from sknuc import losses
 from sknuc.distributions._base import DistributionRegressor
 from sknuc.distributions._modes import mixture_modes
-from sknuc.predictive import NormalMixture
+from sknuc.predictive import Affine, NormalMixture
 
 __all__ = ["MDNRegressor", "Modes"]
 
@@ -184,23 +184,22 @@ class MDNRegressor(DistributionRegressor):
         return losses.mixture_nll(*module[1].mixture(module(batch.X)), batch.y)
 
     def _mixture(self, X):
-        """Weights, means and stds or factors of a block of events, in units of the targets."""
+        """Weights, means and stds or factors of a block of events, of scaled targets."""
         numbers = torch.from_numpy(self._forward(X)).double()
         with torch.inference_mode():
             logits, means, scales = self.module_[1][1].mixture(numbers)
             weights = torch.softmax(logits, -1).numpy()
-        unit = self.target_scale_
-        means = self.target_mean_ + unit * means.numpy()
-        scales = scales.numpy()
-        return weights, means, scales * (unit if scales.ndim == means.ndim else unit[:, None])
+        return weights, means.numpy(), scales.numpy()
 
     def _predictive(self, X):
         weights, means, scales = self._mixture(X)
         if scales.ndim == means.ndim:
-            return NormalMixture(weights, means, scales)
-        if means.shape[2] == 1:
-            return NormalMixture(weights, means, scales[..., 0])
-        return NormalMixture(weights, means, factors=scales)
+            mixture = NormalMixture(weights, means, scales)
+        elif means.shape[2] == 1:
+            mixture = NormalMixture(weights, means, scales[..., 0])
+        else:
+            mixture = NormalMixture(weights, means, factors=scales)
+        return Affine(mixture, self.target_mean_, self.target_scale_)
 
     def _numbers_per_event(self):
         t = len(self.target_mean_)
@@ -233,7 +232,8 @@ class MDNRegressor(DistributionRegressor):
             weights, means, scales = self._mixture(X[rows])
             if scales.ndim == means.ndim:
                 scales = scales[..., None] * np.eye(t)
-            positions[rows], shares[rows] = mixture_modes(weights, means, scales)
+            scaled, shares[rows] = mixture_modes(weights, means, scales)
+            positions[rows] = self.target_mean_ + self.target_scale_ * scaled
         return Modes(self._without_targets_axis(positions), shares)
 
 

@@ -66,8 +66,10 @@ def mixture_modes(weights, means, factors):
         if length.max() < 1e-20:
             break
     precision, curvature = _derivatives(x, responsibility, means, precisions)[1:]
-    flat = 1e-8 * np.trace(precision, axis1=-2, axis2=-1)
-    is_maximum = np.linalg.eigvalsh(curvature)[..., 0] > -flat
+    # In units of the local width, so that those of the targets do not matter.
+    whitening = np.linalg.inv(np.linalg.cholesky(precision))
+    curvature = whitening @ curvature @ whitening.swapaxes(-1, -2)
+    is_maximum = np.linalg.eigvalsh(curvature)[..., 0] > -1e-8
     return _merge(x, height, weights, precision, is_maximum)
 
 
