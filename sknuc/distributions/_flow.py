@@ -33,6 +33,7 @@ from scipy.special import ndtr, stdtr, stdtrit
 from scipy.stats import t as student
 from sklearn.utils._param_validation import Interval
 
+from sknuc.base import check_widths
 from sknuc.distributions._base import DistributionRegressor
 from sknuc.distributions._levels import check_periodic, law_points, sobol_ranks
 from sknuc.nn._flow import BOX, ConditionalFlow
@@ -77,9 +78,11 @@ class FlowRegressor(DistributionRegressor):
         both sides.
     n_draws : int, default=1024
         Draws per event behind mean, standard deviation and quantiles of several targets.
-        Quantiles further out than one part in `n_draws` are the outermost draws. With 1024, the
-        standard deviations of four measured quantities of jets are those of 200,000 random draws
-        to 0.3 %, and 99 % intervals hold 98.9 to 99.1 % of these on average. Time goes with it.
+        Quantiles further out than one part in `n_draws` are the outermost draws. Time goes with it.
+        Errors with 1024, root mean squares over flows with random weights of two, four and eight
+        targets: of means 0.001, 0.005 and 0.007 standard deviations (random draws: 0.031), of
+        quantiles 0.003, 0.005 and 0.005 in the level. Those of standard deviations, 0.3, 5 and 2 %,
+        are of the farthest draws, where the scale of a target depends much on those before it.
     schedule : {"cosine", "constant"}, default="cosine"
         How the learning rate goes: to zero within `max_epochs` along half a cosine; or not, where
         `callbacks` set it.
@@ -180,7 +183,7 @@ class FlowRegressor(DistributionRegressor):
     def _structure(self, n_targets):
         return {
             "n_transforms": self.n_transforms,
-            "hidden_layer_sizes": _check_widths(self.hidden_layer_sizes),
+            "hidden_layer_sizes": check_widths("hidden_layer_sizes", self.hidden_layer_sizes),
             "bins": self.bins,
             "periodic": {k: p for k, (p, _) in check_periodic(self.periodic, n_targets).items()},
         }
@@ -193,7 +196,7 @@ class FlowRegressor(DistributionRegressor):
             n_features,
             self._angular,
             [order[::-1] if i % 2 else order for i in range(self.n_transforms)],
-            _check_widths(self.hidden_layer_sizes),
+            check_widths("hidden_layer_sizes", self.hidden_layer_sizes),
             self.bins,
         )
 
@@ -352,12 +355,3 @@ def _partial_square(df, z):
     """The integral of Student's density times z², from minus infinity to z."""
     inner = stdtr(df - 2, z * np.sqrt((df - 2) / df))
     return df * ((df - 1) / (df - 2) * inner - stdtr(df, z))
-
-
-def _check_widths(sizes):
-    if not all(isinstance(width, Integral) and width > 0 for width in sizes):
-        raise ValueError(
-            "The 'hidden_layer_sizes' parameter must hold positive integers, one per layer. Got "
-            f"{sizes!r} instead."
-        )
-    return [int(width) for width in sizes]

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from scipy.special import stdtrit
 from torch import nn
-from torch.distributions import StudentT, Transform, constraints
+from torch.distributions import Transform, constraints
+from torch.nn import functional as F
 from zuko.nn import MLP, MaskedMLP
 from zuko.transforms import (
     AutoregressiveTransform,
@@ -19,6 +20,8 @@ from zuko.transforms import (
 __all__ = ["ConditionalFlow"]
 
 BOX = 5.0
+# Of degrees of freedom minus 2: from tails whose variance hardly exists to Gaussian ones.
+_LOG_DF = math.log(0.01), math.log(1e4)
 # Of slopes of splines and of scales, which are learned as logarithms.
 _SMALLEST = 1e-3
 
@@ -66,14 +69,23 @@ class ConditionalFlow(nn.Module):
         # In full precision: a shift in bfloat16 has two digits.
         with torch.autocast(features.device.type, enabled=False):
             z, log_slope = self.transform(features.to(y.dtype)).call_and_ladj(y)
-            base = StudentT(2 + self.log_df.exp(), validate_args=False).log_prob(z)
+            # The constant is a small difference of large numbers.
+            df = self._degrees_of_freedom()
+            constant = torch.lgamma((df + 1) / 2) - torch.lgamma(df / 2) - (math.pi * df).log() / 2
+            df, constant = df.to(z.dtype), constant.to(z.dtype)
+            base = constant - (df + 1) / 2 * torch.log1p(z**2 / df)
             if self.has_angles:
                 base = torch.where(self.angular, -math.log(2 * math.pi), base)
             return base.sum(-1) + log_slope
 
+    def _degrees_of_freedom(self):
+        # Beyond its bounds the parameter keeps its gradient, by which it finds back.
+        bounded = self.log_df + (self.log_df.clamp(*_LOG_DF) - self.log_df).detach()
+        return 2 + bounded.double().exp()
+
     def degrees_of_freedom(self):
         """Return those of Student's law of each target, (t,), in float64."""
-        return 2 + np.exp(self.log_df.detach().cpu().numpy().astype(np.float64))
+        return self._degrees_of_freedom().detach().cpu().numpy()
 
     def base_quantiles(self, levels):
         """Return the quantiles of z, for levels (..., t) in (0, 1)."""
@@ -88,7 +100,8 @@ class _Layer(nn.Module):
         super().__init__()
         t = len(angular)
         self.first = first
-        self.passes = len(set(order.tolist()))
+        # What is inverted together, in turn.
+        self.columns = [np.flatnonzero(order == place).tolist() for place in np.unique(order)]
         self.sizes = [bins, bins, bins - 1] + [1, 1] * first
         before = order[:, None] > order
         # An angle is read as its cosine and its sine.
@@ -108,26 +121,57 @@ class _Layer(nn.Module):
         self.register_buffer("bound", torch.from_numpy(bound))
 
     def forward(self, features):
-        return AutoregressiveTransform(partial(self._univariate, features), passes=self.passes)
+        return _Triangular(partial(self._univariate, features), self.columns)
 
-    def _univariate(self, features, y):
+    def _univariate(self, features, y, columns=None):
+        """The maps of some targets, or of all, given the earlier ones among y (..., t)."""
+        bound, angular = self.bound, self.angular if self.has_angles else None
         if len(self.angular) > 1:
-            known = [torch.where(self.angular, y.cos(), y), y[..., self.angular].sin()]
-            features = features.expand(*y.shape[:-1], features.shape[-1])
-            features = torch.cat([*known, features], -1)
-        numbers = self.network(features)
+            known = [torch.where(self.angular, y.cos(), y), y[..., self.angular].sin(), features]
+            shape = torch.broadcast_shapes(*(part.shape[:-1] for part in known))
+            features = torch.cat([part.expand(*shape, -1) for part in known], -1)
+        if columns is None or len(self.angular) == 1:
+            numbers = self.network(features)
+        else:
+            bound, angular = bound[columns], None if angular is None else angular[columns]
+            *hidden, last = self.network
+            for layer in hidden:
+                features = layer(features)
+            weight, bias = (
+                number.unflatten(0, (-1, sum(self.sizes)))[columns].flatten(0, 1)
+                for number in (last.mask * last.weight, last.bias)
+            )
+            numbers = F.linear(features, weight, bias)
         numbers = numbers.unflatten(-1, (-1, sum(self.sizes)))
         widths, heights, slopes, *place = numbers.split(self.sizes, -1)
-        spline = MonotonicRQSTransform(widths, heights, slopes, bound=self.bound, slope=_SMALLEST)
+        spline = MonotonicRQSTransform(widths, heights, slopes, bound=bound, slope=_SMALLEST)
         maps = [spline]
-        angular = self.angular if self.has_angles else None
         if self.first:
             shift, log_scale = (number.squeeze(-1) for number in place)
             maps.insert(0, _Place(shift, log_scale, angular))
-        elif self.has_angles:
+        elif angular is not None:
             # The seam of a circular spline, where its slope is one, lies elsewhere in each layer.
-            maps.insert(0, _Place(math.pi * angular, torch.zeros_like(self.bound[:, 0]), angular))
+            maps.insert(0, _Place(math.pi * angular, torch.zeros_like(bound[:, 0]), angular))
         return DependentTransform(ComposedTransform(*maps), 1)
+
+
+class _Triangular(AutoregressiveTransform):
+    """A map that is inverted place by place, each given the targets before it.
+
+    The maps of the first place are the same for all points of an event: they are made once.
+    """
+
+    def __init__(self, univariate, columns):
+        super().__init__(univariate, passes=len(columns))
+        self.columns = columns
+
+    def _inverse(self, z):
+        y, known = torch.zeros_like(z), z.new_zeros(z.shape[-1])
+        for columns in self.columns:
+            y = y.clone()
+            y[..., columns] = self.meta(known, columns).inv(z[..., columns])
+            known = y
+        return y
 
 
 class _Place(Transform):
