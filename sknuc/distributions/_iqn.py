@@ -15,6 +15,7 @@ the change of variables :math:`y_k = f(\tau_k)`,
 .. math:: \log p(y|x) = -\sum_k \log\frac{\partial f_k}{\partial\tau}(\tau_k).
 """
 
+import math
 from functools import partial
 from itertools import pairwise
 from numbers import Integral, Real
@@ -25,15 +26,17 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length
 
 from sknuc import losses
-from sknuc.base import validate_targets
+from sknuc.base import check_widths, validate_targets
 from sknuc.distributions._base import DistributionRegressor
 from sknuc.distributions._implicit import N_NODES, ImplicitQuantiles, wrap
 from sknuc.distributions._levels import check_periodic
+from sknuc.multiplicity import row_uniforms
 from sknuc.nn import AutoregressiveQuantiles, FreeQuantiles, MonotoneQuantiles
 
 __all__ = ["IQNRegressor"]
 
-_GOLDEN = (np.sqrt(5) - 1) / 2
+# Events read at a time where they lie on disk.
+_BLOCK = 2**16
 
 
 class IQNRegressor(DistributionRegressor):
@@ -78,7 +81,8 @@ class IQNRegressor(DistributionRegressor):
     n_draws : int, default=1024
         Draws per event, the same (quasi-random) for all, behind mean, standard deviation and
         quantiles of all targets but the first. Quantiles further out than one part in `n_draws`
-        are the outermost draws. Time goes with it.
+        are the outermost draws. Time goes with it; errors fall faster than with random draws, the
+        more so the fewer the targets.
     schedule : {"cosine", "constant"}, default="cosine"
         How the learning rate goes: to zero within `max_epochs` along half a cosine, which takes
         the last per cent of the loss; or not, where `callbacks` set it.
@@ -180,17 +184,17 @@ class IQNRegressor(DistributionRegressor):
                 f"The 'order' parameter must hold each of the {t} targets once, by their numbers "
                 f"from 0 to {t - 1}. Got {self.order!r} instead."
             )
-        sizes = self.hidden_layer_sizes
-        if not len(sizes) or not all(isinstance(s, Integral) and s > 0 for s in sizes):
+        sizes = check_widths("hidden_layer_sizes", self.hidden_layer_sizes)
+        if not sizes:
             raise ValueError(
-                "The 'hidden_layer_sizes' parameter must hold one positive integer or more. Got "
-                f"{sizes!r} instead."
+                "The 'hidden_layer_sizes' parameter must hold one width or more. Got "
+                f"{self.hidden_layer_sizes!r} instead."
             )
         return {
             "order": order,
             "periodic": check_periodic(self.periodic, t, self.n_features_in_),
             "monotone": self.monotone,
-            "hidden_layer_sizes": [int(size) for size in sizes],
+            "hidden_layer_sizes": sizes,
             "tail_scale": self.tail_scale,
         }
 
@@ -235,7 +239,7 @@ class IQNRegressor(DistributionRegressor):
         return losses.pinball(quantiles, y, levels) + falling
 
     def _fit_events(self, X, columns, *, sample_weight=None, **kwargs):
-        phase = _phases(columns["y"][:, 0], sample_weight)
+        phase = _phases(X, columns["y"], sample_weight)
         columns = {**columns, "phase": phase}
         super()._fit_events(X, columns, sample_weight=sample_weight, **kwargs)
 
@@ -322,16 +326,23 @@ class IQNRegressor(DistributionRegressor):
         return reference
 
 
-def _phases(y, sample_weight):
-    """Return numbers in (0, 1) that belong to the events, spread evenly over any few of them.
+def _phases(X, y, sample_weight):
+    """Return numbers in (0, 1) that look random and belong to the events.
 
-    Equal targets have the same: an event twice is then an event of weight 2.
+    Identical events have the same: an event twice is then an event of weight 2. Of targets alone,
+    where many events share their values, these would share their levels.
     """
-    phase = np.zeros(len(y))
-    used = slice(None) if sample_weight is None else sample_weight != 0
-    _, rank = np.unique(y[used], return_inverse=True)
-    phase[used] = (rank * _GOLDEN) % 1
-    return phase
+    n, t = y.shape
+    used = np.arange(n) if sample_weight is None else np.flatnonzero(sample_weight)
+    # The last bits of scaled targets depend on how their mean was added up; their order does not.
+    rank = np.zeros((n, t))
+    for k in range(t):
+        rank[used, k] = np.unique(y[used, k], return_inverse=True)[1]
+    of_events = [
+        row_uniforms(np.asarray(X[i : i + _BLOCK]).reshape(-1, math.prod(X.shape[1:])), 1)
+        for i in range(0, n, _BLOCK)
+    ]
+    return (np.concatenate(of_events)[:, 0] + row_uniforms(rank, 1)[:, 0]) % 1
 
 
 def _circular_mean(y, period, sample_weight):
