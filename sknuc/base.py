@@ -45,6 +45,7 @@ __all__ = [
 
 # Of predictive distributions in memory at a time: 32 MiB, of which a few copies are made.
 _BLOCK_NUMBERS = 2**22
+_ALMOST_ZERO = np.sqrt(np.finfo(np.float64).tiny)
 
 
 def validate_input_shape(input_shape, n_features):
@@ -237,17 +238,25 @@ def class_weights(class_weight, classes, codes, sample_weight):
     return per_class[codes] if sample_weight is None else per_class[codes] * sample_weight
 
 
-def center_and_scale(y, sample_weight):
-    """Return the weighted mean and standard deviation of every target.
+def center_and_scale(y, sample_weight, *, features=True):
+    """Return the weighted mean and standard deviation of every column.
 
-    A target that is constant up to rounding has the scale 1.
+    One that is constant up to rounding has the scale 1 where it is a feature, since others may
+    come; where it is a target, the scale of its rounding, so that no width is made up.
     """
+    if sample_weight is not None:
+        used = sample_weight != 0
+        y, sample_weight = y[used], sample_weight[used]
     mean = np.average(y, axis=0, weights=sample_weight)
-    # In units of the largest deviation, since squares under- and overflow long before numbers do.
+    # In units of the largest deviation, since squares under- and overflow long before numbers do;
+    # a power of two, by which nothing is rounded.
     unit = np.abs(y - mean).max(0)
-    unit = np.where(unit > 0, unit, 1.0)
+    unit = np.where(unit > 0, np.ldexp(1.0, np.frexp(unit)[1] - 1), 1.0)
     scale = unit * np.sqrt(np.average(((y - mean) / unit) ** 2, axis=0, weights=sample_weight))
-    return mean, np.where(scale > 10 * np.finfo(np.float64).eps * np.abs(mean), scale, 1.0)
+    rounding = 10 * np.finfo(np.float64).eps * np.abs(mean)
+    # Of zeros, a number whose square, inverse and inverse square are numbers.
+    smallest = 1.0 if features else np.where(rounding > 0, rounding, _ALMOST_ZERO)
+    return mean, np.where(scale > rounding, scale, smallest)
 
 
 class Uncertainty(NamedTuple):
@@ -294,7 +303,9 @@ class PredictiveRegressorMixin(RegressorMixin):
         self._y_ndim = y.ndim
         self._output_dtype = np.float32 if float32 else np.float64
         targets = y.reshape(len(y), -1)
-        self.target_mean_, self.target_scale_ = center_and_scale(targets, sample_weight)
+        self.target_mean_, self.target_scale_ = center_and_scale(
+            targets, sample_weight, features=False
+        )
         return (targets - self.target_mean_) / self.target_scale_
 
     def _each_block(self, X, function, *, extra=0):
@@ -648,7 +659,11 @@ def check_widths(name, widths):
     ValueError
         If it does not.
     """
-    if not all(isinstance(width, Integral) and width > 0 for width in widths):
+    widths = list(widths)
+    if not all(
+        isinstance(width, Integral) and not isinstance(width, bool) and width > 0
+        for width in widths
+    ):
         raise ValueError(
             f"The {name!r} parameter must hold positive integers, one per layer. Got {widths!r} "
             "instead."
