@@ -2,8 +2,8 @@ r"""Levels of quantiles that regressors learn, and evenly spread points of sever
 
 Where targets depend on each other, mean, standard deviation and quantiles of all but the first are
 sums over draws. Instead of random levels, these take in every dimension one point in each of n
-equal parts of the law of the deviate z, combined in the order of Sobol's sequence. A point is the
-root mean square of its part,
+equal parts of the law of the deviate z, combined in the order of a scrambled Sobol sequence. A
+point is the root mean square of its part,
 
 .. math:: z_i^2 = n \int_{(i-1)/n}^{i/n} z(\tau)^2\,d\tau ,
 
@@ -14,12 +14,14 @@ what lies beyond the outermost ones.
 from numbers import Integral, Real
 
 import numpy as np
-from scipy.stats import qmc
 
-__all__ = ["check_levels", "check_periodic", "law_points", "sobol_ranks"]
+from sknuc.base import check_quantiles
+from sknuc.predictive import even_levels
+
+__all__ = ["check_periodic", "check_rising_levels", "law_points", "sobol_ranks"]
 
 
-def check_levels(quantiles):
+def check_rising_levels(quantiles):
     """Return levels as an array (q,).
 
     Raises
@@ -27,13 +29,8 @@ def check_levels(quantiles):
     ValueError
         If there are fewer than two, they do not rise, or one is not in (0, 1).
     """
-    levels = np.asarray(quantiles, dtype=np.float64)
-    if (
-        levels.ndim != 1
-        or len(levels) < 2
-        or not np.all(np.diff(levels) > 0)
-        or not (levels[0] > 0 and levels[-1] < 1)
-    ):
+    levels = check_quantiles(quantiles)
+    if len(levels) < 2 or not np.all(np.diff(levels) > 0):
         raise ValueError(
             "The 'quantiles' parameter must hold two levels in (0, 1) or more, rising, such as "
             f"(0.16, 0.5, 0.84). Got {quantiles!r} instead."
@@ -59,8 +56,7 @@ def law_points(n, quantile, partial_square):
 
 def sobol_ranks(n, t):
     """Return n evenly spread combinations of t numbers from 0 to n - 1, each once per column."""
-    levels = qmc.Sobol(t, scramble=False).random_base2((n - 1).bit_length())[:n]
-    return levels.argsort(axis=0).argsort(axis=0)
+    return even_levels(n, t).argsort(axis=0).argsort(axis=0)
 
 
 def check_periodic(periodic, n_targets, n_features=0):
@@ -97,7 +93,7 @@ def check_periodic(periodic, n_targets, n_features=0):
             )
         pair = isinstance(value, list | tuple) and len(value) == 2 and n_features > 0
         period, feature = value if pair else (value, None)
-        if not isinstance(period, Real) or not 0 < period < np.inf:
+        if isinstance(period, bool) or not isinstance(period, Real) or not 0 < period < np.inf:
             either = ", or a pair of period and feature" if n_features else ""
             raise ValueError(
                 f"The 'periodic' parameter must give target {target} a positive period{either}. "

@@ -19,7 +19,7 @@ from torch import nn
 
 from sknuc import losses
 from sknuc.distributions._base import DistributionRegressor
-from sknuc.distributions._levels import check_levels
+from sknuc.distributions._levels import check_rising_levels
 from sknuc.nn import OrderedQuantiles
 from sknuc.predictive import Affine, QuantileFunction
 
@@ -103,10 +103,10 @@ class QuantileNetRegressor(DistributionRegressor):
         self.quantiles = quantiles
 
     def _structure(self, n_targets):
-        return {"quantiles": tuple(check_levels(self.quantiles).tolist())}
+        return {"quantiles": tuple(check_rising_levels(self.quantiles).tolist())}
 
     def _prepare(self, targets, sample_weight):
-        self.levels_ = check_levels(self.quantiles)
+        self.levels_ = check_rising_levels(self.quantiles)
 
     def _build(self):
         encoder, n_features = self._encoder()
