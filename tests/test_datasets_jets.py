@@ -194,7 +194,7 @@ def test_draws_of_one_jet():
             assert uniform(column)
         rho = np.corrcoef(ndtri(transformed[:, [0, 3]]).T)[0, 1]
         assert abs(rho - 0.6) < 5 * (1 - 0.6**2) / np.sqrt(20_000)
-    np.testing.assert_array_equal(samples, conditional.sample(X, 20_000, 0))
+    np.testing.assert_array_equal(samples, conditional.sample(X, 20_000, random_state=0))
     # The first jet lies at the end of the circle, and some of its draws beyond it.
     phi = samples[0, 2]
     assert phi.min() < -3 < 3 < phi.max()

@@ -121,7 +121,7 @@ class InversePosterior:
         result = self._quantiles(X, np.broadcast_to(checked, (len(X), len(checked))))
         return result[:, 0] if np.ndim(levels) == 0 else result
 
-    def sample(self, X, n_samples=1, rng=None):
+    def sample(self, X, n_samples=1, random_state=None):
         """Draw targets.
 
         Parameters
@@ -129,7 +129,7 @@ class InversePosterior:
         X : array-like of shape (n_events, 1)
         n_samples : int, default=1
             Draws per event.
-        rng : int, RandomState instance or None, default=None
+        random_state : int, RandomState instance or None, default=None
             Seed of the draws.
 
         Returns
@@ -137,7 +137,7 @@ class InversePosterior:
         samples : ndarray of shape (n_events, n_samples)
         """
         X = check_events("InversePosterior.sample", 1, 1, X)
-        rng = check_draws("InversePosterior.sample", n_samples, rng)
+        rng = check_draws("InversePosterior.sample", n_samples, random_state)
         return self._quantiles(X, rng.uniform(size=(len(X), n_samples)))
 
     def mean(self, X):

@@ -143,7 +143,7 @@ class JetResponse:
         possible = (y[:, 0] > 0) & (y[:, 3] > 0)
         return np.where(possible, log_density, -np.inf)
 
-    def sample(self, X, n_samples=1, rng=None):
+    def sample(self, X, n_samples=1, random_state=None):
         """Reconstruct each jet several times.
 
         Parameters
@@ -151,7 +151,7 @@ class JetResponse:
         X : array-like of shape (n_jets, 4)
         n_samples : int, default=1
             Draws per jet.
-        rng : int, RandomState instance or None, default=None
+        random_state : int, RandomState instance or None, default=None
             Seed of the draws.
 
         Returns
@@ -159,7 +159,7 @@ class JetResponse:
         samples : ndarray of shape (n_jets, 4, n_samples)
         """
         X, sigma, angle = self._check("sample", X)
-        rng = check_draws("JetResponse.sample", n_samples, rng)
+        rng = check_draws("JetResponse.sample", n_samples, random_state)
         normal = rng.standard_normal((len(X), n_samples, 4))
         return self._draw(X, sigma, angle, normal).transpose(0, 2, 1)
 
