@@ -182,7 +182,14 @@ class TestQuantileNet:
         model.set_params(quantiles=(0.1, 0.5, 0.9)).fit(X, y)
         assert model.n_iter_ == 2
 
-    @pytest.mark.parametrize("quantiles", [[0.5], [0.5, 0.1], [0.1, 0.1], [0.0, 0.5], 0.5, [[0.5]]])
+    def test_no_thread_is_refused(self):
+        X, y, _ = gaussian(20, 0)
+        with pytest.raises(ValueError, match="'n_jobs' parameter"):
+            QuantileBDTRegressor(n_jobs=0).fit(X, y)
+
+    @pytest.mark.parametrize(
+        "quantiles", [[0.5], [0.5, 0.1], [0.1, 0.1], [0.0, 0.5], 0.5, [[0.5]], [0.5, "a"]]
+    )
     @pytest.mark.parametrize("E", [QuantileNetRegressor, QuantileBDTRegressor])
     def test_wrong_levels_are_refused(self, E, quantiles):
         X, y, _ = gaussian(20, 0)
@@ -195,8 +202,23 @@ class TestQuantileBDT:
     def test_learns_the_quantiles_of_a_law(self, law):
         X, y, _ = law(N_TRAIN, 0)
         levels = [0.01, 0.05, *np.arange(0.1, 0.95, 0.1), 0.95, 0.99]
-        model = QuantileBDTRegressor(quantiles=levels, max_depth=3, min_child_weight=20)
-        check_against(model.fit(X, y), law)
+        check_against(QuantileBDTRegressor(quantiles=levels).fit(X, y), law)
+
+    def test_intervals_of_few_events_are_less_overtrained_than_those_of_deep_trees(self):
+        X, y, _ = gaussian(1000, 0)
+        X_test, y_test, _ = gaussian(N_TEST, 1)
+
+        def judge(**parameters):
+            model = QuantileBDTRegressor(**parameters).fit(X, y)
+            low, high = model.predict_interval(X_test, 0.68).T
+            inside = np.mean((low < y_test) & (y_test < high))
+            return inside, mean_pinball(y_test, model.predict_quantiles(X_test, LEVELS))
+
+        inside, loss = judge()
+        deep_inside, deep_loss = judge(max_depth=6, min_child_weight=1)
+        assert loss < deep_loss
+        # Of what deep trees miss, half at most is left.
+        assert 0 < 0.68 - inside < (0.68 - deep_inside) / 2
 
     def test_is_xgboost_in_order(self):
         X, y, _ = gaussian(500, 0)
@@ -205,6 +227,7 @@ class TestQuantileBDT:
         scaled = (y - y.mean()) / y.std()
         data = xgb.QuantileDMatrix(X, scaled, weight=np.ones(500))
         params = {"objective": "reg:quantileerror", "quantile_alpha": levels, "max_depth": 4}
+        params["min_child_weight"] = model.min_child_weight
         bare = xgb.train({**params, "eta": 0.1}, data, 20).predict(xgb.DMatrix(X))
         assert (np.diff(bare, axis=1) < 0).any()
         expected = y.mean() + y.std() * np.sort(bare, axis=1)
@@ -238,7 +261,8 @@ class TestQuantileBDT:
 
     def test_targets_that_take_ten_values(self):
         X, y, _ = positions(4000, 0)
-        model = QuantileBDTRegressor(random_state=0).fit(X, y)
+        # Steps between positions, where a hundred shallow trees would not be done.
+        model = QuantileBDTRegressor(max_depth=6, min_child_weight=1, random_state=0).fit(X, y)
         X, y, best = positions(10_000, 1)
         levels = model.levels_
 

@@ -22,7 +22,7 @@ from threadpoolctl import ThreadpoolController
 from tqdm.auto import tqdm
 
 from sknuc.base import PredictiveRegressorMixin, validate_events, validate_weights
-from sknuc.distributions._levels import check_levels
+from sknuc.distributions._levels import check_rising_levels
 from sknuc.multiplicity import merge_identical
 from sknuc.predictive import Affine, QuantileFunction
 
@@ -57,14 +57,16 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, BaseEstimator):
     max_iter : int, default=100
         The number of boosting rounds, the most there can be with `early_stopping`. One round grows
         one tree per level.
-    max_depth : int or None, default=6
-        The largest depth of a tree; None for no limit.
+    max_depth : int or None, default=3
+        The largest depth of a tree, and so the number of features that act together; None for no
+        limit. Deeper trees overtrain sooner (see Notes).
     max_leaf_nodes : int or None, default=None
         The largest number of leaves of a tree. When given, the leaf that is worth most is split
         first, otherwise trees grow level by level.
-    min_child_weight : float, default=1.0
-        The smallest sum of weights in a leaf. Each leaf estimates quantiles: for outer levels
-        :math:`\tau`, several :math:`1/\tau` are needed.
+    min_child_weight : float, default=20.0
+        The smallest sum of weights in a leaf. Each leaf estimates quantiles from its events: of
+        fewer than :math:`1/\tau`, that of an outer level :math:`\tau` is the outermost event.
+        Where weights are not numbers of events, scale it with their mean.
     l2_regularization : float, default=1.0
         The penalty :math:`\lambda` on the values of leaves, in the search for splits.
     subsample : float, default=1.0
@@ -133,6 +135,16 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, BaseEstimator):
     middle it passes the values on its way, and events on different sides pull differently.
     Targets without ties are left as they are, and xgboost's own start as well.
 
+    Boosted trees are surer than they should be: leaves fit the events that they were split by, and
+    the more rounds and the deeper the trees, the less an interval holds of other events. Measured
+    with the default parameters, the shares of 68 % intervals on new events were 0.61 of a sum of
+    smooth functions, 0.57 of momenta of jets and 0.65 of an inverse problem with 500 events, 0.65,
+    0.65 and 0.67 with 2,000, and 0.69 of the first with 20,000 (trees of depth 6 with leaves of one
+    event: 0.45, 0.44 and 0.61; 0.56, 0.58 and 0.64), and pinball losses were lower by 1 to 13 %.
+    From some ten thousand events on, and for targets that rise in steps, deeper trees or more
+    rounds with `early_stopping` pay: 7 % of the pinball loss of the first, at an interval's share
+    of 0.66. :class:`~sknuc.uncertainty.ConformalRegressor` makes intervals hold what they say.
+
     Where two quantiles of an event coincide, the density there is infinite. With few events per
     leaf this happens; `log_prob` is then no measure of quality, the pinball loss is.
 
@@ -173,7 +185,11 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, BaseEstimator):
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "random_state": ["random_state"],
-        "n_jobs": [Integral, None],
+        "n_jobs": [
+            Interval(Integral, None, -1, closed="right"),
+            Interval(Integral, 1, None, closed="left"),
+            None,
+        ],
         "device": [StrOptions({"cpu", "cuda"})],
         "verbose": ["verbose"],
     }
@@ -184,9 +200,9 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, BaseEstimator):
         quantiles=(0.025, 0.08, 0.16, 0.3, 0.5, 0.7, 0.84, 0.92, 0.975),
         learning_rate=0.1,
         max_iter=100,
-        max_depth=6,
+        max_depth=3,
         max_leaf_nodes=None,
-        min_child_weight=1.0,
+        min_child_weight=20.0,
         l2_regularization=1.0,
         subsample=1.0,
         max_features=1.0,
@@ -254,7 +270,7 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, BaseEstimator):
         ValueError
             If `X` has infinite values or values beyond float32, or a weight is negative.
         """
-        self.levels_ = check_levels(self.quantiles)
+        self.levels_ = check_rising_levels(self.quantiles)
         X = self._validate_events(X, reset=True)
         sample_weight = validate_weights(sample_weight, X)
         targets = self._scale_targets(X, y, sample_weight)
