@@ -181,7 +181,8 @@ for (name, band), ax in zip(bands.items(), axes.flat, strict=True):
         label = "limits of the data" if end == -2.0 else None
         ax.axvline(end, color="0.6", lw=1, ls=":", label=label)
 figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=7)
-figure.supxlabel("x")
+for ax in axes[-1]:
+    ax.set_xlabel("x")
 figure.supylabel("y")
 if arguments.output:
     arguments.output.mkdir(parents=True, exist_ok=True)
