@@ -15,7 +15,7 @@ defaults but for the network's width and its learning rate, which falls along ha
 - Coverage: share of theory values in the 68 and 95 % intervals; the error counts potentials, as
   angles of one are correlated. "conformal" widths are calibrated on 1,000 more runs.
 - Evaluations per second, of all angles, on one core, against the theory code itself: in turn, when
-  all fits are done. This code is a quick one, some 0.1 ms per potential, so that factors here are
+  all fits are done. This code is a quick one, some 0.03 ms per potential, so that factors here are
   small; codes of minutes gain a million times more.
 
 **Inverse**: methods learn p(parameters | angular distribution) from measurements with 5 % noise at
@@ -182,6 +182,7 @@ def invert(name, model, n_train, n_test):
 
 
 def main(quick):
+    torch.set_num_threads(1)
     n_forward, n_inverse = (500, (2000, 200)) if quick else (2000, (20_000, 1000))
     names = make_optical_model(1, random_state=0).parameter_names
     print("\nInverse; of each parameter p(ranks flat); contraction:\n")
@@ -203,7 +204,6 @@ def main(quick):
         fitted[name], row = emulate(name, model, n_train, n_forward)
         print(row, flush=True)
 
-    torch.set_num_threads(1)
     new = make_optical_model(1000, random_state=5)
     sides = {"theory code": lambda: new.compute(new.data)}
     sides |= {name: lambda m=model: m.predict(new.data) for name, model in fitted.items()}

@@ -75,7 +75,7 @@ def methods(epochs):
         "MDN": MDNRegressor(**shared),
         "flow": FlowRegressor(**shared),
         "quantile network": QuantileNetRegressor(**shared),
-        "quantile BDT": QuantileBDTRegressor(max_depth=3, random_state=0, n_jobs=1),
+        "quantile BDT": QuantileBDTRegressor(random_state=0, n_jobs=1),
     }
 
 

@@ -183,11 +183,14 @@ def regressors(quick, chosen):
 
 
 def judge(model, X, y):
-    """RMSE, CRPS and NLL, and coverages of 68 and 95 % with their binomial errors."""
+    """RMSE, CRPS and NLL, coverages of 68 and 95 % with their binomial errors; half-widths."""
     quantiles = model.predict_quantiles(X, [*LEVELS, 0.025, 0.16, 0.84, 0.975])
     low95, low68, high68, high95 = quantiles[:, -4:].T
     density = model.log_prob(X, y).mean() if hasattr(model, "log_prob") else np.nan
-    return [
+    widths = [
+        f"{np.median(high - low) / 2:.2f}" for low, high in ((low68, high68), (low95, high95))
+    ]
+    scores = [
         f"{np.sqrt(np.mean((model.predict(X) - y) ** 2)):.2f}",
         f"{crps_quantile(y, quantiles[:, :-4], LEVELS):.2f}",
         "–" if np.isnan(density) else f"{-density:.3g}",
@@ -196,6 +199,7 @@ def judge(model, X, y):
             for found in (coverage(y, low68, high68), coverage(y, low95, high95))
         ),
     ]
+    return scores, widths
 
 
 def select(X, y, groups, quick, n_jobs):
@@ -254,14 +258,24 @@ def main(quick, n_jobs):
     head = [f"{name}: {column}" for name in parts for column in columns]
     print(f"\n| method | {' | '.join(head)} | fit s |")
     print("|---" * (len(head) + 2) + "|", flush=True)
+    table = []
     for name, model in regressors(quick, clone(chosen)).items():
         start = time.perf_counter()
         by_position = name.endswith("positions")
         model.fit(X, y, groups=groups) if by_position else model.fit(X, y)
         seconds = time.perf_counter() - start
         name += f": {model.chosen}" if hasattr(model, "chosen") else ""
-        row = [cell for part in parts.values() for cell in judge(model, part.data, part.target)]
+        judged = [judge(model, part.data, part.target) for part in parts.values()]
+        row = [cell for scores, _ in judged for cell in scores]
+        table.append([name, *(cell for _, widths in judged for cell in widths)])
         print(f"| {name} | {' | '.join(row)} | {seconds:.0f} |", flush=True)
+
+    print("\nMedian half-widths of the intervals in mm:\n")
+    head = [f"{name}: {share}" for name in parts for share in ("68 %", "95 %")]
+    print(f"| method | {' | '.join(head)} |")
+    print("|---" * (len(head) + 1) + "|")
+    for row in table:
+        print(f"| {' | '.join(row)} |")
 
 
 if __name__ == "__main__":
