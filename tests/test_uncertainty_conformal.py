@@ -20,6 +20,7 @@ from sklearn.model_selection import (
     LeaveOneOut,
     ShuffleSplit,
 )
+from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
@@ -616,6 +617,60 @@ def test_predictions_made_before_compare_targets_by_their_residuals():
     )
 
 
+@pytest.mark.parametrize("distribution", [stats.norm(), stats.t(2)], ids=["normal", "t2"])
+@pytest.mark.parametrize(("n", "coverage"), [(9, 0.9), (19, 0.95)])
+def test_region_of_few_events_covers_without_knowing_their_scale(n, coverage, distribution):
+    # As many events as the coverage needs: the largest score decides, and whatever the new event
+    # is not compared in alike would favour those that were.
+    rng = np.random.default_rng(38)
+    X, scales = np.zeros((n, 1)), np.array([1.0, 100.0, 1e-3, 1.0, 7.0])
+    nearest = ConformalRegressor(
+        KNeighborsRegressor(1), cv="split", calibration_fraction=0.5, random_state=0
+    )
+    frozen, split = [], []
+    for _ in range(N_REPETITIONS // 2):
+        y, y_new = (distribution.rvs((m, 5), random_state=rng) * scales for m in (n, 200))
+        region = ConformalRegressor(zero(5)).fit(X, y).predict_region(X[:1], coverage)
+        frozen.append(covers(region, y_new).all(1).mean())
+        # Knows its own events by heart, so that its residuals there have no scale.
+        X_split, y_split = rng.normal(size=(2 * n, 1)), distribution.rvs((2 * n, 5), rng) * scales
+        region = nearest.fit(X_split, y_split).predict_region(rng.normal(size=(200, 1)), coverage)
+        split.append(covers(region, y_new).all(1).mean())
+    assert_covers(frozen, coverage)
+    assert_covers(split, coverage)
+
+
+def test_region_weighs_events_and_groups():
+    rng = np.random.default_rng(39)
+    X, y, w = np.zeros((40, 1)), rng.normal(size=(40, 3)), rng.integers(0, 4, 40)
+    weighted = ConformalRegressor(zero(3)).fit(X, y, sample_weight=w)
+    repeated = ConformalRegressor(zero(3)).fit(X.repeat(w, 0), y.repeat(w, 0))
+    assert_array_equal(weighted.predict_region(X[:1], 0.9), repeated.predict_region(X[:1], 0.9))
+    covered = []
+    for _ in range(N_REPETITIONS):
+        groups = rng.permutation(np.repeat(np.arange(9), rng.integers(1, 20, 9)))
+        y = rng.normal(size=(9, 2))[groups] + 0.3 * rng.normal(size=(len(groups), 2))
+        model = ConformalRegressor(zero(2)).fit(np.zeros((len(y), 1)), y, groups=groups)
+        region = model.predict_region(X[:1], 0.9)
+        y_new = rng.normal(size=(500, 2)) * np.hypot(1, 0.3)
+        covered.append(covers(region, y_new).all(1).mean())
+    assert_covers(covered, 0.9)
+
+
+def test_region_where_a_target_is_met_exactly():
+    rng = np.random.default_rng(40)
+    X, y = np.zeros((50, 1)), rng.normal(size=(50, 3)) * [1, 0, 1]
+    region = ConformalRegressor(zero(3)).fit(X, y).predict_region(X[:1], 0.9)[0]
+    assert_array_equal(region[:, 1], 0)
+    without = ConformalRegressor(zero(2)).fit(X, y[:, [0, 2]]).predict_region(X[:1], 0.9)[0]
+    assert_array_equal(region[:, [0, 2]], without)
+    # Some targets are zero in most events, as energies in layers behind a shower.
+    y = rng.normal(size=(50, 3)) * (rng.uniform(size=(50, 3)) < [1, 0.3, 0.3])
+    region = ConformalRegressor(zero(3)).fit(X, y).predict_region(X[:1], 0.9)
+    assert np.isfinite(region).all()
+    assert covers(region, y).all(1).mean() >= 0.9
+
+
 # ---- sets of classes
 
 
@@ -952,6 +1007,19 @@ def test_a_seed_reaches_what_has_none():
     assert all(member.random_state == 7 for member in kept.estimators_)
 
 
+@pytest.mark.parametrize("unit", [2.0**-30, 2.0**30])
+def test_estimators_by_default_read_any_unit(unit):
+    rng = np.random.default_rng(37)
+    X = rng.normal(size=(60, 3))
+    y, w = X[:, 0] + 0.1 * rng.normal(size=60), rng.uniform(0.5, 2, 60)
+    model = ConformalRegressor(random_state=0)
+    expected = clone(model).fit(X, y, w).predict_interval(X)
+    assert_allclose(clone(model).fit(X * unit, y, w).predict_interval(X * unit), expected)
+    model = ConformalClassifier(random_state=0)
+    expected = clone(model).fit(X, y > 0, w).predict_proba(X)
+    assert_allclose(clone(model).fit(X * unit, y > 0, w).predict_proba(X * unit), expected)
+
+
 def test_the_size_of_blocks_does_not_matter(monkeypatch):
     rng = np.random.default_rng(35)
     X, y = rng.normal(size=(50, 2)), rng.normal(size=50)
@@ -978,7 +1046,7 @@ def test_errors_say_what_to_do():
     with pytest.raises(ValueError, match=r"'coverage' parameter of predict_region.*Got 95"):
         model.predict_region(X, 95)
     with pytest.raises(ValueError, match="predict_quantiles, which Ridge has not"):
-        ConformalRegressor(conformity_score="cqr").fit(X, y)
+        ConformalRegressor(Ridge(), conformity_score="cqr").fit(X, y)
     with pytest.raises(ValueError, match="'student' is for"):
         ConformalRegressor(zero(), conformity_score="cqr", tail="student").fit(X, y)
     negative = FrozenEstimator(Fixed(std=lambda X: X[:, 0]))
@@ -997,6 +1065,14 @@ def test_errors_say_what_to_do():
         ConformalRegressor(
             density_ratio=lambda X: 1.0 * (X[:, 0] < 0), mondrian=lambda X: X[:, 0] > 0
         ).fit(X, y)
+    for n, cv in ((2, 5), (2, None), (1, "split")):
+        with pytest.raises(ValueError, match=rf"'cv' parameter asks for . parts.* are {n} events"):
+            ConformalRegressor(cv=cv).fit(X[:n], y[:n])
+    with pytest.raises(ValueError, match=r"'cv' parameter asks for 5 parts.* are 4 groups"):
+        ConformalRegressor().fit(X, y, groups=np.arange(12) % 4)
+    light = ConformalRegressor().fit(X, y, sample_weight=np.full(12, 1e-3))
+    with pytest.raises(ValueError, match=r"sample_weight sums to 0\.012.*normalise.*to mean 1"):
+        light.predict_interval(X)
     labels = (np.arange(12) % 2).astype(str)
     classifier = ConformalClassifier(random_state=0).fit(X, labels)
     with pytest.raises(ValueError, match=r"at least 19 calibration events, but there are 12"):

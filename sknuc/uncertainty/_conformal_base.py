@@ -177,7 +177,9 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
             routed = process_routing(self, "fit", **given, **fit_params)
             return routed.estimator.fit, routed.splitter.split
         params = dict(fit_params)
-        if sample_weight is not None and not frozen:
+        if sample_weight is not None and self.estimator is None:
+            params |= {f"{step}__sample_weight": sample_weight for step, _ in estimator.steps}
+        elif sample_weight is not None and not frozen:
             if not has_fit_parameter(estimator, "sample_weight"):
                 raise ValueError(
                     f"sample_weight was given, but {type(estimator).__name__}.fit takes none. "
@@ -190,6 +192,9 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
     def _split(self, X, y, groups, split_params, present, rng):
         cv, stratified = self.cv, self._stratified
         n_splits = 5 if cv is None else cv
+        if isinstance(n_splits, Integral | str):
+            n_folds = 2 if isinstance(cv, str) else int(n_splits)
+            _check_number(n_folds, y[present], None if groups is None else groups[present])
         # Shuffled: events come sorted by run or by position, and folds shall be exchangeable.
         if isinstance(cv, str):
             kind = ShuffleSplit if groups is None else GroupShuffleSplit
@@ -233,12 +238,10 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
 
     def _calibration(self, chosen, folds, where):
         """Return the weights of the chosen calibration events, as one category."""
-        weights = self._weights[chosen]
-        n_units, unit = weights.sum(), "events"
-        if self._groups is not None:
-            groups = np.unique(self._groups[chosen], return_inverse=True)[1]
-            weights = weights / np.bincount(groups, weights)[groups]
-            n_units, unit = groups.max() + 1, "groups"
+        weights = self._unit_weights(chosen)
+        unit = "events" if self._groups is None else "groups"
+        n_units = weights.sum() if self._groups is None else len(np.unique(self._groups[chosen]))
+        weighted = self._groups is None and not np.all(weights == 1)
         weights = weights * self._ratios[chosen]
         if not weights.sum() > 0:
             raise ValueError(
@@ -246,7 +249,15 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
                 "no new event is expected where they are."
             )
         self.calibration_weights_[chosen] = weights
-        return Calibration(weights, folds[chosen], n_units, unit, where)
+        return Calibration(weights, folds[chosen], n_units, unit, where, weighted)
+
+    def _unit_weights(self, chosen):
+        """Weights of calibration events, where a unit that is exchangeable has 1."""
+        weights = self._weights[chosen]
+        if self._groups is None:
+            return weights
+        groups = np.unique(self._groups[chosen], return_inverse=True)[1]
+        return weights / np.bincount(groups, weights)[groups]
 
     def _category(self, X):
         if callable(self.mondrian):
@@ -342,6 +353,17 @@ def _fit_fold(estimator, X, y, train, test, params, sample_weight, respond):
         estimator.fit(X_train, y_train, **_check_method_params(X, params, indices=train))
     weights = None if sample_weight is None else sample_weight[train]
     return estimator, respond(estimator, X_test, X_train, y_train, weights)
+
+
+def _check_number(n_folds, y, groups):
+    n, what = len(y), "events"
+    if groups is not None:
+        n, what = len(np.unique(groups)), "groups"
+    if n < n_folds:
+        raise ValueError(
+            f"The 'cv' parameter asks for {n_folds} parts, but there are {n} {what} with positive "
+            f"weight (n_samples={len(y)}). Give more of them, or a smaller cv."
+        )
 
 
 def _check_groups(groups, splits):

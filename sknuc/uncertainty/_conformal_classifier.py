@@ -14,6 +14,8 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.base import _fit_context
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
@@ -49,9 +51,9 @@ class ConformalClassifier(EnsembleClassifierMixin, BaseConformal):
     Parameters
     ----------
     estimator : classifier or None, default=None
-        What predicts probabilities; None for :class:`sklearn.linear_model.LogisticRegression`. It
-        gets X as it comes. A :class:`sklearn.frozen.FrozenEstimator` is not fitted any more, and
-        all events of ``fit`` calibrate.
+        What predicts probabilities; None for a :class:`sklearn.linear_model.LogisticRegression` of
+        standardised features. It gets X as it comes. A :class:`sklearn.frozen.FrozenEstimator` is
+        not fitted any more, and all events of ``fit`` calibrate.
     conformity_score : {"lac", "aps", "raps"}, default="lac"
         See above.
     randomized : bool, default=False
@@ -182,8 +184,7 @@ class ConformalClassifier(EnsembleClassifierMixin, BaseConformal):
         self.n_jobs = n_jobs
 
     def _default_estimator(self):
-        # Newton's steps do not depend on the units of the features.
-        return LogisticRegression(solver="newton-cholesky")
+        return make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky"))
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y, sample_weight=None, groups=None, **fit_params):
@@ -378,8 +379,8 @@ class ConformalClassifier(EnsembleClassifierMixin, BaseConformal):
             if coverage / (1 - coverage) > fewest.total * (1 + 1e-12):
                 raise ValueError(
                     f"A coverage of {coverage:.6g} needs at least {needed(coverage)} calibration "
-                    f"{fewest.unit}{fewest.where}, but there are {fewest.total:g}: with fewer, "
-                    "every set has all the classes. Give more of them, or ask for less."
+                    f"{fewest.unit}{fewest.where}, but {fewest.found()}. With fewer, every set has "
+                    "all the classes: give more of them, or ask for less."
                 )
         # What is 1 of 20 must not depend on how 1 - 0.95 is rounded.
         limit = (1 - coverage) * (1 + 1e-12)

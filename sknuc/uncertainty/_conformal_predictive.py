@@ -24,6 +24,7 @@ __all__ = [
     "Calibration",
     "ConformalPredictive",
     "ConformalQuantiles",
+    "median_range",
     "needed",
 ]
 
@@ -49,15 +50,27 @@ class Calibration:
     unit : {"events", "groups"}
     where : str
         The category, for messages.
+    weighted : bool
+        Whether `n_units` is a sum of sample weights.
     """
 
-    def __init__(self, weights, folds, n_units, unit, where):
+    def __init__(self, weights, folds, n_units, unit, where, weighted):
+        self.weighted = weighted
         self.weights = weights
         self.folds = folds
         self.n_units = n_units
         self.unit = unit
         self.where = where
         self.total = weights.sum()
+
+    def found(self):
+        """How much there is to calibrate with, for messages."""
+        if not self.weighted:
+            return f"there are {self.total:g}"
+        return (
+            f"their sample_weight sums to {self.total:g}. It counts events: normalise weights with "
+            "a common factor of their own to mean 1"
+        )
 
     def upper(self, values, targets):
         """Smallest value up to which the weights reach `targets`, infinity where they do not.
@@ -165,15 +178,14 @@ class ConformalPredictive(Predictive):
         Parameters
         ----------
         coverage : float
-        sizes : ndarray of shape (k, t)
-            In which scores of different targets are compared.
+        sizes : tuple of two ndarrays of shape (k, t)
+            In which scores of different targets are compared; at least and at most, where they
+            depend on the new event.
         """
         return self._rectangle(coverage, sizes, (self.locations,) * 2, np.abs(self.scores))
 
     def _rectangle(self, coverage, sizes, locations, scores):
-        sizes = sizes[self.calibration.folds]
-        # The target that is farthest out speaks for its event.
-        scores = sizes * (scores / sizes).max(1, keepdims=True)
+        scores = _of_the_farthest(scores, *(size[self.calibration.folds] for size in sizes))
         ends = [
             self._end(coverage, side, where, scores, True)
             for side, where in zip((-1, 1), locations, strict=True)
@@ -232,8 +244,8 @@ class ConformalPredictive(Predictive):
         known = self.calibration
         if np.all(self.mass == 1):
             why = (
-                f"needs at least {needed(share)} calibration {known.unit}{known.where}, but there "
-                f"are {known.total:g}. Give more of them, ask for less"
+                f"needs at least {needed(share)} calibration {known.unit}{known.where}, but "
+                f"{known.found()}. Give more of them, ask for less"
             )
         else:
             why = (
@@ -415,6 +427,53 @@ class ByCategory(Predictive):
         # For all events at once, so that draws do not depend on the order of categories.
         uniform = rng.uniform(size=(self.n_events, n_samples, t + 1))
         return self._join(part.draw(uniform[rows]) for rows, part in self.parts)
+
+
+def median_range(values, weights):
+    """Between what the median of positive values lies when a further event is among them.
+
+    Parameters
+    ----------
+    values : ndarray of shape (m, t)
+        Zeros are left out, and so is a further event that has one.
+    weights : ndarray of shape (m,)
+        The further event has the weight 1.
+
+    Returns
+    -------
+    least, most : ndarray of shape (1, t)
+        0 where the further event alone may be the median; both, where no value is positive.
+    """
+    least, most = np.zeros((2, 1, values.shape[1]))
+    for t, column in enumerate(values.T):
+        order = column.argsort()
+        order = order[column[order] > 0]
+        if not len(order):
+            continue
+        reached = weights[order].cumsum() * (1 + _ROUNDING)
+        ordered = np.append(column[order], np.inf)
+        if reached[-1] > 1:
+            least[0, t] = ordered[np.searchsorted(reached, (weights[order].sum() - 1) / 2)]
+        most[0, t] = ordered[np.searchsorted(reached, (weights[order].sum() + 1) / 2)]
+    return least, most
+
+
+def _of_the_farthest(scores, least, most):
+    """The score of each event's farthest target, in the size of each target, (m, t).
+
+    Where sizes are known to lie in a range only, the largest that it may be.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        outside = np.where(scores < 0, scores / most, scores / least)
+    outside[scores == 0] = 0
+    result = scores.copy()
+    for t in range(scores.shape[1]):
+        others = np.delete(outside, t, axis=1).max(1, initial=-np.inf)
+        with np.errstate(invalid="ignore"):
+            others = others * np.where(others < 0, least[:, t], most[:, t])
+        # A target that was met exactly by all events has the size 0.
+        result[:, t] = np.fmax(result[:, t], others)
+    return result
 
 
 def _columns(parts):

@@ -10,17 +10,25 @@ means in a laboratory.
 import numpy as np
 from sklearn.base import _fit_context
 from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sknuc.base import PredictiveRegressorMixin, check_coverage, validate_targets
+from sknuc.base import (
+    PredictiveRegressorMixin,
+    center_and_scale,
+    check_coverage,
+    validate_targets,
+)
 from sknuc.uncertainty._conformal_base import BaseConformal, check_weights
 from sknuc.uncertainty._conformal_predictive import (
     N_LEVELS,
     ByCategory,
     ConformalPredictive,
     ConformalQuantiles,
+    median_range,
 )
 from sknuc.uncertainty._spread import check_return_std
 
@@ -66,9 +74,10 @@ class ConformalRegressor(PredictiveRegressorMixin, BaseConformal):
     Parameters
     ----------
     estimator : estimator or None, default=None
-        What predicts; None for :class:`sklearn.linear_model.Ridge`. It gets X as it comes: arrays
-        of any shape, data frames. A :class:`sklearn.frozen.FrozenEstimator` is not fitted any more,
-        and all events of ``fit`` calibrate.
+        What predicts; None for a :class:`sklearn.linear_model.Ridge` of standardised features. It
+        gets X as it comes: arrays of any shape, data frames. A
+        :class:`sklearn.frozen.FrozenEstimator` is not fitted any more, and all events of ``fit``
+        calibrate.
     conformity_score : {"absolute", "normalized", "cqr"}, default="absolute"
         What is compared between events, see above. Intervals of "absolute" are as wide everywhere;
         the other two follow what the estimator says about its own uncertainty.
@@ -140,8 +149,11 @@ class ConformalRegressor(PredictiveRegressorMixin, BaseConformal):
     Intervals are for each target alone; :meth:`predict_region` covers all together.
 
     An event of weight 2 in `sample_weight` is as two events, for the estimator and in the
-    calibration, where a new event has the weight 1: weights should have a mean of about 1. That
-    equal events come into different folds is not prevented.
+    calibration, where a new event has the weight 1. Weights with a common factor of their own, as
+    those of simulated events, are to be normalised first: to mean 1, or, where they differ much, to
+    the sum :math:`(\sum w)^2/\sum w^2`, the number of events of equal weight that would scatter as
+    they do. Too large a sum would promise what so few events cannot tell. That equal events come
+    into different folds is not prevented.
 
     References
     ----------
@@ -219,7 +231,7 @@ class ConformalRegressor(PredictiveRegressorMixin, BaseConformal):
         self.n_jobs = n_jobs
 
     def _default_estimator(self):
-        return Ridge()
+        return make_pipeline(StandardScaler(), Ridge())
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y, sample_weight=None, groups=None, **fit_params):
@@ -269,10 +281,11 @@ class ConformalRegressor(PredictiveRegressorMixin, BaseConformal):
         locations, scales, sizes = zip(*responses, strict=True)
         away = y.reshape(len(y), -1)[self.calibration_indices_] - np.concatenate(locations)
         self.calibration_scores_ = away if scales[0] is None else away / np.concatenate(scales)
-        # A prediction that was made before has no events of its fit to compare targets by.
-        spread = np.sqrt(np.mean(self.calibration_scores_**2, axis=0))
-        sizes = np.stack([spread if size is None else size for size in sizes])
-        self._sizes = np.where(sizes > 0, sizes, self.target_scale_)
+        if sizes[0] is None:
+            weights = self._unit_weights(np.arange(len(folds)))
+            self._sizes = median_range(np.abs(self.calibration_scores_), weights)
+        else:
+            self._sizes = (np.stack(sizes),) * 2
         self._calibrations = []
         for code in range(self._codes.max() + 1):
             chosen = np.flatnonzero(self._codes == code)
@@ -290,15 +303,26 @@ class ConformalRegressor(PredictiveRegressorMixin, BaseConformal):
         return self
 
     def _respond(self, estimator, X, X_train, y_train, sample_weight):
-        """What a fitted estimator says of its calibration events, and how far off it is (t,)."""
+        """What an estimator says of its calibration events, and how far off it was in its fit (t,).
+
+        Only what does not know the calibration events leaves their ranks in random order. A frozen
+        estimator does not tell with what it was fitted.
+        """
         location, scale = self._locate(estimator, X)
         t = location.shape[1]
         if scale is not None or t == 1:
             return location, scale, np.ones(t)
         if X_train.shape[0] == 0:
             return location, scale, None
-        away = y_train.reshape(-1, t) - self._locate(estimator, X_train)[0]
-        return location, scale, np.sqrt(np.average(away**2, axis=0, weights=sample_weight))
+        y_train = y_train.reshape(-1, t)
+        away = y_train - self._locate(estimator, X_train)[0]
+        size = np.sqrt(np.average(away**2, axis=0, weights=sample_weight))
+        # An estimator that knows its events by heart is compared in the spread of the targets.
+        return (
+            location,
+            scale,
+            np.where(size > 0, size, center_and_scale(y_train, sample_weight)[1]),
+        )
 
     def _locate(self, estimator, X):
         """Return predictions, (n, t), and the scales of scores."""
@@ -387,6 +411,11 @@ class ConformalRegressor(PredictiveRegressorMixin, BaseConformal):
 
     def predict_region(self, X, coverage=0.68):
         """Predict a hyper-rectangle that holds all targets of an event together.
+
+        The score of an event is that of its farthest target, in units of how far off the estimator
+        was in its fit. A ``FrozenEstimator`` does not tell; the unit is then the median of the
+        scores of all calibration events and the new one, and the region holds whatever that
+        leaves open. The coverage is at least what :meth:`predict_interval` promises.
 
         Parameters
         ----------
