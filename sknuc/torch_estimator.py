@@ -20,7 +20,13 @@ from sklearn.utils.validation import check_consistent_length
 from torch import nn
 
 from sknuc import _engine
-from sknuc.base import class_weights, validate_events, validate_labels, validate_weights
+from sknuc.base import (
+    class_weights,
+    validate_events,
+    validate_labels,
+    validate_targets,
+    validate_weights,
+)
 from sknuc.encoders import MLP
 from sknuc.exceptions import TrainingDivergedError
 from sknuc.nn import FeatureNorm, Standardize, real_rows, stack
@@ -321,10 +327,22 @@ class TorchEstimator(BaseEstimator):
         present = codes[used]
         if len(self.classes_) < 2 or (every_class and len(np.unique(present)) < 2):
             raise ValueError(
-                f"{type(self).__name__} needs events of at least 2 classes with positive weight. "
-                f"Got 1 class: {self.classes_[present[0]]!r}."
+                f"{type(self).__name__} needs events of at least 2 classes with non-zero weight, "
+                f"but the data contains only one class: {self.classes_.tolist()[present[0]]!r}."
             )
         return codes, sample_weight
+
+    def _continue_with(self, X, y):
+        """Validate targets of a fit that goes on, and scale them as those of the first one."""
+        y = validate_targets(y, self)
+        check_consistent_length(X, y)
+        targets = y.reshape(len(y), -1)
+        if (y.ndim, targets.shape[1]) != (self._y_ndim, len(self.target_mean_)):
+            raise ValueError(
+                f"y has the shape {y.shape}, but the network was built for "
+                f"{len(self.target_mean_)} targets. Set warm_start=False to start anew."
+            )
+        return (targets - self.target_mean_) / self.target_scale_
 
     def _optimizer(self, parameters, **options):
         """The optimizer of a player, with options of its own."""

@@ -6,9 +6,8 @@ where the loss has corners. So the learning rate falls to zero within the traini
 """
 
 from sklearn.base import _fit_context
-from sklearn.utils.validation import check_consistent_length
 
-from sknuc.base import PredictiveRegressorMixin, validate_targets, validate_weights
+from sknuc.base import PredictiveRegressorMixin, validate_weights
 from sknuc.torch_estimator import Player, TorchEstimator
 
 __all__ = ["DistributionRegressor"]
@@ -80,14 +79,7 @@ class DistributionRegressor(PredictiveRegressorMixin, TorchEstimator):
 
         Parameters that describe another network are refused before anything has changed.
         """
-        y = validate_targets(y)
-        check_consistent_length(X, y)
-        targets = y.reshape(len(y), -1)
-        if (y.ndim, targets.shape[1]) != (self._y_ndim, len(self.target_mean_)):
-            raise ValueError(
-                f"y has the shape {y.shape}, but the network was built for "
-                f"{len(self.target_mean_)} targets. Set warm_start=False to start anew."
-            )
+        targets = super()._continue_with(X, y)
         for name, value in self._structure(targets.shape[1]).items():
             if value != self._fitted_structure[name]:
                 raise ValueError(
@@ -95,4 +87,4 @@ class DistributionRegressor(PredictiveRegressorMixin, TorchEstimator):
                     f"{name!r} parameter was {self._fitted_structure[name]!r}. Got {value!r} "
                     "instead. Set warm_start=False to start anew."
                 )
-        return (targets - self.target_mean_) / self.target_scale_
+        return targets

@@ -9,17 +9,11 @@ from numbers import Real
 import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_consistent_length
 from torch import nn
 from torch.nn import functional as F
 
 from sknuc import losses
-from sknuc.base import (
-    EnsembleClassifierMixin,
-    PredictiveRegressorMixin,
-    validate_targets,
-    validate_weights,
-)
+from sknuc.base import EnsembleClassifierMixin, PredictiveRegressorMixin, validate_weights
 from sknuc.nn import class_probabilities
 from sknuc.predictive import Affine, NormalMixture
 from sknuc.torch_estimator import Player, TorchEstimator
@@ -72,18 +66,6 @@ class GaussianMembers(PredictiveRegressorMixin, TorchEstimator):
             n_members=n_members,
         )
         return self
-
-    def _continue_with(self, X, y):
-        """Validate targets of a fit that goes on, and scale them as those of the first one."""
-        y = validate_targets(y, self)
-        check_consistent_length(X, y)
-        targets = y.reshape(len(y), -1)
-        if (y.ndim, targets.shape[1]) != (self._y_ndim, len(self.target_mean_)):
-            raise ValueError(
-                f"y has the shape {y.shape}, but the networks were built for "
-                f"{len(self.target_mean_)} targets. Set warm_start=False to start anew."
-            )
-        return (targets - self.target_mean_) / self.target_scale_
 
     def _build(self):
         encoder, n_features = self._encoder()
