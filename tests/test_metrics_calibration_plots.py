@@ -20,6 +20,7 @@ from sknuc.metrics import (
     pit_test,
 )
 from sknuc.predictive import Normal
+from sknuc.uncertainty import ConformalRegressor
 
 
 @pytest.fixture(autouse=True)
@@ -128,6 +129,17 @@ def test_default_coverages_that_a_model_cannot_know_are_left_out_with_a_warning(
         CoverageDisplay.from_estimator(OwnIntervals(known=0.92), X, y, nominal=[0.5, 0.95])
     with pytest.raises(ValueError, match=r"coverage of 0.1 needs"):
         CoverageDisplay.from_estimator(OwnIntervals(known=0.05), X, y)
+
+
+def test_conformal_intervals_of_few_events_are_drawn_as_far_as_they_go(events):
+    X, y = events
+    model = ConformalRegressor(LinearRegression(), random_state=0).fit(X[:60], y[:60])
+    with pytest.warns(UserWarning, match=r"leaves out .* 0.99, as ConformalRegressor says: .* 60"):
+        display = CoverageDisplay.from_estimator(model, X[60:], y[60:])
+    (results,) = display.coverages.values()
+    assert results[-1].nominal == 0.95
+    low, high = model.predict_interval(X[60:], 0.95).T
+    assert results[-1].fraction == np.mean((low <= y[60:]) & (y[60:] <= high))
 
 
 def test_curves_of_several_models_and_targets_share_axes(events):

@@ -21,35 +21,39 @@ __all__ = ["CoverageDisplay"]
 NOMINAL = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
-def _central_intervals(estimator, X, nominal, *, all_or_error):
-    """Central intervals (n_events, 2, ...) at each coverage, in one pass where they are quantiles.
-
-    Conformal estimators make intervals that are no pair of their quantiles, and refuse coverages
-    that their calibration cannot support: what follows the first of these is left out unless
-    `all_or_error`.
-    """
+def _central_intervals(estimator, X, nominal):
+    """Central intervals (n_events, 2, ...) at each coverage, in one pass if they are quantiles."""
     own = getattr(type(estimator), "predict_interval", None)
-    if own is PredictiveRegressorMixin.predict_interval:
-        levels = np.concatenate([(1 - nominal) / 2, (1 + nominal) / 2])
-        quantiles = estimator.predict_quantiles(X, levels)
-        return [quantiles[:, [j, len(nominal) + j]] for j in range(len(nominal))]
-    intervals = []
-    for c in nominal:
+    if own is not PredictiveRegressorMixin.predict_interval:
+        return [estimator.predict_interval(X, coverage=float(c)) for c in nominal]
+    levels = np.concatenate([(1 - nominal) / 2, (1 + nominal) / 2])
+    quantiles = estimator.predict_quantiles(X, levels)
+    return [quantiles[:, [j, len(nominal) + j]] for j in range(len(nominal))]
+
+
+def _supported_intervals(estimator, X, nominal):
+    """Intervals at the coverages up to the largest that the estimator does not refuse.
+
+    Conformal estimators refuse what their calibration events cannot support.
+    """
+    reason = None
+    for n_asked in range(len(nominal), 0, -1):
         try:
-            intervals.append(estimator.predict_interval(X, coverage=float(c)))
+            intervals = _central_intervals(estimator, X, nominal[:n_asked])
         except ValueError as error:
-            # Who refuses the lowest coverage too has another reason.
-            if all_or_error or not intervals:
-                raise
-            left_out = ", ".join(f"{c:g}" for c in nominal[len(intervals) :])
+            reason = reason or error
+            continue
+        if reason:
+            left_out = ", ".join(f"{c:g}" for c in nominal[n_asked:])
             warnings.warn(
                 f"CoverageDisplay leaves out the nominal coverages {left_out}, as "
-                f"{type(estimator).__name__} says: {error} Give 'nominal' to choose others.",
+                f"{type(estimator).__name__} says: {reason} Give 'nominal' to choose others.",
                 UserWarning,
                 stacklevel=3,
             )
-            break
-    return intervals
+        return intervals
+    # Who refuses the lowest coverage too has another reason.
+    raise reason
 
 
 class CoverageDisplay:
@@ -125,11 +129,11 @@ class CoverageDisplay:
         -------
         display : CoverageDisplay
         """
-        all_or_error = nominal is not None
+        ask = _supported_intervals if nominal is None else _central_intervals
         nominal = check_rising_levels("nominal", NOMINAL if nominal is None else nominal)
         estimator, X = final_step(estimator, X)
         check_method(f"{cls.__name__}.from_estimator", estimator, "predict_interval")
-        intervals = _central_intervals(estimator, X, nominal, all_or_error=all_or_error)
+        intervals = ask(estimator, X, nominal)
         return cls.from_predictions(
             y,
             intervals,
