@@ -358,6 +358,7 @@ class TestLearning:
         new = features[5000:].astype(np.float32)
         truth = stats.vonmises(20).logpdf(np.radians(phi - X[:, 0]))[5000:] - np.log(180 / np.pi)
         assert np.mean(truth - model.log_prob(new, phi[5000:])) == pytest.approx(0, abs=0.06)
+        np.testing.assert_array_equal(model.degrees_of_freedom_, [np.inf])
         draws = model.sample_y(new, 20)
         assert draws.min() >= -1
         assert draws.max() <= 361

@@ -205,7 +205,7 @@ class FlowRegressor(DistributionRegressor):
 
     @property
     def degrees_of_freedom_(self):
-        return self.module_[1].degrees_of_freedom()
+        return np.where(self._angular, np.inf, self.module_[1].degrees_of_freedom())
 
     def _predictive(self, X):
         features = torch.from_numpy(self._forward(X))
