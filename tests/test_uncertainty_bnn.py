@@ -778,9 +778,7 @@ def test_priors_count_the_inputs_of_a_weight():
 
     prior = LayerPrior(Layers(), 1.0)
     parts = prior.fan_in.split(prior.sizes)
-    fan_in = {
-        name: part[0].item() for name, part in zip(prior.names, parts, strict=True)
-    }
+    fan_in = {name: part[0].item() for name, part in zip(prior.names, parts, strict=True)}
     assert fan_in == {
         "positions": 1,
         "dense.weight": 6,
