@@ -1,0 +1,291 @@
+r"""Samplers against bare loops of PyTorch, and against SDV's where those are installed.
+
+Command: ``python benchmarks/sampler_speed.py [--quick] [--repeat 5] [--epochs 10] [--judge 5000]``
+
+20,000 reconstructed jets (pT, η, φ, m), standardised, float32, one thread; both sides in turn, each
+building its network anew. Bare loops are those that one writes by hand: one permutation per epoch,
+indexed batches, fused AdamW, the same schedule of the learning rate, no weights, no history.
+
+(a) `FlowSampler.fit` against the same flow, and against zuko's own `NSF` of as many maps, hidden
+layers and bins. (b) `VAESampler.fit` against an autoencoder of the same layers, whose decoder gives
+the scale of every value too, as is the default. (c) `GANSampler` and `VAESampler` against CTGAN and
+TVAE of SDV's package ctgan, in as many epochs and batches of 500 events; only where ctgan is
+installed.
+
+What all of them learnt is judged once per side: the AUC of boosted trees that tell 5,000 of its
+jets from 5,000 new ones, 0.5 is indistinguishable; and mean log densities of new jets, in nats, by
+which the same flow must be equally good on both sides.
+"""
+
+import argparse
+import importlib.util
+import math
+
+import numpy as np
+import torch
+from _timing import alternate, machine, print_table
+from torch import nn
+from torch.nn import functional as F
+from zuko.flows import NSF
+
+from sknuc import samplers
+from sknuc.datasets import make_jets
+from sknuc.metrics import two_sample_auc
+from sknuc.nn import ConditionalFlow
+from sknuc.samplers import FlowSampler, VAESampler
+
+GOAL = "≤ 1.05"
+BATCH_SIZE = 256
+FLOW_RATE, FLOW_SIZES, BINS = 3e-3, (64, 64), 8
+VAE_RATE, WIDTH, N_LATENT = 1e-3, 128, 16
+
+
+def bare_loop(module, loss, X, epochs, rate):
+    """Train a module by the mean of ``loss(module, X)``, as one does it by hand."""
+    X = torch.from_numpy(X)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=0, fused=True)
+    n_steps = epochs * -(-len(X) // BATCH_SIZE)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: (1 + math.cos(math.pi * step / n_steps)) / 2
+    )
+    for _ in range(epochs):
+        order = torch.randperm(len(X))
+        for start in range(0, len(X), BATCH_SIZE):
+            optimizer.zero_grad()
+            loss(module, X[order[start : start + BATCH_SIZE]]).mean().backward()
+            optimizer.step()
+            schedule.step()
+    return module
+
+
+def count(module):
+    """Parameters of a module."""
+    return f"{sum(p.numel() for p in module.parameters()):,}"
+
+
+class SameFlow:
+    """The network of `FlowSampler` for a table, without it."""
+
+    name = "bare loop, the same flow"
+
+    def fit(self, X, epochs):
+        """Train it."""
+        torch.manual_seed(0)
+        first, n = torch.randperm(X.shape[1]).numpy(), X.shape[1]
+        orders = [first, first[::-1].copy()]
+        angular = np.zeros(n, bool)
+        flow = ConditionalFlow(nn.Identity(), 1, angular, orders, FLOW_SIZES, BINS)
+        self.flow = bare_loop(flow, lambda m, x: -self.log_density(m, x), X, epochs, FLOW_RATE)
+        return self
+
+    def log_density(self, flow, x):
+        """Of tensors (n, 4), in nats."""
+        return flow.log_prob(x.new_ones(len(x), 1), x)
+
+    def density(self, X):
+        """Mean log density, in words."""
+        with torch.no_grad():
+            return f"{self.log_density(self.flow, torch.from_numpy(X)).mean().item():.3f}"
+
+    def n_parameters(self):
+        """How many numbers are learnt."""
+        return count(self.flow)
+
+    def sample(self, n):
+        """Jets."""
+        generator = np.random.default_rng(0)
+        z = self.flow.base_quantiles(generator.uniform(size=(n, 4)))
+        with torch.no_grad():
+            ones = torch.ones(n, 1)
+            return self.flow.transform(ones).inv(torch.from_numpy(z).float()).numpy()
+
+
+class ZukoFlow(SameFlow):
+    """Zuko's neural spline flow."""
+
+    name = "bare loop, zuko.flows.NSF"
+
+    def fit(self, X, epochs):
+        """Train it."""
+        torch.manual_seed(0)
+        options = {"bins": BINS, "transforms": 2, "hidden_features": FLOW_SIZES}
+        flow = NSF(X.shape[1], activation=nn.SiLU, **options)
+        self.flow = bare_loop(flow, lambda m, x: -self.log_density(m, x), X, epochs, FLOW_RATE)
+        return self
+
+    def log_density(self, flow, x):
+        """Of tensors (n, 4), in nats."""
+        return flow().log_prob(x)
+
+    def sample(self, n):
+        """Jets."""
+        torch.manual_seed(0)
+        with torch.no_grad():
+            return self.flow().sample((n,)).numpy()
+
+
+class BareVAE:
+    """An autoencoder with the layers of `VAESampler` for a table."""
+
+    name = "bare loop, the same layers"
+
+    def fit(self, X, epochs):
+        """Train it."""
+        torch.manual_seed(0)
+        n = X.shape[1]
+
+        def layers(n_in, n_out):
+            hidden = [nn.Linear(n_in, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH), nn.SiLU()]
+            return nn.Sequential(*hidden, nn.Linear(WIDTH, n_out))
+
+        module = nn.ModuleList([layers(n, 2 * N_LATENT), layers(N_LATENT, 2 * n)])
+        self.module = bare_loop(module, self.loss, X, epochs, VAE_RATE)
+        return self
+
+    def decode(self, decoder, z):
+        """Mean and standard deviation of events."""
+        mean, width = decoder(z).chunk(2, 1)
+        return mean, 1e-3 + F.softplus(width)
+
+    def loss(self, module, x):
+        """Negative bound of events (n, 4), (n,)."""
+        encoder, decoder = module
+        mean, log_std = encoder(x).chunk(2, 1)
+        z = mean + log_std.exp() * torch.randn_like(mean)
+        divergence = (mean.square() + (2 * log_std).exp() - 1) / 2 - log_std
+        center, std = self.decode(decoder, z)
+        noise = ((x - center) / std).square() / 2 + std.log() + math.log(2 * math.pi) / 2
+        return noise.sum(1) + divergence.sum(1)
+
+    def density(self, X):
+        """Mean of the bound, of one draw, in words."""
+        torch.manual_seed(0)
+        with torch.no_grad():
+            return f"≥ {-self.loss(self.module, torch.from_numpy(X)).mean().item():.3f}"
+
+    def n_parameters(self):
+        """How many numbers are learnt."""
+        return count(self.module)
+
+    def sample(self, n):
+        """Jets."""
+        torch.manual_seed(0)
+        with torch.no_grad():
+            mean, std = self.decode(self.module[1], torch.randn(n, N_LATENT))
+            return (mean + std * torch.randn_like(mean)).numpy()
+
+
+class Ours:
+    """A sampler of sknuc."""
+
+    def __init__(self, kind, epochs, **options):
+        self.name = kind.__name__
+        self.model = kind(max_epochs=epochs, random_state=0, device="cpu", **options)
+
+    def fit(self, X, epochs):
+        """Train it."""
+        self.model.fit(X)
+        return self
+
+    def density(self, X):
+        """Mean log density, in words."""
+        if not hasattr(self.model, "score"):
+            return ""
+        bound = "≥ " * isinstance(self.model, VAESampler)
+        return f"{bound}{self.model.score(X):.3f}"
+
+    def n_parameters(self):
+        """How many numbers are learnt."""
+        return count(self.model.module_)
+
+    def sample(self, n):
+        """Jets."""
+        return self.model.sample(n, random_state=0)
+
+
+class FromSDV:
+    """CTGAN or TVAE of SDV's package ctgan."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def fit(self, X, epochs):
+        """Train it."""
+        import ctgan
+        import pandas as pd
+
+        self.model = getattr(ctgan, self.name)(epochs=epochs, batch_size=500)
+        self.model.fit(pd.DataFrame(X, columns=["pt", "eta", "phi", "m"]))
+        return self
+
+    def sample(self, n):
+        """Jets."""
+        return self.model.sample(n).to_numpy()
+
+    def density(self, X):
+        """There is none."""
+        return ""
+
+    def n_parameters(self):
+        """It is not asked for."""
+        return ""
+
+
+def compare(title, pairs, X, X_test, options):
+    """Print times of pairs of sides, then what each of them has learnt."""
+    rows, sides = [], {}
+    for side, reference, goal in pairs:
+        times = alternate(
+            {s.name: lambda s=s: s.fit(X, options.epochs) for s in (side, reference)},
+            options.repeat,
+        )
+        rows.append((f"{len(X):,} × 4, {options.epochs} epochs", times, reference.name, goal))
+        sides |= {side.name: side, reference.name: reference}
+    print(f"\n### {title}\n")
+    print_table(rows)
+    print("\n| side | parameters | AUC | mean log density, nats |\n|---|---|---|---|")
+    for name, side in sides.items():
+        found = two_sample_auc(X_test, side.sample(len(X_test)))
+        print(
+            f"| {name} | {side.n_parameters()} | {found.auc:.3f} ± {found.error:.3f} | "
+            f"{side.density(X_test)} |",
+            flush=True,
+        )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="prove that it runs")
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--judge", type=int, default=5000, help="jets that are judged")
+    options = parser.parse_args()
+    n = 20_000
+    if options.quick:
+        n, options.repeat, options.epochs, options.judge = 1000, 1, 2, 500
+    torch.set_num_threads(1)
+    X, X_test = (
+        make_jets(size, random_state=seed).target.astype(np.float32)
+        for seed, size in enumerate((n, options.judge))
+    )
+    mean, std = X.mean(0), X.std(0)
+    X, X_test = (X - mean) / std, (X_test - mean) / std
+    print(machine() + ", one thread")
+    if options.quick:
+        print("A quick run: what a fit does once weighs more than in use.")
+    flow, vae = Ours(FlowSampler, options.epochs), Ours(VAESampler, options.epochs)
+    pairs = [(flow, SameFlow(), GOAL), (flow, ZukoFlow(), GOAL)]
+    compare("(a) FlowSampler", pairs, X, X_test, options)
+    compare("(b) VAESampler", [(vae, BareVAE(), GOAL)], X, X_test, options)
+    if importlib.util.find_spec("ctgan") is None:
+        print("\n### (c) SDV\n\nThe package ctgan is not installed: no comparison.")
+        return
+    pairs = [(Ours(VAESampler, options.epochs, batch_size=500), FromSDV("TVAE"), "≤ 1.00")]
+    if hasattr(samplers, "GANSampler"):
+        gan = Ours(samplers.GANSampler, options.epochs, batch_size=500)
+        pairs.append((gan, FromSDV("CTGAN"), "≤ 1.00"))
+    compare("(c) SDV", pairs, X, X_test, options)
+
+
+if __name__ == "__main__":
+    main()
