@@ -1,0 +1,225 @@
+r"""
+Showers of a given energy and angle
+===================================
+
+Simulating showers is what takes most of the computing of a collider experiment. Here networks learn
+showers of electrons in 120 voxels of a calorimeter, given energy and angle, in two steps, as in
+CaloFlow (Krause and Shih, arXiv:2106.05285). A flow learns how much energy there is in all layers,
+and how much of what is left each of them takes: the sum has a width of a few per cent, which it
+would never have if 120 voxels were to fluctuate independently. Then an autoencoder learns how the
+energy of a layer is shared among its voxels, many of them empty, given the layers.
+
+They are judged at energies and angles of their own, where the simulator makes as many showers: mean
+profiles along and across the shower, and how the energy sum and the number of voxels that are hit
+fluctuate.
+"""  # noqa: D205, D400 - the first lines are the page's title.
+
+# %%
+# ``--n-events`` sets the statistics; with ``--output`` figures are written to a folder instead of
+# being shown.
+import argparse
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from sknuc.datasets import CylindricalVoxels, make_calorimeter_showers
+from sknuc.metrics import histogram_iou
+from sknuc.samplers import FlowSampler, VAESampler
+
+parser = argparse.ArgumentParser(description="Generate showers of given energies and angles.")
+parser.add_argument("--output", type=Path, help="folder for the figures; else they are shown")
+parser.add_argument("--n-events", type=int, default=4000, help="showers to learn from")
+arguments = parser.parse_args()
+plt.rcParams.update({"font.size": 13, "axes.titlesize": 14, "figure.constrained_layout.use": True})
+
+# %%
+# Five layers of four rings and six sectors, in lead and liquid argon; 2 to 50 GeV, up to 20° from
+# the normal of the layers. Voxels below a threshold of 1 MeV read zero.
+THRESHOLD = 1.0  # MeV
+N_LAYERS = 5
+RINGS = (0.0, 10.0, 25.0, 50.0, 200.0)  # mm
+voxels = CylindricalVoxels([RINGS] * N_LAYERS, [6] * N_LAYERS, depth_edges=(0, 3, 6, 9, 13, 20))
+
+
+def simulate(n_events, random_state, energy=(2.0, 50.0), angle=(0.0, 20.0)):
+    """Showers (n, 120) in MeV, and their energies (GeV) and angles (degrees), (n, 2)."""
+    showers = make_calorimeter_showers(
+        n_events,
+        energy=energy,
+        angle=angle,
+        voxels=voxels,
+        particle="electron",
+        threshold=THRESHOLD,
+        random_state=random_state,
+    )
+    return showers.data.astype(np.float64), showers.target.astype(np.float64)
+
+
+# %%
+# First step: the sum over the energy of the particle, and the share that each layer takes of what
+# the layers before it have left. All the numbers are between physical bounds, and any such numbers
+# are layers.
+def shares_of_layers(layers, energy):
+    """Shares (n, 5) of layers (n, 5) in MeV, given energies (n,) in GeV."""
+    left = np.cumsum(layers[:, ::-1], axis=1)[:, ::-1]
+    later = layers[:, :-1] / np.maximum(left[:, :-1], 1e-9)
+    return np.column_stack([left[:, 0] / (1e3 * energy), later])
+
+
+def layers_of_shares(shares, energy):
+    """The inverse."""
+    left = shares[:, 0] * 1e3 * energy
+    layers = []
+    for share in shares[:, 1:].T:
+        layers.append(share * left)
+        left = left - layers[-1]
+    return np.column_stack([*layers, left])
+
+
+def log_energy(target):
+    """Conditions: the logarithm of the energy, and the angle."""
+    return np.column_stack([np.log(target[:, 0]), target[:, 1]])
+
+
+X, target = simulate(arguments.n_events, 0)
+layers = voxels.layer_energies(X)
+settings = {"random_state": 0, "device": "cpu"}
+bounds = {0: (0, None)} | dict.fromkeys(range(1, N_LAYERS), (0, 1))
+first = FlowSampler(bounds=bounds, max_epochs=20, **settings)
+first.fit(shares_of_layers(layers, target[:, 0]), log_energy(target))
+
+
+# %%
+# Second step: shares of voxels in the energy of their layer, given particle and layers. Exact zeros
+# are learnt as such. Whatever comes out is scaled to the energies of the layers, and the threshold
+# of the detector is applied.
+def conditions(target, layers):
+    """What the second step is given."""
+    return np.column_stack([log_energy(target), np.log(layers + 1)])
+
+
+known = conditions(target, layers)
+second = VAESampler(bounds=(0, None), max_epochs=40, **settings)
+second.fit(X / np.maximum(layers, 1e-9)[:, voxels.layer], known)
+
+
+def generate(target, random_state):
+    """Showers (n, 120) in MeV, of energies and angles (n, 2)."""
+    n = len(target)
+    shares = first.sample(n, y=log_energy(target), random_state=random_state)
+    layers = layers_of_shares(shares, target[:, 0])
+    # At the ends of the range the first step may make layers a little beyond all that the second
+    # one has seen, which is then given the closest that it has.
+    given = np.clip(conditions(target, layers), known.min(0), known.max(0))
+    made = second.sample(n, y=given, random_state=random_state)
+    made *= (layers / np.maximum(voxels.layer_energies(made), 1e-9))[:, voxels.layer]
+    return np.where(made < THRESHOLD, 0.0, made)
+
+
+# %%
+# Three energies, each at an angle of its own, of which no shower was learnt from in particular.
+POINTS = {(5.0, 15.0): "#56B4E9", (15.0, 5.0): "#009E73", (40.0, 10.0): "#D55E00"}
+n_judge = max(50, arguments.n_events // 8)
+middle = np.asarray(voxels.layer)
+radius, x = np.asarray(voxels.r), np.asarray(voxels.x)
+summaries = {
+    "energy sum / energy": lambda made, energy: made.sum(1) / (1e3 * energy),
+    "mean layer": lambda made, energy: made @ middle / made.sum(1),
+    "mean radius (mm)": lambda made, energy: made @ radius / made.sum(1),
+    "voxels that are hit": lambda made, energy: (made > 0).sum(1).astype(float),
+}
+showers, overlaps = {}, {}
+for seed, (energy, angle) in enumerate(POINTS):
+    true, at = simulate(n_judge, 1 + seed, energy, angle)
+    showers[energy, angle] = true, generate(at, 1 + seed)
+    print(f"{energy:g} GeV, {angle:g} degrees, {n_judge} showers:")
+    for name, summary in summaries.items():
+        a, b = (summary(made, energy) for made in showers[energy, angle])
+        ends = tuple(np.quantile(a, [0.01, 0.99]))
+        overlaps[energy, angle, name] = found = histogram_iou(a, b, bins=15, range=ends)
+        print(
+            f"  {name}: mean {a.mean():.4g} simulated, {b.mean():.4g} generated; std "
+            f"{a.std():.3g}, {b.std():.3g}; overlap / ceiling {found.ratio:.2f} ± "
+            f"{found.error / found.ceiling:.2f}"
+        )
+
+# %%
+# Lines are simulated, points are generated showers, with statistical errors. Energy along the
+# shower, per radiation length, and across it, per area of the rings; sums and hits of single
+# showers below.
+depth = np.asarray(voxels.depth_edges)
+ring = np.tile(np.arange(len(RINGS) - 1), voxels.n_voxels // (len(RINGS) - 1))
+area = np.pi * np.diff(np.square(RINGS)) / 100  # cm²
+figure, axes = plt.subplots(2, 2, figsize=(15, 10.5))
+for (point, color), (true, made) in zip(POINTS.items(), showers.values(), strict=True):
+    label = "{:g} GeV, {:g}°".format(*point)
+    profiles = {
+        axes[0, 0]: [voxels.layer_energies(s) / np.diff(depth) for s in (true, made)],
+        axes[0, 1]: [
+            np.column_stack([s[:, ring == k].sum(1) for k in range(len(area))]) / area
+            for s in (true, made)
+        ],
+    }
+    for (ax, (one, other)), edges in zip(profiles.items(), (depth, RINGS), strict=True):
+        ax.stairs(one.mean(0), edges, color=color, lw=2.2, label=label)
+        error = other.std(0) / np.sqrt(len(other))
+        centre = (np.array(edges[1:]) + edges[:-1]) / 2
+        ax.errorbar(centre, other.mean(0), error, fmt="o", color=color, ms=6)
+    singles = {axes[1, 0]: "energy sum / energy", axes[1, 1]: "voxels that are hit"}
+    for ax, name in singles.items():
+        one, other = (summaries[name](s, point[0]) for s in (true, made))
+        bins = np.linspace(*np.quantile(np.append(one, other), [0.002, 0.998]), 16)
+        ax.stairs(np.histogram(one, bins)[0], bins, color=color, lw=2.2, label=label)
+        counts = np.histogram(other, bins)[0]
+        ax.errorbar((bins[1:] + bins[:-1]) / 2, counts, np.sqrt(counts), fmt="o", color=color, ms=5)
+        ax.set(xlabel=name.capitalize(), ylabel="Showers")
+axes[0, 0].set(
+    title="Along the shower", xlabel="Depth (X₀)", ylabel="Energy (MeV / X₀)", yscale="log"
+)
+axes[0, 1].set(title="Across", xlabel="Radius (mm)", ylabel="Energy (MeV / cm²)", yscale="log")
+axes[1, 0].set_title("Energy sum")
+axes[1, 1].set_title("Sparsity")
+for ax in axes.flat:
+    ax.legend(title="Lines simulated, points generated" if ax is axes[0, 0] else None)
+if arguments.output:
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    figure.savefig(arguments.output / "generated_showers.png", dpi=120)
+
+# %%
+# The angle: a shower that comes in at an angle moves away from the axis with depth. Centres of the
+# energy in each layer, along the direction of the tilt.
+ANGLES = np.array([1.0, 5.0, 10.0, 15.0, 19.0])
+tilted = {}
+for seed, angle in enumerate(ANGLES):
+    true, at = simulate(max(50, n_judge // 2), 10 + seed, 15.0, angle)
+    for source, made in (("simulated", true), ("generated", generate(at, 10 + seed))):
+        layers = voxels.layer_energies(made)
+        moved = voxels.layer_energies(made * x)
+        centre = moved.sum(0) / layers.sum(0)
+        # Of the ratio of two sums over showers.
+        error = (moved - centre * layers).std(0) * np.sqrt(len(made)) / layers.sum(0)
+        tilted[angle, source] = centre, error
+figure, ax = plt.subplots(figsize=(9, 6.2))
+for k, color in enumerate(plt.get_cmap("viridis")(np.linspace(0, 0.85, N_LAYERS))):
+    one, other = (
+        np.array([[part[k] for part in tilted[angle, source]] for angle in ANGLES]).T
+        for source in ("simulated", "generated")
+    )
+    ax.plot(ANGLES, one[0], color=color, lw=2, label=f"layer {k}")
+    ax.errorbar(ANGLES, *other, fmt="o", color=color, ms=6)
+    away = np.abs(other[0] - one[0])
+    print(
+        f"Centre of layer {k}: away by {away.mean():.2f} mm on average over angles (statistics: "
+        f"{np.hypot(one[1], other[1]).mean():.2f} mm), and moves by {np.ptp(one[0]):.1f} mm"
+    )
+ax.set(
+    title="Lines simulated, points generated, 15 GeV",
+    xlabel="Angle (degrees)",
+    ylabel="Centre of the energy (mm)",
+)
+ax.legend()
+if arguments.output:
+    figure.savefig(arguments.output / "generated_showers_angle.png", dpi=120)
+else:
+    plt.show()
