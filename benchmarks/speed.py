@@ -145,6 +145,7 @@ def quantile_trees(options):
         model = QuantileBDTRegressor(quantiles=levels, max_iter=100, random_state=0, n_jobs=1)
         shared = {
             "max_depth": model.max_depth,
+            "min_child_weight": model.min_child_weight,
             "eta": model.learning_rate,
             "objective": "reg:quantileerror",
             "quantile_alpha": np.array(levels),

@@ -384,7 +384,7 @@ class NeuralRegressor(RegressorMixin, _Neural):
             self._start_anew()
             self._y_ndim = y.ndim
             self._output_dtype = np.float32 if float32 else np.float64
-            mean, scale = center_and_scale(targets, sample_weight)
+            mean, scale = center_and_scale(targets, sample_weight, features=False)
             if self.loss == "poisson":
                 mean, scale = np.zeros_like(mean), np.where(mean > 0, mean, 1.0)
             self.target_mean_, self.target_scale_ = mean, scale

@@ -18,7 +18,6 @@ from numbers import Real
 import numpy as np
 import torch
 from scipy.special import ndtri
-from scipy.stats import qmc
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
@@ -32,7 +31,7 @@ from sknuc.base import (
     validate_labels,
     validate_weights,
 )
-from sknuc.predictive import Normal, NormalMixture
+from sknuc.predictive import Normal, NormalMixture, even_levels
 from sknuc.uncertainty._inference import BayesianNetwork
 from sknuc.uncertainty._laplace import GaussianLaplace, LabelLaplace
 from sknuc.uncertainty._posterior import Categorical, Gaussian
@@ -476,6 +475,4 @@ class BNNClassifier(_Draws, EnsembleClassifierMixin, BayesianNetwork):
 @lru_cache
 def _normal_points(dimension):
     """Points (n, dimension) that cover the standard normal distribution evenly."""
-    # Shifted off the corner, where the normal quantile is infinite.
-    points = qmc.Sobol(dimension, rng=np.random.default_rng(0)).random(_POINTS)
-    return ndtri(points)
+    return ndtri(even_levels(_POINTS, dimension))

@@ -28,8 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.special import expit, log_expit, softmax
-from scipy.stats import norm, qmc
+from scipy.special import expit, log_expit, ndtri, softmax
 from sklearn.base import _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions
@@ -43,6 +42,7 @@ from sknuc.base import (
     validate_labels,
     validate_weights,
 )
+from sknuc.predictive import even_levels
 from sknuc.uncertainty._gp_base import GaussianProcess, distinct_events, resolve_device
 from sknuc.uncertainty._gp_evidence import maximise, variances
 
@@ -50,7 +50,7 @@ __all__ = ["GPClassifier"]
 
 # Nodes of the Gauss-Hermite rule for one latent function; points for several, as a power of 2.
 _NODES = 32
-_LOG2_POINTS = 8
+_POINTS = 256
 
 # Change of log c at which c has converged: its error enters the bound in second order. And the most
 # extrapolations, of two updates each.
@@ -335,5 +335,4 @@ def _nodes(n_classes):
     if n_classes == 2:
         points, weights = np.polynomial.hermite_e.hermegauss(_NODES)
         return points[:, None], weights / weights.sum()
-    sobol = qmc.Sobol(n_classes, scramble=True, rng=np.random.default_rng(0))
-    return norm.ppf(sobol.random_base2(_LOG2_POINTS)), None
+    return ndtri(even_levels(_POINTS, n_classes)), None
