@@ -5,9 +5,9 @@ Showers of a given energy and angle
 Simulating showers is what takes most of the computing of a collider experiment. Here networks learn
 showers of electrons in 120 voxels of a calorimeter, given energy and angle, in two steps, as in
 CaloFlow (Krause and Shih, arXiv:2106.05285). A flow learns how much energy there is in all layers,
-and how much of what is left each of them takes: the sum has a width of a few per cent, which it
-would never have if 120 voxels were to fluctuate independently. Then an autoencoder learns how the
-energy of a layer is shared among its voxels, many of them empty, given the layers.
+and how much of what is left each of them takes: the sum has a width of a few per cent, which a
+network for all voxels at once hardly learns. Then an autoencoder learns how the energy of a layer
+is shared among its voxels, some of which are empty, given the layers.
 
 They are judged at energies and angles of their own, where the simulator makes as many showers: mean
 profiles along and across the shower, and how the energy sum and the number of voxels that are hit
@@ -169,7 +169,11 @@ for (point, color), (true, made) in zip(POINTS.items(), showers.values(), strict
     singles = {axes[1, 0]: "energy sum / energy", axes[1, 1]: "voxels that are hit"}
     for ax, name in singles.items():
         one, other = (summaries[name](s, point[0]) for s in (true, made))
-        bins = np.linspace(*np.quantile(np.append(one, other), [0.002, 0.998]), 16)
+        low, high = np.quantile(np.append(one, other), [0.002, 0.998])
+        bins = np.linspace(low, high, 16)
+        if name == "voxels that are hit":
+            # Bins of whole numbers hold equally many of them.
+            bins = np.arange(low // 1 - 0.5, high + 3, max(1, round((high - low) / 15)))
         ax.stairs(np.histogram(one, bins)[0], bins, color=color, lw=2.2, label=label)
         counts = np.histogram(other, bins)[0]
         ax.errorbar((bins[1:] + bins[:-1]) / 2, counts, np.sqrt(counts), fmt="o", color=color, ms=5)

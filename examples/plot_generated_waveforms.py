@@ -35,7 +35,7 @@ parser.add_argument("--output", type=Path, help="folder for the figures; else th
 parser.add_argument("--n-events", type=int, default=5000, help="pulses to learn from")
 arguments = parser.parse_args()
 plt.rcParams.update({"font.size": 13, "axes.titlesize": 14, "figure.constrained_layout.use": True})
-COLORS = {"simulated": "#D55E00", "generated": "#0072B2"}  # Okabe and Ito: for all eyes
+COLORS = {"simulated": "0.4", "generated": "#D55E00"}
 
 # %%
 # Pulses in ADC counts, 16 ns apart, of three kinds of events. A second sample of the simulator is
@@ -101,8 +101,9 @@ print(
 )
 
 # %%
-# A cut on A/E keeps 90 % of the simulated single-site events. How much it keeps of generated ones,
-# of every kind, is what an analysis would get wrong by them; errors are binomial, at 68 %.
+# A cut on A/E keeps 90 % of the simulated single-site events that have one. How much it keeps of
+# generated ones, of every kind, is what an analysis would get wrong by them; intervals are
+# binomial, at 68 %.
 cut = np.nanquantile(features["simulated"][names[test.target] == "single_site", 0], 0.1)
 kept = {}
 for name in names:

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def run(name, n_events, folder):
+def run(name, n_events, folder, *options):
     """Run an example as a user does, and return its variables, and what it printed."""
 
     def refuse():
@@ -31,7 +31,7 @@ def run(name, n_events, folder):
     ):
         plt.switch_backend("agg")
         patch.setattr(plt, "show", refuse)
-        arguments = [name, "--output", str(folder / "new"), "--n-events", str(n_events)]
+        arguments = [name, "--output", str(folder / "new"), "--n-events", str(n_events), *options]
         patch.setattr(sys, "argv", arguments)
         variables = runpy.run_path(str(EXAMPLES / name), run_name="__main__")
         plt.close("all")
