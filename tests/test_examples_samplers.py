@@ -104,7 +104,7 @@ def test_rare_class_pictures_and_numbers(rare):
     check_pictures(folder, rare_class=1920)
     areas, losses = printed.split("Log loss")
     pooled = drawn["pooled"]
-    assert len(pooled) == 6 + len(drawn["REMEDIES"])
+    assert len(pooled) == 5 + len(drawn["REMEDIES"])
     for version, samples in pooled.items():
         assert len(samples) == 2
         values = [log_loss(y, p, sample_weight=w) for y, p, w in samples]
