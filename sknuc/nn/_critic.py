@@ -14,8 +14,6 @@ non-linearities have. A step of the power iteration :math:`v \propto W^T u,\; u 
 every pass follows σ as W changes slowly.
 """
 
-import math
-
 import torch
 from torch import nn
 from torch.func import functional_call
@@ -47,7 +45,6 @@ class Critic(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.head = nn.Linear(n_features, 1)
-        self.scale = 1 / math.sqrt(n_features)
         self.projection = None
         if n_conditions:
             # Of classes, any function is linear; of numbers, a network has to be.
@@ -63,7 +60,7 @@ class Critic(nn.Module):
         output = self.head(features).squeeze(1)
         if condition is None:
             return output
-        return output + (self.projection(condition) * features).sum(1) * self.scale
+        return output + (self.projection(condition) * features).sum(1)
 
 
 class SpectralNorm(nn.Module):
