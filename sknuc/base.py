@@ -45,7 +45,7 @@ __all__ = [
 
 # Of predictive distributions in memory at a time: 32 MiB, of which a few copies are made.
 _BLOCK_NUMBERS = 2**22
-_ALMOST_ZERO = np.sqrt(np.finfo(np.float64).tiny)
+_ALMOST_ZERO = float(np.sqrt(np.finfo(np.float32).tiny))
 
 
 def validate_input_shape(input_shape, n_features):
@@ -248,6 +248,8 @@ def center_and_scale(y, sample_weight, *, features=True):
         used = sample_weight != 0
         y, sample_weight = y[used], sample_weight[used]
     mean = np.average(y, axis=0, weights=sample_weight)
+    # What is constant has no rounding of a sum.
+    mean = np.where((y == y[0]).all(0), y[0], mean)
     # In units of the largest deviation, since squares under- and overflow long before numbers do;
     # a power of two, by which nothing is rounded.
     unit = np.abs(y - mean).max(0)

@@ -16,9 +16,10 @@ and need the opposite:
 
 Copies of one event have one label. So where one :math:`x` comes with several :math:`y`, its rows
 are values that events share, and each counts as :math:`\lceil w\rceil` pieces that are dealt one by
-one; any other row is one piece. Two events may meet at one :math:`x` by chance, which says nothing
-about the rest of the table; but if this is so for most of the :math:`x` at which there is more than
-one event, the table is one of values, and all of its rows are divided.
+one; any other row is one piece. A few events may meet at one :math:`x` by chance, which says
+nothing about the rest of the table; but if they are a twentieth or more of the weight of all rows
+that could be divided, the table is one of values, and all of its rows are. Where classes hardly
+overlap, many values have one label only.
 """
 
 import numpy as np
@@ -39,6 +40,8 @@ __all__ = [
     "training_events",
 ]
 
+# The share of shared values from which on a table is one of values.
+_SHARE_OF_VALUES = 0.05
 # Beyond this total, pieces are made larger, so that no weight can make too many.
 MOST_PIECES = 2**20
 
@@ -178,18 +181,17 @@ def count_pieces(X, weight, sample_weight):
     pieces = np.ones(len(X), dtype=np.intp)
     if weight is None:
         return pieces
-    _, first, place, n_rows = np.unique(
-        row_hash(X), return_index=True, return_inverse=True, return_counts=True
-    )
+    _, place, n_rows = np.unique(row_hash(X), return_inverse=True, return_counts=True)
     size = np.abs(weight)
     unit = 1.0 if sample_weight is None else min(1.0, np.abs(sample_weight).max())
     unit = max(unit, size.sum() / MOST_PIECES)
     # Sums of weights differ in their last bits from the integers that they mean.
     counts = np.maximum(np.ceil(size / unit - 1e-6), 1).astype(np.intp)
-    shared = n_rows > 1
-    if 2 * shared.sum() > (shared | (counts[first] > 1)).sum():
+    shared = n_rows[place] > 1
+    divisible = shared | (counts > 1)
+    if counts[shared].sum() > _SHARE_OF_VALUES * counts[divisible].sum():
         return counts
-    return np.where(shared[place], counts, pieces)
+    return np.where(shared, counts, pieces)
 
 
 def deal_folds(pieces, strata, n_folds, random_state):

@@ -342,7 +342,15 @@ class TorchEstimator(BaseEstimator):
                 f"y has the shape {y.shape}, but the network was built for "
                 f"{len(self.target_mean_)} targets. Set warm_start=False to start anew."
             )
-        return (targets - self.target_mean_) / self.target_scale_
+        scaled = (targets - self.target_mean_) / self.target_scale_
+        # Rounding errors of constant targets are no unit for others.
+        if len(scaled) and np.abs(scaled).max() > 1e9:
+            raise ValueError(
+                f"The targets lie up to {np.abs(scaled).max():.1g} units from those of the first "
+                f"fit, whose unit was {self.target_scale_.tolist()}: they were all but constant. "
+                "Set warm_start=False to start anew."
+            )
+        return scaled
 
     def _optimizer(self, parameters, **options):
         """The optimizer of a player, with options of its own."""

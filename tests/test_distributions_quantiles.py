@@ -342,4 +342,9 @@ class TestQuantileBDT:
         assert model.n_iter_ == loss.argmin() + 1 < 300
         assert model.boosters_[0].num_boosted_rounds() == model.n_iter_
         with pytest.raises(ValueError, match="validation_fraction"):
-            model.fit(X[:1], y[:1])
+            model.set_params(min_child_weight=0.0).fit(X[:1], y[:1])
+
+    def test_weights_too_small_for_two_leaves_are_reported(self):
+        X, y, _ = gaussian(600, 0)
+        with pytest.warns(UserWarning, match=r"600 events sum to 6, too little"):
+            QuantileBDTRegressor(max_iter=2).fit(X, y, np.full(600, 0.01))

@@ -454,8 +454,8 @@ def _hyper_bound(mean_field, prior, scales):
 # Stochastic gradients.
 
 
-@pytest.mark.parametrize("batch_size", [120, 30])
-def test_sghmc_of_a_linear_model_has_the_widths_of_the_exact_posterior(batch_size):
+@pytest.mark.parametrize(("batch_size", "weight"), [(120, 1), (30, 1), (30, 0.1), (30, 20)])
+def test_sghmc_of_a_linear_model_has_the_widths_of_the_exact_posterior(batch_size, weight):
     rng = np.random.default_rng(1)
     X = rng.normal(size=(120, 2))
     y = 1 + X @ [1, -0.5] + 0.5 * rng.normal(size=120)
@@ -471,8 +471,9 @@ def test_sghmc_of_a_linear_model_has_the_widths_of_the_exact_posterior(batch_siz
         thinning=1,
         random_state=0,
     )
-    fit(model, X, y)
-    mean, covariance, log_noise = exact_posterior(X, y, np.ones(120), scale=1.0)
+    weight = np.full(120, float(weight))
+    fit(model, X, y, weight)
+    mean, covariance, log_noise = exact_posterior(X, y, weight, scale=1.0)
     theta = chains(model.module_[1].draws.numpy(), 4)
     noise = chains(np.log(model.noise_ / model.target_scale_), 4)
     assert_means(theta, mean)
@@ -480,8 +481,8 @@ def test_sghmc_of_a_linear_model_has_the_widths_of_the_exact_posterior(batch_siz
     error = away.std((0, 1)) / np.sqrt(effective_sample_size(away, kind="mean"))
     # Beside the errors of the draws, what a step of 0.1 may add to a variance, and batches.
     assert np.all(np.abs(away.mean((0, 1)) - 1) < 0.03 + 0.2 * (batch_size < 120) + 4 * error)
-    # log σ of n events has the variance 1/2n; taken from a batch of 30, it would be four times it.
-    spread = 2 * 120 * (noise - log_noise) ** 2
+    # log σ of weight W has the variance 1/2W; taken from a batch of 30, it would be four times it.
+    spread = 2 * weight.sum() * (noise - log_noise) ** 2
     error = spread.std() / np.sqrt(effective_sample_size(spread, kind="mean"))
     assert np.all(np.abs(spread.mean() - 1) < 0.05 + 4 * error)
 

@@ -607,6 +607,16 @@ def test_region_of_one_target_is_its_interval(conformity_score):
     assert_allclose(model.predict_region(X, 0.9), model.predict_interval(X, 0.9))
 
 
+def test_default_estimators_take_routed_weights():
+    X = np.random.default_rng(0).normal(size=(100, 2))
+    weight = np.random.default_rng(1).uniform(0.5, 1.5, 100)
+    plain = ConformalRegressor(random_state=0).fit(X, X[:, 0], sample_weight=weight)
+    with config_context(enable_metadata_routing=True):
+        routed = ConformalRegressor(random_state=0).fit(X, X[:, 0], sample_weight=weight)
+        ConformalClassifier(random_state=0).fit(X, X[:, 0] > 0, sample_weight=weight)
+    np.testing.assert_array_equal(plain.predict_interval(X), routed.predict_interval(X))
+
+
 def test_predictions_made_before_compare_targets_by_their_residuals():
     rng = np.random.default_rng(23)
     X, y = np.zeros((3000, 1)), rng.normal(size=(3000, 2)) * [1, 50]

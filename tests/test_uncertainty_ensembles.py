@@ -520,6 +520,22 @@ class TestBootstrap:
         assert abs(spreads[1] / spreads[0] - 1) < 5 * np.sqrt(2 / 800) + 0.05
         assert spreads[0] == pytest.approx(0.3 * np.sqrt((1 + 3 * X[0, 0] ** 2) / 100), rel=0.3)
 
+    def test_values_of_one_label_are_values_too(self):
+        # Labels that hardly overlap: of 20 values, most have one label only.
+        rng = np.random.default_rng(0)
+        p = 1 / (1 + np.exp(-3 * (np.arange(20.0) - 10)))
+        spread = []
+        for _ in range(60):
+            X = rng.integers(20, size=(2000, 1)).astype(float)
+            y = rng.uniform(size=2000) < p[X[:, 0].astype(int)]
+            model = LogisticRegression(C=1e6).fit(X, y)
+            spread.append(model.predict_proba([[9.0], [10.0], [11.0]])[:, 1])
+        truth = np.std(spread, axis=0)
+        model = BootstrapClassifier(LogisticRegression(C=1e6), n_members=100, random_state=0)
+        members = model.fit(X, y)._member_probabilities(np.array([[9.0], [10.0], [11.0]]))[..., 1]
+        # That of 60 experiments is known to 9 %, that of 100 members to 7 %, and p differs.
+        np.testing.assert_allclose(members.std(1), truth, rtol=0.5)
+
     def test_weights_of_values_count_events(self):
         # A histogram: most of its x come with both labels, and n of n + m has the binomial error.
         X, y = np.repeat(np.arange(5.0), 2)[:, None], np.tile([0, 1], 5)

@@ -398,7 +398,7 @@ def test_noise_of_epochs_is_what_a_chain_makes_of_it(step_size, friction):
 def test_batches_bring_a_fifth_of_the_heat_at_most():
     for n_batches in (1, 2, 10, 1000):
         for friction in (0.01, 0.1):
-            step = stable_step(0.1, friction, n_batches, spread=2.0)
+            step = stable_step(0.1, friction, n_batches, weight=2.0)
             heat = step * epoch_noise(n_batches, step, friction) * 2.0 / (2 * friction)
             assert heat <= 0.2
             assert step == 0.1 or heat > 0.1

@@ -10,6 +10,7 @@ in order: sorted along the levels, they are closer to the true quantiles in ever
 than before, or as close, as the true ones are sorted (rearrangement).
 """
 
+import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -66,7 +67,8 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, BaseEstimator):
     min_child_weight : float, default=20.0
         The smallest sum of weights in a leaf. Each leaf estimates quantiles from its events: of
         fewer than :math:`1/\tau`, that of an outer level :math:`\tau` is the outermost event.
-        Where weights are not numbers of events, scale it with their mean.
+        Where weights are not numbers of events, scale it with their mean. Fewer than two leaves'
+        events all get the same quantiles.
     l2_regularization : float, default=1.0
         The penalty :math:`\lambda` on the values of leaves, in the search for splits.
     subsample : float, default=1.0
@@ -279,6 +281,15 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, BaseEstimator):
         if sample_weight is not None:
             used = sample_weight != 0
             X, targets, sample_weight = X[used], targets[used], sample_weight[used]
+        total = len(X) if sample_weight is None else sample_weight.sum()
+        if total < 2 * self.min_child_weight <= len(X):
+            warnings.warn(
+                f"The weights of {len(X)} events sum to {total:.3g}, too little for two leaves of "
+                f"min_child_weight={self.min_child_weight:g}: all events get the same quantiles. "
+                "Lower it, or scale weights that are not numbers of events to mean 1.",
+                UserWarning,
+                stacklevel=3,
+            )
         with self._threads(X):
             fits = [
                 self._grow(*merge_identical(X, target, sample_weight), params, random_state)

@@ -113,7 +113,9 @@ class ChainInference:
             )
             curvature = curvature + self._prior.marginal(theta)[1]
             largest = largest_curvature(measured, theta, 1 / curvature, generator)
-            step_size = stable_step(self.step_size, self.friction, n_batches, spread) / largest
+            # Heat goes with 1/W, the noise of batches with 1/n.
+            heat = spread * total / len(w)
+            step_size = stable_step(self.step_size, self.friction, n_batches, heat) / largest
             batch_noise = epoch_noise(n_batches, step_size, self.friction) * spread / len(w)
             return network.split(total / curvature), step_size, batch_noise
 

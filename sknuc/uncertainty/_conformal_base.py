@@ -28,6 +28,7 @@ from sklearn.model_selection import (
     check_cv,
 )
 from sklearn.model_selection._split import _CVIterableWrapper
+from sklearn.pipeline import make_pipeline
 from sklearn.utils import _safe_indexing, check_random_state, get_tags, indexable
 from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
 from sklearn.utils.metadata_routing import (
@@ -49,7 +50,7 @@ from sklearn.utils.validation import (
 from sknuc.base import validate_events, validate_weights
 from sknuc.uncertainty._conformal_predictive import Calibration
 
-__all__ = ["BaseConformal", "check_weights"]
+__all__ = ["BaseConformal", "check_weights", "weighted_pipeline"]
 
 
 class BaseConformal(MetaEstimatorMixin, BaseEstimator):
@@ -353,6 +354,13 @@ def _fit_fold(estimator, X, y, train, test, params, sample_weight, respond):
         estimator.fit(X_train, y_train, **_check_method_params(X, params, indices=train))
     weights = None if sample_weight is None else sample_weight[train]
     return estimator, respond(estimator, X_test, X_train, y_train, weights)
+
+
+def weighted_pipeline(*steps):
+    """A pipeline whose steps all get the weights of events."""
+    if _routing_enabled():
+        steps = [step.set_fit_request(sample_weight=True) for step in steps]
+    return make_pipeline(*steps)
 
 
 def _check_number(n_folds, y, groups):

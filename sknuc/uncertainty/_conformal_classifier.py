@@ -14,14 +14,13 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.base import _fit_context
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from sknuc.base import EnsembleClassifierMixin, check_coverage, encode_labels, validate_labels
-from sknuc.uncertainty._conformal_base import BaseConformal, check_weights
+from sknuc.uncertainty._conformal_base import BaseConformal, check_weights, weighted_pipeline
 from sknuc.uncertainty._conformal_predictive import needed
 from sknuc.uncertainty._event_draws import event_uniforms
 
@@ -184,7 +183,7 @@ class ConformalClassifier(EnsembleClassifierMixin, BaseConformal):
         self.n_jobs = n_jobs
 
     def _default_estimator(self):
-        return make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky"))
+        return weighted_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky"))
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y, sample_weight=None, groups=None, **fit_params):

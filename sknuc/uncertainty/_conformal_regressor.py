@@ -10,7 +10,6 @@ means in a laboratory.
 import numpy as np
 from sklearn.base import _fit_context
 from sklearn.linear_model import Ridge
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import StrOptions
@@ -22,7 +21,7 @@ from sknuc.base import (
     check_coverage,
     validate_targets,
 )
-from sknuc.uncertainty._conformal_base import BaseConformal, check_weights
+from sknuc.uncertainty._conformal_base import BaseConformal, check_weights, weighted_pipeline
 from sknuc.uncertainty._conformal_predictive import (
     N_LEVELS,
     ByCategory,
@@ -231,7 +230,7 @@ class ConformalRegressor(PredictiveRegressorMixin, BaseConformal):
         self.n_jobs = n_jobs
 
     def _default_estimator(self):
-        return make_pipeline(StandardScaler(), Ridge())
+        return weighted_pipeline(StandardScaler(), Ridge())
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y, sample_weight=None, groups=None, **fit_params):
@@ -415,7 +414,9 @@ class ConformalRegressor(PredictiveRegressorMixin, BaseConformal):
         The score of an event is that of its farthest target, in units of how far off the estimator
         was in its fit. A ``FrozenEstimator`` does not tell; the unit is then the median of the
         scores of all calibration events and the new one, and the region holds whatever that
-        leaves open. The coverage is at least what :meth:`predict_interval` promises.
+        leaves open. The coverage is at least what :meth:`predict_interval` promises; of a
+        ``FrozenEstimator``, up to 1/(n + 1) less where it met a target exactly in all n
+        calibration events, which is then taken for certain.
 
         Parameters
         ----------

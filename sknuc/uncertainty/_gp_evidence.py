@@ -252,37 +252,34 @@ class Observations:
         prior = self.prior
         inducing = prior(self.X[self.inducing])
         within = covariance(prior.kernel, inducing)
+        # Inducing events that determine each other need a little noise of their own.
+        floor = 1e-10 * within.diagonal().mean().detach() + self.jitter
+        factor = _cholesky(within, floor.expand(len(within)))
 
-        def block(inducing, X, z, variance):
+        def block(inducing, factor, X, z, variance):
             features = prior.network(X)
             across = covariance(prior.kernel, inducing, features)
+            # Event by event: of the sum over all, the small numbers would be lost.
+            white = torch.linalg.solve_triangular(factor, across, upper=False)
             diagonal = variances(prior.kernel, features)
             sums = []
             for v, part in _groups(z, variance):
-                scaled = across / v
-                sums += [scaled @ across.T, scaled @ part, (diagonal / v).sum()]
+                scaled = white / v
+                sums += [scaled @ white.T, scaled @ part, (diagonal / v).sum()]
             return tuple(sums)
 
         totals = None
         blocks = zip(self.X.split(_ROWS), z.split(_ROWS), variance.split(_ROWS), strict=True)
         for parts in blocks:
-            sums = checkpoint(block, inducing, *parts, use_reentrant=False)
+            sums = checkpoint(block, inducing, factor, *parts, use_reentrant=False)
             totals = sums if totals is None else [a + b for a, b in zip(totals, sums, strict=True)]
-        return [(within, *totals[i : i + 3]) for i in range(0, len(totals), 3)]
+        return [(factor, *totals[i : i + 3]) for i in range(0, len(totals), 3)]
 
     def _bound(self, z, variance, statistics):
-        within, gram, projected, trace = statistics
+        factor, scaled, projected, trace = statistics
         n, t = z.shape
-        # Inducing events that determine each other need a little noise of their own.
-        floor = 1e-10 * within.diagonal().mean().detach() + self.jitter
-        factor = _cholesky(within, floor.expand(len(within)))
-
-        def solve(matrix):
-            return torch.linalg.solve_triangular(factor, matrix, upper=False)
-
-        scaled = solve(solve(gram).T)
         gain = _cholesky(scaled, torch.ones_like(scaled[0]))
-        c = torch.linalg.solve_triangular(gain, solve(projected), upper=False)
+        c = torch.linalg.solve_triangular(gain, projected, upper=False)
         value = (
             -t * (n * _LOG_2PI + variance.log().sum()) / 2
             - t * gain.diagonal().log().sum()

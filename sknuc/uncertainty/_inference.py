@@ -75,8 +75,8 @@ class BayesianNetwork(ChainInference, LaplaceInference, TorchEstimator):
         helps against divergences.
     step_size : float in (0, 1], default=0.1
         η of "sghmc" at most, in units of the largest curvature: draws are a quarter of it too
-        wide (variance, in the direction of that curvature). Steps are smaller where the noise of
-        batches would bring more than a fifth of the heat.
+        wide (variance, in the direction of that curvature, for a small friction). Steps are smaller
+        where the noise of batches would bring more than a fifth of the heat.
     friction : float in (0, 1], default=0.03
         α of "sghmc", the share of the velocity that is lost in a step.
     n_cycles : int or None, default=None

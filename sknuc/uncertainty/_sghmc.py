@@ -138,16 +138,16 @@ def epoch_noise(n_batches, step_size, friction):
     return float(np.average(n_batches - epochs, weights=weight))
 
 
-def stable_step(largest, friction, n_batches, spread=1.0):
+def stable_step(largest, friction, n_batches, weight=1.0):
     r"""The largest step η up to `largest` in which batches bring a fifth of the heat at most.
 
     .. math:: \eta\, n\beta\, s \le 0.4\, \alpha
 
-    with :func:`epoch_noise` nβ for batches of events whose weights make it s = `spread` times as
-    much; η in units of the largest curvature, where the noise is strongest.
+    with :func:`epoch_noise` nβ, of which weights make s = `weight` times as much of the heat; η in
+    units of the largest curvature, where the noise is strongest.
     """
     step = largest
     # With k batches, nβ is k at most.
-    while step * epoch_noise(n_batches, step, friction) * spread > 0.4 * friction:
+    while step * epoch_noise(n_batches, step, friction) * weight > 0.4 * friction:
         step *= 0.9
     return step
