@@ -61,6 +61,7 @@ class OwnIntervals(BaseEstimator):
         return X[:, 0]
 
     def predict_interval(self, X, coverage=0.68):
+        self.asked_ = [*getattr(self, "asked_", []), coverage]
         if coverage > self.known:
             raise ValueError(f"A coverage of {coverage} needs more events.")
         return X[:, :1] + np.array([-2.0, 2.0]) * norm.ppf((1 + coverage) / 2)
@@ -131,6 +132,40 @@ def test_default_coverages_that_a_model_cannot_know_are_left_out_with_a_warning(
         CoverageDisplay.from_estimator(OwnIntervals(known=0.05), X, y)
 
 
+def test_nobody_is_asked_again_after_a_refusal(events):
+    X, y = events
+    model = OwnIntervals(known=0.55)
+    with pytest.warns(UserWarning, match="leaves out the nominal coverages 0.6, 0.7"):
+        CoverageDisplay.from_estimator(model, X, y)
+    assert model.asked_ == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    model = OwnIntervals(known=0.05)
+    with pytest.raises(ValueError, match=r"coverage of 0.1 needs"):
+        CoverageDisplay.from_estimator(model, X, y)
+    assert model.asked_ == [0.1]
+
+
+class CountedRegressor(NormalRegressor):
+    """Counts how often the events are looked at."""
+
+    n_looks_ = 0
+
+    def predict_quantiles(self, X, quantiles=(0.5,)):
+        self.n_looks_ += 1
+        return super().predict_quantiles(X, quantiles)
+
+
+def test_quantiles_at_all_coverages_take_one_pass_and_wrong_events_are_refused_soon(events):
+    X, y = events
+    model = CountedRegressor().fit(X, y)
+    CoverageDisplay.from_estimator(model, X, y)
+    assert model.n_looks_ == 1
+    for draw in (CoverageDisplay, PITDisplay):
+        model.n_looks_ = 0
+        with pytest.raises(ValueError, match="X has 2 features"):
+            draw.from_estimator(model, X[:, :2], y)
+        assert model.n_looks_ <= 2
+
+
 def test_conformal_intervals_of_few_events_are_drawn_as_far_as_they_go(events):
     X, y = events
     model = ConformalRegressor(LinearRegression(), random_state=0).fit(X[:60], y[:60])
@@ -193,6 +228,19 @@ def test_pit_of_a_model_is_its_distribution_function(events):
     assert test.dispersion_z > 5
     # The density integrates to one.
     assert_allclose(display.lines_[0].get_data().values.mean(), 1.0)
+
+
+def test_pit_of_few_calibration_events_has_as_many_levels_as_they_support(events):
+    X, y = events
+    model = ConformalRegressor(LinearRegression(), random_state=0).fit(X[:12], y[:12])
+    # Twelve events reach a coverage of 12/13: outermost levels of 1/26, which are 25 levels.
+    with pytest.warns(UserWarning, match="25 quantiles instead of 99, as Conf.* needs at least 49"):
+        display = PITDisplay.from_estimator(model, X, y)
+    given = PITDisplay.from_estimator(model, X, y, n_levels=25)
+    assert_allclose(display.u["ConformalRegressor"], given.u["ConformalRegressor"])
+    for n_levels in (26, 99):
+        with pytest.raises(ValueError, match="needs at least"):
+            PITDisplay.from_estimator(model, X, y, n_levels=n_levels)
 
 
 def test_pit_does_not_depend_on_the_blocks_of_events(events, monkeypatch):

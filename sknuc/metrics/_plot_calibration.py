@@ -21,10 +21,15 @@ __all__ = ["CoverageDisplay"]
 NOMINAL = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
+def _are_quantiles(estimator):
+    """Whether the ends of intervals are what ``predict_quantiles`` says of their levels."""
+    own = getattr(type(estimator), "predict_interval", None)
+    return own is PredictiveRegressorMixin.predict_interval
+
+
 def _central_intervals(estimator, X, nominal):
     """Central intervals (n_events, 2, ...) at each coverage, in one pass if they are quantiles."""
-    own = getattr(type(estimator), "predict_interval", None)
-    if own is not PredictiveRegressorMixin.predict_interval:
+    if not _are_quantiles(estimator):
         return [estimator.predict_interval(X, coverage=float(c)) for c in nominal]
     levels = np.concatenate([(1 - nominal) / 2, (1 + nominal) / 2])
     quantiles = estimator.predict_quantiles(X, levels)
@@ -32,28 +37,32 @@ def _central_intervals(estimator, X, nominal):
 
 
 def _supported_intervals(estimator, X, nominal):
-    """Intervals at the coverages up to the largest that the estimator does not refuse.
+    """Intervals at the coverages below the first that the estimator refuses.
 
     Conformal estimators refuse what their calibration events cannot support.
     """
-    reason = None
-    for n_asked in range(len(nominal), 0, -1):
+    if _are_quantiles(estimator):
         try:
-            intervals = _central_intervals(estimator, X, nominal[:n_asked])
-        except ValueError as error:
-            reason = reason or error
-            continue
-        if reason:
-            left_out = ", ".join(f"{c:g}" for c in nominal[n_asked:])
+            return _central_intervals(estimator, X, nominal)
+        except ValueError:
+            pass  # Asked one by one it tells which coverage is refused, if any is known at all.
+    intervals = []
+    for j in range(len(nominal)):
+        try:
+            intervals += _central_intervals(estimator, X, nominal[[j]])
+        except ValueError as reason:
+            # Who refuses the lowest coverage has another reason.
+            if not intervals:
+                raise
+            left_out = ", ".join(f"{c:g}" for c in nominal[j:])
             warnings.warn(
                 f"CoverageDisplay leaves out the nominal coverages {left_out}, as "
                 f"{type(estimator).__name__} says: {reason} Give 'nominal' to choose others.",
                 UserWarning,
                 stacklevel=3,
             )
-        return intervals
-    # Who refuses the lowest coverage too has another reason.
-    raise reason
+            break
+    return intervals
 
 
 class CoverageDisplay:

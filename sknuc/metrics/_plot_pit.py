@@ -5,6 +5,8 @@ A bin of a flat histogram of k bins and n events holds the share
 it lies with 68 and 95 %.
 """
 
+import warnings
+
 import numpy as np
 from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state, gen_batches
 
@@ -19,6 +21,51 @@ __all__ = ["PITDisplay"]
 
 #: Events whose quantiles are in memory at the same time.
 BLOCK = 2**16
+
+N_LEVELS = 99
+
+
+def _transforms(estimator, X, y, n_levels, random_state):
+    """Transforms between the quantiles at levels that are equally far apart."""
+    levels = np.arange(1, n_levels + 1) / (n_levels + 1)
+    rng = check_random_state(random_state)
+    u = [
+        pit(
+            y[rows],
+            quantiles=estimator.predict_quantiles(_safe_indexing(X, rows), levels),
+            levels=levels,
+            random_state=rng,
+        )
+        for rows in gen_batches(len(y), BLOCK)
+    ]
+    return np.concatenate(u)
+
+
+def _supported_transforms(estimator, X, y, random_state):
+    """Transforms between as many quantiles as the estimator does not refuse.
+
+    Conformal estimators refuse levels that their calibration events cannot support.
+    """
+    try:
+        return _transforms(estimator, X, y, N_LEVELS, random_state)
+    except ValueError as refusal:
+        reason = refusal
+    # Who refuses the median too has another reason, which is raised here. The more levels, the
+    # farther out they are: the largest number is found by bisection.
+    u, n_levels, n_refused = _transforms(estimator, X, y, 1, random_state), 1, N_LEVELS
+    while n_refused - n_levels > 1:
+        n_asked = (n_levels + n_refused) // 2
+        try:
+            u, n_levels = _transforms(estimator, X, y, n_asked, random_state), n_asked
+        except ValueError:
+            n_refused = n_asked
+    warnings.warn(
+        f"PITDisplay finds the truth between {n_levels} quantiles instead of {N_LEVELS}, as "
+        f"{type(estimator).__name__} says: {reason} Give 'n_levels' to choose another number.",
+        UserWarning,
+        stacklevel=3,
+    )
+    return u
 
 
 def _histograms(ax):
@@ -75,7 +122,7 @@ class PITDisplay:
         y,
         *,
         n_bins=20,
-        n_levels=99,
+        n_levels=None,
         sample_weight=None,
         name=None,
         target_names=None,
@@ -93,8 +140,9 @@ class PITDisplay:
             The events.
         y : array-like of shape (n_events,) or (n_events, n_targets)
             The truth.
-        n_levels : int, default=99
-            Quantiles between which the truth is found, see :func:`pit`.
+        n_levels : int, default=None
+            Quantiles between which the truth is found, see :func:`pit`. None for 99, or, with a
+            warning, as many as the estimator can support.
         random_state : int, RandomState instance or None, default=0
             Determines where between two quantiles the transform is put.
         n_bins, sample_weight, target_names, band, ax
@@ -108,21 +156,15 @@ class PITDisplay:
         """
         estimator, X = final_step(estimator, X)
         check_method(f"{cls.__name__}.from_estimator", estimator, "predict_quantiles")
-        levels = np.arange(1, n_levels + 1) / (n_levels + 1)
         target_names = column_names(y) if target_names is None else target_names
-        y, rng = np.asarray(y), check_random_state(random_state)
+        y = np.asarray(y)
         check_consistent_length(X, y)
-        u = [
-            pit(
-                y[rows],
-                quantiles=estimator.predict_quantiles(_safe_indexing(X, rows), levels),
-                levels=levels,
-                random_state=rng,
-            )
-            for rows in gen_batches(len(y), BLOCK)
-        ]
+        if n_levels is None:
+            u = _supported_transforms(estimator, X, y, random_state)
+        else:
+            u = _transforms(estimator, X, y, n_levels, random_state)
         return cls.from_predictions(
-            np.concatenate(u),
+            u,
             n_bins=n_bins,
             sample_weight=sample_weight,
             name=name or type(estimator).__name__,
