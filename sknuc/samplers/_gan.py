@@ -55,7 +55,7 @@ __all__ = ["GANSampler"]
 
 # Of "auto", in white variables. For Wasserstein, 10 is published for images and 0.1 for points in
 # the plane: the slope is 1 + W/2λ, so that a large one leaves details to a faint signal.
-_PENALTY_WASSERSTEIN, _PENALTY = 0.1, 0.01
+_PENALTY_WASSERSTEIN, _PENALTY = 0.1, 0.05
 # Latent numbers of "auto", each of which starts as a variable of its own.
 _MOST_LATENT = 16
 # Share of the variance that is theirs at the start, along the axes that they have.
@@ -81,7 +81,7 @@ class GANSampler(Sampler):
         γ of :math:`\frac\gamma2|\nabla D|^2`, at true and generated events; with
         ``loss="wasserstein"`` the factor of :math:`(|\nabla D| - 1)^2` between them. Too small, the
         game oscillates; too large, the critic sees no details. "auto" is 0.1 for "wasserstein", and
-        0.01 for others; with `spectral_norm` it is 0.
+        0.05 for others; with `spectral_norm` it is 0.
     spectral_norm : bool, default=False
         Divide the critic's weights by their largest singular values, which bounds its slope.
     n_critic : int, default=1
@@ -96,7 +96,7 @@ class GANSampler(Sampler):
     encoder : encoder or None, default=None
         The network of the critic, from events to features: an object of :mod:`sknuc.encoders`, or
         your own with a method ``build(input_shape)``. None is
-        ``MLP(hidden_layer_sizes=(128, 128, 128), activation="leaky_relu")`` for tables, and for
+        ``MLP(hidden_layer_sizes=(128, 128), activation="leaky_relu")`` for tables, and for
         signals and images ``CNN(stride=4, n_blocks=0, pooling="flatten", activation="silu")``.
     decoder : object or None, default=None
         The network of the generator: an object with ``build(n_inputs, output_shape)`` that returns
@@ -181,9 +181,9 @@ class GANSampler(Sampler):
     >>> import numpy as np
     >>> from sknuc.samplers import GANSampler
     >>> rng = np.random.default_rng(0)
-    >>> kind = rng.choice(["signal", "background"], 1000)
-    >>> energy = np.where(kind == "signal", rng.normal(10, 1, 1000), rng.exponential(5, 1000))
-    >>> X = np.column_stack([energy, 0.1 * energy + rng.normal(0, 0.1, 1000)])
+    >>> kind = rng.choice(["signal", "background"], 500)
+    >>> energy = np.where(kind == "signal", rng.normal(10, 1, 500), rng.exponential(5, 500))
+    >>> X = np.column_stack([energy, 0.1 * energy + rng.normal(0, 0.1, 500)])
     >>> model = GANSampler(max_epochs=20, random_state=0).fit(X, kind)
     >>> events = model.sample(500, y="signal", random_state=0)
     >>> bool(9 < np.median(events[:, 0]) < 11)
@@ -255,7 +255,7 @@ class GANSampler(Sampler):
     def _default_encoder(self):
         if self._by_channel() and len(self.input_shape_) <= 4:
             return CNN(stride=4, n_blocks=0, pooling="flatten", activation="silu")
-        return MLP(hidden_layer_sizes=(128, 128, 128), activation="leaky_relu")
+        return MLP(hidden_layer_sizes=(128, 128), activation="leaky_relu")
 
     def _fit_variables(self, z, columns, sample_weight):
         points = z
