@@ -1,26 +1,45 @@
 r"""Scores of predicted distributions, for searches and cross-validation.
 
 The default score of a regressor, R², asks for its mean alone: a search with it is free to choose
-widths that are wrong. A proper score :math:`s(F, y)` has its best expectation at the true
-distribution of the events, and no other, so that a search with it is drawn to calibrated and sharp
-distributions alike.
+widths that are wrong. The expectation of a proper score :math:`s(F, y)` is nowhere better than at
+the true distribution G of the events,
+
+.. math:: \mathrm{E}_{y \sim G}\, s(G, y) \ge \mathrm{E}_{y \sim G}\, s(F, y)
+    \quad \text{for all } F,
+
+so that a search with it is drawn to calibrated and sharp distributions alike. It is strictly proper
+if only F = G has the best expectation. Scores of some quantiles, or of the differences of targets,
+are as good for all distributions that share these with the truth.
 """
 
 from functools import partial
 from inspect import signature
+from numbers import Integral
 
+import numpy as np
 from sklearn.metrics._scorer import _BaseScorer
-from sklearn.utils._param_validation import StrOptions, validate_params
+from sklearn.utils._param_validation import (
+    Interval,
+    StrOptions,
+    validate_parameter_constraints,
+    validate_params,
+)
 
 from sknuc.metrics._final_step import check_method, final_step
-from sknuc.metrics._score_intervals import interval_score
+from sknuc.metrics._score_intervals import COVERAGE, interval_score
 from sknuc.metrics._score_joint import energy_score, variogram_score
 from sknuc.metrics._score_quantiles import crps_quantile, pinball_loss
-from sknuc.metrics._score_validation import as_numbers, average_scores, check_truth
+from sknuc.metrics._score_validation import (
+    as_numbers,
+    average_scores,
+    check_rising_levels,
+    check_truth,
+)
 
 __all__ = ["make_distribution_scorer"]
 
-LEVELS = tuple(k / 20 for k in range(1, 20))
+#: Farther out they are closer, so that tails are judged too.
+LEVELS = (0.005, 0.025, *(k / 20 for k in range(1, 20)), 0.975, 0.995)
 
 
 # What an estimator says of the events, against the truth. The arguments after `metric` are the
@@ -28,7 +47,15 @@ LEVELS = tuple(k / 20 for k in range(1, 20))
 def _of_quantiles(
     estimator, X, y, metric, *, levels=LEVELS, multioutput="uniform_average", sample_weight=None
 ):
-    quantiles = estimator.predict_quantiles(X, levels)
+    try:
+        quantiles = estimator.predict_quantiles(X, levels)
+    except ValueError as error:
+        # Conformal estimators refuse levels that their calibration events cannot support.
+        error.add_note(
+            f"make_distribution_scorer asked for the levels {min(levels):g} to {max(levels):g}; "
+            "its parameter 'levels' chooses others."
+        )
+        raise
     return metric(y, quantiles, levels, sample_weight=sample_weight, multioutput=multioutput)
 
 
@@ -62,6 +89,27 @@ METRICS = {
     "log_prob": ("log_prob", 1, _of_densities),
 }
 
+#: A scorer returns one number, which excludes the raw values of targets. Fair scores of samples
+#: need pairs of them.
+PARAMETERS = {
+    "levels": ["array-like"],
+    **COVERAGE,
+    "multioutput": [StrOptions({"uniform_average"}), "array-like"],
+    "n_samples": [Interval(Integral, 2, None, closed="left")],
+    "random_state": ["random_state"],
+}
+
+
+def _check_params(params):
+    """Refuse at once what would fail in every fit of a search."""
+    validate_parameter_constraints(PARAMETERS, params, caller_name="make_distribution_scorer")
+    if "levels" in params:
+        check_rising_levels("levels", params["levels"])
+    multioutput = params.get("multioutput", "uniform_average")
+    if not isinstance(multioutput, str):
+        # The average of no scores checks the weights of as many targets as there are weights.
+        average_scores(np.zeros((1, len(multioutput))), np.ones(1), multioutput, False)
+
 
 @validate_params({"metric": [StrOptions(set(METRICS))]}, prefer_skip_nested_validation=True)
 def make_distribution_scorer(metric="crps", **params):
@@ -81,6 +129,12 @@ def make_distribution_scorer(metric="crps", **params):
     "log_prob"        ``log_prob``          densities, where there are   none
     ================= ===================== ============================ ==========================
 
+    All of them are proper: no distribution is better than the true one. "energy_score" and
+    "log_prob" are strictly proper: the true one alone, of all targets together, is best. The others
+    are as good for any with the right quantiles at the `levels` ("crps" by the trapezoidal rule
+    between them, and "pinball"), the right ends of the intervals, or the right differences of
+    targets ("variogram_score"); the first three judge every target by itself.
+
     Parameters
     ----------
     metric : {"crps", "pinball", "interval_score", "energy_score", "variogram_score", \
@@ -89,14 +143,16 @@ def make_distribution_scorer(metric="crps", **params):
         :func:`energy_score` and :func:`variogram_score`. "log_prob" is the mean log density, in
         nats per event.
     **params : dict
-        `levels` : array-like of shape (n_levels,), default=(0.05, 0.1, ..., 0.95)
-            Levels in (0, 1), rising.
+        `levels` : array-like of shape (n_levels,), \
+                default=(0.005, 0.025, 0.05, 0.1, ..., 0.95, 0.975, 0.995)
+            Levels in (0, 1), rising. Beyond the outermost ones nothing is judged; an estimator may
+            refuse them, as a :class:`~sknuc.uncertainty.ConformalRegressor` of few events does.
         `coverage` : float, default=0.68
             In (0, 1).
         `multioutput` : {"uniform_average"} or array-like of shape (n_targets,)
             Weights of the targets, which are averaged in their own units.
         `n_samples` : int, default=100
-            Draws per event.
+            Draws per event, at least 2.
         `random_state` : int, RandomState instance or None, default=0
             Seed of the draws; an int lets all candidates be compared with the same noise.
 
@@ -110,8 +166,8 @@ def make_distribution_scorer(metric="crps", **params):
     Raises
     ------
     ValueError
-        If a parameter is none of the metric's; in scoring, if the estimator has not the method
-        that the metric asks.
+        If a parameter is none of the metric's, or has a value that is not allowed; in scoring, if
+        the estimator has not the method that the metric asks.
 
     See Also
     --------
@@ -152,6 +208,7 @@ def make_distribution_scorer(metric="crps", **params):
             f"The parameters of make_distribution_scorer({metric!r}) are {allowed}. Got {unknown} "
             "as well."
         )
+    _check_params(params)
     return _DistributionScorer(metric, params)
 
 
