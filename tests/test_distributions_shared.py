@@ -105,8 +105,9 @@ def test_no_width_is_made_up_for_a_constant_target(model, constant):
     X = rng.normal(size=(60, 2))
     y = np.column_stack([np.full(60, constant), rng.normal(size=60)])
     mean, std = model.fit(X, y).predict(X, return_std=True)
-    # Of zero, whatever the unit, no width is small enough: what is left is the smallest number.
-    rounding = 1e-12 * abs(constant) if constant else 1e-150
+    # Of zero, whatever the unit, no width is small enough: what is left is the root of the smallest
+    # float32, whose square is still a number in either precision.
+    rounding = 1e-12 * abs(constant) if constant else 1e-18
     assert np.all(np.abs(mean[:, 0] - constant) <= rounding)
     assert np.all(std[:, 0] <= rounding)
     assert np.all(np.abs(model.predict_interval(X, 0.95)[..., 0] - constant) <= rounding)
