@@ -36,6 +36,7 @@ __all__ = [
     "check_widths",
     "class_weights",
     "encode_labels",
+    "is_rounding",
     "validate_events",
     "validate_input_shape",
     "validate_labels",
@@ -259,6 +260,11 @@ def center_and_scale(y, sample_weight, *, features=True):
     # Of zeros, a number whose square, inverse and inverse square are numbers.
     smallest = 1.0 if features else np.where(rounding > 0, rounding, _ALMOST_ZERO)
     return mean, np.where(scale > rounding, scale, smallest)
+
+
+def is_rounding(mean, scale):
+    """Which targets were constant, so that their scales are those of rounding errors."""
+    return scale <= np.maximum(10 * np.finfo(np.float64).eps * np.abs(mean), _ALMOST_ZERO)
 
 
 class Uncertainty(NamedTuple):

@@ -22,6 +22,7 @@ from torch import nn
 from sknuc import _engine
 from sknuc.base import (
     class_weights,
+    is_rounding,
     validate_events,
     validate_labels,
     validate_targets,
@@ -344,11 +345,11 @@ class TorchEstimator(BaseEstimator):
             )
         scaled = (targets - self.target_mean_) / self.target_scale_
         # Rounding errors of constant targets are no unit for others.
-        if len(scaled) and np.abs(scaled).max() > 1e9:
+        constant = is_rounding(self.target_mean_, self.target_scale_)
+        if np.any(np.abs(scaled[:, constant]) > 1e9):
             raise ValueError(
-                f"The targets lie up to {np.abs(scaled).max():.1g} units from those of the first "
-                f"fit, whose unit was {self.target_scale_.tolist()}: they were all but constant. "
-                "Set warm_start=False to start anew."
+                f"The targets of the first fit were constant, {self.target_mean_[constant]}, and "
+                "give no scale to go on with for others. Set warm_start=False to start anew."
             )
         return scaled
 

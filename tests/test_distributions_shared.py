@@ -113,3 +113,15 @@ def test_no_width_is_made_up_for_a_constant_target(model, constant):
     assert np.all(np.abs(model.predict_interval(X, 0.95)[..., 0] - constant) <= rounding)
     # The other target is not touched by this.
     assert np.all(std[:, 1] > 0.1)
+
+
+def test_a_fit_does_not_go_on_from_a_constant():
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    model = MDNRegressor(max_epochs=2, warm_start=True, random_state=0).fit(X, np.zeros(60))
+    model.fit(X, np.zeros(60))
+    with pytest.raises(ValueError, match="first fit were constant"):
+        model.fit(X, X[:, 0])
+    # Heavy tails are far from a median deviation, and go on.
+    y = np.exp(8 * np.random.default_rng(1).normal(size=60))
+    model = IQNRegressor(max_epochs=2, warm_start=True, tail_scale=3.0, random_state=0)
+    assert model.fit(X, y).fit(X, y).n_iter_ == 4

@@ -282,7 +282,7 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, BaseEstimator):
             used = sample_weight != 0
             X, targets, sample_weight = X[used], targets[used], sample_weight[used]
         total = len(X) if sample_weight is None else sample_weight.sum()
-        if total < 2 * self.min_child_weight <= len(X):
+        if total * (1 + 1e-9) < 2 * self.min_child_weight <= len(X):
             warnings.warn(
                 f"The weights of {len(X)} events sum to {total:.3g}, too little for two leaves of "
                 f"min_child_weight={self.min_child_weight:g}: all events get the same quantiles. "

@@ -102,6 +102,9 @@ class ChainInference:
         cycle = None if self.n_cycles is None else -(-n_steps // self.n_cycles)
         # Unequal weights make batches differ by more than as many equal ones would.
         spread = len(w) * (w**2).sum() / w.sum() ** 2
+        # Heat goes with 1/W, the noise of batches with 1/n.
+        heat = spread * total / len(w)
+        stable = stable_step(self.step_size, self.friction, n_batches, heat)
 
         @torch.enable_grad()
         def metric():
@@ -113,9 +116,7 @@ class ChainInference:
             )
             curvature = curvature + self._prior.marginal(theta)[1]
             largest = largest_curvature(measured, theta, 1 / curvature, generator)
-            # Heat goes with 1/W, the noise of batches with 1/n.
-            heat = spread * total / len(w)
-            step_size = stable_step(self.step_size, self.friction, n_batches, heat) / largest
+            step_size = stable / largest
             batch_noise = epoch_noise(n_batches, step_size, self.friction) * spread / len(w)
             return network.split(total / curvature), step_size, batch_noise
 
