@@ -425,3 +425,11 @@ def test_values_whose_squares_overflow_are_refused():
         NeuralClassifier(encoder=CNN(), input_shape=(1, 32), max_epochs=2).fit(X, y)
     model = NeuralClassifier(input_shape=(1, 32), random_state=0)
     assert model.fit(X.astype(np.float64), y).score(X.astype(np.float64), y) == 1
+
+
+def test_a_first_chunk_of_one_event_gives_no_unit():
+    X = np.random.default_rng(0).normal(size=(100, 2))
+    model = NeuralRegressor(random_state=0).partial_fit(X[:1], X[:1, 0])
+    for _ in range(60):
+        model.partial_fit(X, X[:, 0])
+    assert model.score(X, X[:, 0]) > 0.5

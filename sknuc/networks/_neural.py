@@ -384,7 +384,8 @@ class NeuralRegressor(RegressorMixin, _Neural):
             self._start_anew()
             self._y_ndim = y.ndim
             self._output_dtype = np.float32 if float32 else np.float64
-            mean, scale = center_and_scale(targets, sample_weight, features=False)
+            # Further chunks may vary where the first, of one event say, was constant.
+            mean, scale = center_and_scale(targets, sample_weight)
             if self.loss == "poisson":
                 mean, scale = np.zeros_like(mean), np.where(mean > 0, mean, 1.0)
             self.target_mean_, self.target_scale_ = mean, scale
