@@ -7,7 +7,9 @@ of its flattened events, and a table is read as events of ``input_shape``, so th
 same bits.
 """
 
+import inspect
 import math
+import re
 from numbers import Integral, Real
 from typing import NamedTuple
 
@@ -29,6 +31,7 @@ from sklearn.utils.validation import (
 __all__ = [
     "EnsembleClassifierMixin",
     "PredictiveRegressorMixin",
+    "SharedParameters",
     "Uncertainty",
     "center_and_scale",
     "check_coverage",
@@ -265,6 +268,41 @@ def center_and_scale(y, sample_weight, *, features=True):
 def is_rounding(mean, scale):
     """Which targets were constant, so that their scales are those of rounding errors."""
     return scale <= np.maximum(10 * np.finfo(np.float64).eps * np.abs(mean), _ALMOST_ZERO)
+
+
+class SharedParameters:
+    """Lets methods declare their own parameters only; those of their base class are added.
+
+    Of a base class that inherits from this one, a method ``def __init__(self, *, own=1, **shared)``
+    gets the signature of all parameters, which is what scikit-learn and ``help`` read, and
+    {shared_parameters} in its docstring their text. Those in ``_without`` have no meaning for the
+    method, and are no parameters of it.
+    """
+
+    _without = ()
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if SharedParameters in cls.__bases__:
+            return
+        base = next(c for c in cls.__mro__ if SharedParameters in c.__bases__)
+        constraints = cls._parameter_constraints
+        cls._parameter_constraints = {k: v for k, v in constraints.items() if k not in cls._without}
+        if cls.__doc__ and base.__doc__:
+            shared = base.__doc__.split("----------\n", 1)[1].rstrip() + "\n"
+            # What a method says of a parameter itself is not said twice.
+            entries = re.split(r"(?m)^(?=    \w+ : )", shared)
+            own = [*re.findall(r"(?m)^    (\w+) : ", cls.__doc__), *cls._without]
+            shared = "".join(entry for entry in entries if entry.split(" : ")[0].strip() not in own)
+            cls.__doc__ = cls.__doc__.replace("    {shared_parameters}\n", shared)
+        init = cls.__dict__.get("__init__")
+        if init is not None:
+            parent = super(cls, cls).__init__
+            own, shared = (inspect.signature(f).parameters for f in (init, parent))
+            merged = {name: p for name, p in own.items() if p.kind != p.VAR_KEYWORD} | {
+                name: p for name, p in shared.items() if name not in (*own, *cls._without)
+            }
+            init.__signature__ = inspect.Signature(merged.values())
 
 
 class Uncertainty(NamedTuple):

@@ -6,9 +6,7 @@ pickling. A method adds what is its own: which module, which players, which outp
 """
 
 import copy
-import inspect
 import math
-import re
 from numbers import Integral, Real
 
 import numpy as np
@@ -21,6 +19,7 @@ from torch import nn
 
 from sknuc import _engine
 from sknuc.base import (
+    SharedParameters,
     class_weights,
     is_rounding,
     validate_events,
@@ -47,7 +46,7 @@ _OPTIMIZERS = {
 }
 
 
-class TorchEstimator(BaseEstimator):
+class TorchEstimator(SharedParameters, BaseEstimator):
     r"""Base class of the estimators that train a network.
 
     Subclasses define ``_build`` and ``_players``, call ``_fit_events`` from ``fit`` and
@@ -112,9 +111,6 @@ class TorchEstimator(BaseEstimator):
     verbose : int, default=0
         1 shows a progress bar for training and long predictions.
     """
-
-    # Shared parameters that a method has no use for: the encoder, if its network reads no event.
-    _without = ()
 
     _parameter_constraints = {
         "encoder": [HasMethods("build"), None],
@@ -188,32 +184,6 @@ class TorchEstimator(BaseEstimator):
                 raise TypeError(
                     f"{type(self).__name__}.__init__() got an unexpected keyword argument {name!r}"
                 )
-
-    def __init_subclass__(cls, **kwargs):
-        """Let a method declare its own parameters only; the shared ones are added.
-
-        ``def __init__(self, *, own=1, **shared)`` gets the signature of all of them, which is what
-        scikit-learn and ``help`` read, and {shared_parameters} in the docstring their text. Those
-        in ``_without`` have no meaning for the method, and are no parameters of it.
-        """
-        super().__init_subclass__(**kwargs)
-        constraints = cls._parameter_constraints
-        cls._parameter_constraints = {k: v for k, v in constraints.items() if k not in cls._without}
-        if cls.__doc__ and TorchEstimator.__doc__:
-            shared = TorchEstimator.__doc__.split("----------\n", 1)[1].rstrip() + "\n"
-            # What a method says of a parameter itself is not said twice.
-            entries = re.split(r"(?m)^(?=    \w+ : )", shared)
-            own = [*re.findall(r"(?m)^    (\w+) : ", cls.__doc__), *cls._without]
-            shared = "".join(entry for entry in entries if entry.split(" : ")[0].strip() not in own)
-            cls.__doc__ = cls.__doc__.replace("    {shared_parameters}\n", shared)
-        init = cls.__dict__.get("__init__")
-        if init is not None:
-            parent = super(cls, cls).__init__
-            own, shared = (inspect.signature(f).parameters for f in (init, parent))
-            merged = {name: p for name, p in own.items() if p.kind != p.VAR_KEYWORD} | {
-                name: p for name, p in shared.items() if name not in (*own, *cls._without)
-            }
-            init.__signature__ = inspect.Signature(merged.values())
 
     # For the methods to define.
 

@@ -44,26 +44,11 @@ class BDTClassifier(ClassifierMixin, BaseBDT):
 
     Parameters
     ----------
-    learning_rate : float, default=0.1
-        The step :math:`\eta` of every tree.
-    max_iter : int, default=100
-        The number of boosting rounds, the most there can be with `early_stopping`. One round grows
-        one tree per output.
-    max_depth : int or None, default=6
-        The largest depth of a tree; None for no limit.
-    max_leaf_nodes : int or None, default=None
-        The largest number of leaves of a tree. When given, the leaf that is worth most is split
-        first, otherwise trees grow level by level.
+    class_weight : dict, "balanced" or None, default=None
+        The weights of classes, by label, which multiply the weights of events. "balanced" gives all
+        classes the same sum of weights.
     min_child_weight : float, default=1.0
         The smallest sum of :math:`w h` in a leaf. For two classes :math:`h=p(1-p)\leq 1/4`.
-    l2_regularization : float, default=1.0
-        The penalty :math:`\lambda` on the values of leaves.
-    subsample : float, default=1.0
-        The fraction of events that each tree is grown on.
-    max_features : float, default=1.0
-        The fraction of features that each split chooses from.
-    max_bins : int, default=256
-        The largest number of bins per feature.
     monotonic_cst : array-like of int of shape (n_features,), dict or None, default=None
         The direction in which the margin of the second class may change with a feature: 1 never
         falls, -1 never rises, 0 is free. A dict maps feature names to directions. For two classes.
@@ -73,29 +58,11 @@ class BDTClassifier(ClassifierMixin, BaseBDT):
         that the generator means; a split that leaves :math:`H` below `min_child_weight` on one
         side is not made, so `min_child_weight` must exceed the fluctuation of a few negative
         events. The net weight of every class must be positive.
-    early_stopping : bool, default=False
-        Whether to hold out events, stop when their loss does not fall any more, and keep the
-        trees up to the best round.
     validation_fraction : float, default=0.1
         The fraction of events to hold out, with the classes in proportion.
-    n_iter_no_change : int, default=10
-        The number of rounds without improvement after which to stop.
     tol : float, default=1e-7
         The smallest improvement of the mean cross entropy, in nats, that counts.
-    class_weight : dict, "balanced" or None, default=None
-        The weights of classes, by label, which multiply the weights of events. "balanced" gives all
-        classes the same sum of weights.
-    random_state : int, RandomState instance or None, default=None
-        The seed of the split, of `subsample` and of `max_features`.
-    n_jobs : int or None, default=None
-        The largest number of threads; None for all that OpenMP may use, -1 for all but none,
-        and so on. The result does not depend on it, up to the rounding of sums where weights span
-        many orders of magnitude.
-    device : {"cpu", "cuda"}, default="cpu"
-        Where to train. Prediction runs on the CPU, so that a model trained on a GPU can be loaded
-        anywhere.
-    verbose : int, default=0
-        Whether to show a progress bar.
+    {shared_parameters}
 
     Attributes
     ----------
@@ -164,49 +131,8 @@ class BDTClassifier(ClassifierMixin, BaseBDT):
         "class_weight": [dict, StrOptions({"balanced"}), None],
     }
 
-    def __init__(
-        self,
-        *,
-        learning_rate=0.1,
-        max_iter=100,
-        max_depth=6,
-        max_leaf_nodes=None,
-        min_child_weight=1.0,
-        l2_regularization=1.0,
-        subsample=1.0,
-        max_features=1.0,
-        max_bins=256,
-        monotonic_cst=None,
-        negative_weights="error",
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        tol=1e-7,
-        class_weight=None,
-        random_state=None,
-        n_jobs=None,
-        device="cpu",
-        verbose=0,
-    ):
-        self.learning_rate = learning_rate
-        self.max_iter = max_iter
-        self.max_depth = max_depth
-        self.max_leaf_nodes = max_leaf_nodes
-        self.min_child_weight = min_child_weight
-        self.l2_regularization = l2_regularization
-        self.subsample = subsample
-        self.max_features = max_features
-        self.max_bins = max_bins
-        self.monotonic_cst = monotonic_cst
-        self.negative_weights = negative_weights
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.tol = tol
-        self.random_state = random_state
-        self.n_jobs = n_jobs
-        self.device = device
-        self.verbose = verbose
+    def __init__(self, *, class_weight=None, **shared):
+        super().__init__(**shared)
         self.class_weight = class_weight
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -331,27 +257,9 @@ class BDTRegressor(RegressorMixin, BaseBDT):
     loss : {"squared_error", "absolute_error", "huber", "poisson", "gamma"}, \
             default="squared_error"
         What the trees minimise.
-    learning_rate : float, default=0.1
-        The step :math:`\eta` of every tree.
-    max_iter : int, default=100
-        The number of boosting rounds, the most there can be with `early_stopping`. One round grows
-        one tree per output.
-    max_depth : int or None, default=6
-        The largest depth of a tree; None for no limit.
-    max_leaf_nodes : int or None, default=None
-        The largest number of leaves of a tree. When given, the leaf that is worth most is split
-        first, otherwise trees grow level by level.
     min_child_weight : float, default=1.0
         The smallest sum of :math:`w h` in a leaf. For the squared error :math:`h=1`, so that it
         counts events.
-    l2_regularization : float, default=1.0
-        The penalty :math:`\lambda` on the values of leaves.
-    subsample : float, default=1.0
-        The fraction of events that each tree is grown on.
-    max_features : float, default=1.0
-        The fraction of features that each split chooses from.
-    max_bins : int, default=256
-        The largest number of bins per feature.
     monotonic_cst : array-like of int of shape (n_features,), dict or None, default=None
         The direction in which the prediction may change with a feature: 1 never falls,
         -1 never rises, 0 is free. A dict maps feature names to directions.
@@ -361,26 +269,7 @@ class BDTRegressor(RegressorMixin, BaseBDT):
         that the generator means; a split that leaves :math:`H` below `min_child_weight` on one
         side is not made, so `min_child_weight` must exceed the fluctuation of a few negative
         events. Not for "absolute_error", whose leaves are medians.
-    early_stopping : bool, default=False
-        Whether to hold out events, stop when their loss does not fall any more, and keep the
-        trees up to the best round.
-    validation_fraction : float, default=0.1
-        The fraction of events to hold out.
-    n_iter_no_change : int, default=10
-        The number of rounds without improvement after which to stop.
-    tol : float, default=1e-7
-        The smallest improvement of ``validation_loss_`` that counts.
-    random_state : int, RandomState instance or None, default=None
-        The seed of the split, of `subsample` and of `max_features`.
-    n_jobs : int or None, default=None
-        The largest number of threads; None for all that OpenMP may use, -1 for all but none,
-        and so on. The result does not depend on it, up to the rounding of sums where weights span
-        many orders of magnitude.
-    device : {"cpu", "cuda"}, default="cpu"
-        Where to train. Prediction runs on the CPU, so that a model trained on a GPU can be loaded
-        anywhere.
-    verbose : int, default=0
-        Whether to show a progress bar.
+    {shared_parameters}
 
     Attributes
     ----------
@@ -447,50 +336,9 @@ class BDTRegressor(RegressorMixin, BaseBDT):
         **BaseBDT._parameter_constraints,
     }
 
-    def __init__(
-        self,
-        *,
-        loss="squared_error",
-        learning_rate=0.1,
-        max_iter=100,
-        max_depth=6,
-        max_leaf_nodes=None,
-        min_child_weight=1.0,
-        l2_regularization=1.0,
-        subsample=1.0,
-        max_features=1.0,
-        max_bins=256,
-        monotonic_cst=None,
-        negative_weights="error",
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        tol=1e-7,
-        random_state=None,
-        n_jobs=None,
-        device="cpu",
-        verbose=0,
-    ):
+    def __init__(self, *, loss="squared_error", **shared):
+        super().__init__(**shared)
         self.loss = loss
-        self.learning_rate = learning_rate
-        self.max_iter = max_iter
-        self.max_depth = max_depth
-        self.max_leaf_nodes = max_leaf_nodes
-        self.min_child_weight = min_child_weight
-        self.l2_regularization = l2_regularization
-        self.subsample = subsample
-        self.max_features = max_features
-        self.max_bins = max_bins
-        self.monotonic_cst = monotonic_cst
-        self.negative_weights = negative_weights
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.tol = tol
-        self.random_state = random_state
-        self.n_jobs = n_jobs
-        self.device = device
-        self.verbose = verbose
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -1,103 +1,44 @@
-"""What boosted trees share: parameters, training by xgboost, margin and Shapley values.
+"""What classifier and regressor share: signed weights, margin and Shapley values.
 
 The objective is derived in :mod:`sknuc.baselines._bdt`.
 """
 
 import warnings
-from numbers import Integral, Real
 
 import numpy as np
 import xgboost as xgb
-from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_monotonic_cst, check_is_fitted
-from threadpoolctl import ThreadpoolController
-from tqdm.auto import tqdm
 
-from sknuc.base import validate_events
 from sknuc.baselines._losses import loss_metric, signed_objective
 from sknuc.multiplicity import count_pieces, hold_out, merge_identical, training_events
+from sknuc.tree_estimator import TreeEstimator
 
 __all__ = ["BaseBDT"]
 
 # Shapley values of one block of events take at most this much memory.
 BLOCK_BYTES = 2**26
 
-# Threads wait for each other after every level of a tree; on a busy machine this costs more than
-# it gains for fewer values (events × features) per thread.
-VALUES_PER_THREAD = 100_000
 
-# The OpenMP libraries loaded so far, xgboost's among them.
-OPENMP = ThreadpoolController().select(user_api="openmp")
-
-
-class _Progress(xgb.callback.TrainingCallback):
-    """One progress bar over the trees, with the loss of the validation events."""
-
-    def __init__(self, total, name):
-        self.bar = tqdm(total=total, desc=name, unit="tree")
-
-    def after_iteration(self, model, epoch, evals_log):
-        for metrics in evals_log.values():
-            name, values = list(metrics.items())[-1]
-            self.bar.set_postfix({name: f"{values[-1]:.5g}"})
-        self.bar.update()
-        return False
-
-    def after_training(self, model):
-        self.bar.close()
-        return model
-
-
-class BaseBDT(BaseEstimator):
-    """Parameters, training, margin and Shapley values of boosted trees."""
+class BaseBDT(TreeEstimator):
+    """Training, margin and Shapley values of boosted trees."""
 
     _parameter_constraints: dict = {
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "max_depth": [Interval(Integral, 1, None, closed="left"), None],
-        "max_leaf_nodes": [Interval(Integral, 2, None, closed="left"), None],
-        "min_child_weight": [Interval(Real, 0, None, closed="left")],
-        "l2_regularization": [Interval(Real, 0, None, closed="left")],
-        "subsample": [Interval(Real, 0, 1, closed="right")],
-        "max_features": [Interval(Real, 0, 1, closed="right")],
-        "max_bins": [Interval(Integral, 2, 65535, closed="both")],
+        **TreeEstimator._parameter_constraints,
         "monotonic_cst": ["array-like", dict, None],
         "negative_weights": [StrOptions({"error", "signed"})],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "random_state": ["random_state"],
-        "n_jobs": [
-            Interval(Integral, None, -1, closed="right"),
-            Interval(Integral, 1, None, closed="left"),
-            None,
-        ],
-        "device": [StrOptions({"cpu", "cuda"})],
-        "verbose": ["verbose"],
     }
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        return tags
+    def __init__(self, *, monotonic_cst=None, negative_weights="error", **shared):
+        super().__init__(**shared)
+        self.monotonic_cst = monotonic_cst
+        self.negative_weights = negative_weights
 
     def _training_events(self, X, y, sample_weight, targets):
-        # float32 before the check for infinite values, as the trees read float32: what overflows
-        # is told as an error.
         with np.errstate(over="ignore", invalid="ignore"):
             X, y, weight = training_events(
-                self,
-                X,
-                y,
-                sample_weight,
-                targets=targets,
-                allow_negative=True,
-                dtype=np.float32,
-                ensure_all_finite="allow-nan",
+                self, X, y, sample_weight, targets=targets, allow_negative=True, **self._reading
             )
         if weight is not None and self.negative_weights == "error" and (weight < 0).any():
             raise ValueError(
@@ -130,20 +71,8 @@ class BaseBDT(BaseEstimator):
         params = {
             "objective": loss.objective,
             "base_score": base_score,
-            "tree_method": "hist",
-            "eta": self.learning_rate,
-            "max_depth": self.max_depth or 0,
-            "max_leaves": self.max_leaf_nodes or 0,
-            "grow_policy": "lossguide" if self.max_leaf_nodes else "depthwise",
-            "min_child_weight": self.min_child_weight,
-            "lambda": self.l2_regularization,
-            "subsample": self.subsample,
-            "colsample_bynode": self.max_features,
-            "max_bin": self.max_bins,
-            "device": self.device,
-            "seed": random_state.randint(np.iinfo(np.int32).max),
             "disable_default_eval_metric": own_metric,
-            "verbosity": 1,
+            **self._xgboost_params(random_state),
             **params,
         }
         if not own_metric:
@@ -161,43 +90,22 @@ class BaseBDT(BaseEstimator):
         elif pieces is not None:
             train = self._part(X, y, weight, pieces, pieces, copies=True)
 
-        def matrix(part, ref=None):
-            X, y, weight = part
-            return xgb.QuantileDMatrix(
-                X, y, weight=None if signed else weight, max_bin=self.max_bins, ref=ref
+        metric = None
+        if own_metric and validation is not None:
+            metric = loss_metric(loss, *validation[1:], np.asarray if signed else loss.link)
+        objective = None
+        if signed:
+            # The signs are in the derivatives; xgboost itself takes no negative weights.
+            objective = signed_objective(loss, *train[1:])
+            train, validation = (
+                (*part[:2], None) if part else None for part in (train, validation)
             )
-
-        callbacks, metric, history = [], None, {}
-        if self.early_stopping:
-            callbacks.append(
-                xgb.callback.EarlyStopping(
-                    rounds=self.n_iter_no_change, min_delta=self.tol, save_best=True
-                )
-            )
-            if own_metric:
-                metric = loss_metric(loss, *validation[1:], np.asarray if signed else loss.link)
-        if self.verbose:
-            callbacks.append(_Progress(self.max_iter, type(self).__name__))
         with self._threads(X):
-            dtrain = matrix(train)
-            booster = xgb.train(
-                params,
-                dtrain,
-                self.max_iter,
-                obj=signed_objective(loss, *train[1:]) if signed else None,
-                evals=[(matrix(validation, dtrain), "validation")] if self.early_stopping else [],
-                evals_result=history,
-                custom_metric=metric,
-                callbacks=callbacks,
-                verbose_eval=False,
+            booster, self.validation_loss_ = self._boost(
+                params, train, validation, objective=objective, metric=metric
             )
-        # A booster on its training device could not be loaded, or be fed from memory, elsewhere.
-        booster.set_param({"device": "cpu"})
         self.booster_ = booster
         self.n_iter_ = booster.num_boosted_rounds()
-        self.validation_loss_ = (
-            np.array(next(iter(history["validation"].values()))) if history else None
-        )
         gain = np.zeros(X.shape[1])
         for name, value in booster.get_score(importance_type="total_gain").items():
             gain[int(name[1:])] = np.sum(value)
@@ -230,11 +138,6 @@ class BaseBDT(BaseEstimator):
                     "validation_fraction, or early_stopping=False."
                 )
 
-    def _threads(self, X):
-        """Limit xgboost, in this context, to as many threads as find enough to do."""
-        most = _openmp_effective_n_threads(self.n_jobs)
-        return OPENMP.limit(limits=min(most, 1 + X.size // VALUES_PER_THREAD))
-
     def _warn_light_weights(self, weight, n_events, loss):
         """Say so when the scale of the weights, and not the data, forbids every split."""
         if weight is None:
@@ -251,10 +154,7 @@ class BaseBDT(BaseEstimator):
 
     def _events(self, X):
         check_is_fitted(self)
-        with np.errstate(over="ignore", invalid="ignore"):
-            return validate_events(
-                self, X, reset=False, dtype=np.float32, ensure_all_finite="allow-nan"
-            )
+        return self._validate_events(X, reset=False)
 
     def _margin(self, X):
         """Return the margin of validated events with shape (n,) or (n, n_outputs), float64."""

@@ -11,35 +11,25 @@ than before, or as close, as the true ones are sorted (rearrangement).
 """
 
 import warnings
-from numbers import Integral, Real
 
 import numpy as np
-import xgboost as xgb
-from sklearn.base import BaseEstimator, _fit_context
+from sklearn.base import _fit_context
 from sklearn.utils import check_random_state
-from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
-from sklearn.utils._param_validation import Interval, StrOptions
-from threadpoolctl import ThreadpoolController
-from tqdm.auto import tqdm
 
-from sknuc.base import PredictiveRegressorMixin, validate_events, validate_weights
+from sknuc.base import PredictiveRegressorMixin, validate_weights
 from sknuc.distributions._levels import check_rising_levels
 from sknuc.multiplicity import merge_identical
 from sknuc.predictive import Affine, QuantileFunction
+from sknuc.tree_estimator import TreeEstimator
 
 __all__ = ["QuantileBDTRegressor"]
 
-# Threads wait for each other at every level of a tree: as many as find enough to do.
-_VALUES_PER_THREAD = 100_000
 # Over which equal targets are spread, in standard deviations of the target.
 _TIE_WIDTH = 0.01
 _FEW_VALUES = 20
 
-# The OpenMP libraries loaded so far, xgboost's among them.
-_OPENMP = ThreadpoolController().select(user_api="openmp")
 
-
-class QuantileBDTRegressor(PredictiveRegressorMixin, BaseEstimator):
+class QuantileBDTRegressor(PredictiveRegressorMixin, TreeEstimator):
     r"""Boosted decision trees for quantiles.
 
     Minimises the pinball loss at all `quantiles`; those of an event are sorted, so that they never
@@ -53,17 +43,12 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, BaseEstimator):
     quantiles : array-like of shape (n_quantiles,), \
             default=(0.025, 0.08, 0.16, 0.3, 0.5, 0.7, 0.84, 0.92, 0.975)
         The levels that are learnt, rising, in (0, 1). Each costs as much as a regression.
-    learning_rate : float, default=0.1
-        The step :math:`\eta` of every tree.
     max_iter : int, default=100
         The number of boosting rounds, the most there can be with `early_stopping`. One round grows
         one tree per level.
     max_depth : int or None, default=3
         The largest depth of a tree, and so the number of features that act together; None for no
         limit. Deeper trees overtrain sooner (see Notes).
-    max_leaf_nodes : int or None, default=None
-        The largest number of leaves of a tree. When given, the leaf that is worth most is split
-        first, otherwise trees grow level by level.
     min_child_weight : float, default=20.0
         The smallest sum of weights in a leaf. Each leaf estimates quantiles from its events: of
         fewer than :math:`1/\tau`, that of an outer level :math:`\tau` is the outermost event.
@@ -71,31 +56,9 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, BaseEstimator):
         events all get the same quantiles.
     l2_regularization : float, default=1.0
         The penalty :math:`\lambda` on the values of leaves, in the search for splits.
-    subsample : float, default=1.0
-        The fraction of events that each tree is grown on.
-    max_features : float, default=1.0
-        The fraction of features that each split chooses from.
-    max_bins : int, default=256
-        The largest number of bins per feature.
-    early_stopping : bool, default=False
-        Whether to hold out events, stop when their loss does not fall any more, and keep the
-        trees up to the best round.
     validation_fraction : float, default=0.1
         The fraction of events to hold out. Identical events stay together.
-    n_iter_no_change : int, default=10
-        The number of rounds without improvement after which to stop.
-    tol : float, default=1e-7
-        The smallest improvement of ``validation_loss_`` that counts.
-    random_state : int, RandomState instance or None, default=None
-        The seed of the split, of `subsample` and of `max_features`.
-    n_jobs : int or None, default=None
-        The largest number of threads; None for all that OpenMP may use, -1 for all, -2 for all but
-        one, and so on.
-    device : {"cpu", "cuda"}, default="cpu"
-        Where to train. Prediction runs on the CPU, so that a model trained on a GPU can be loaded
-        anywhere.
-    verbose : int, default=0
-        Whether to show a progress bar.
+    {shared_parameters}
 
     Attributes
     ----------
@@ -173,82 +136,19 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, BaseEstimator):
 
     _parameter_constraints: dict = {
         "quantiles": ["array-like"],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "max_depth": [Interval(Integral, 1, None, closed="left"), None],
-        "max_leaf_nodes": [Interval(Integral, 2, None, closed="left"), None],
-        "min_child_weight": [Interval(Real, 0, None, closed="left")],
-        "l2_regularization": [Interval(Real, 0, None, closed="left")],
-        "subsample": [Interval(Real, 0, 1, closed="right")],
-        "max_features": [Interval(Real, 0, 1, closed="right")],
-        "max_bins": [Interval(Integral, 2, 65535, closed="both")],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "random_state": ["random_state"],
-        "n_jobs": [
-            Interval(Integral, None, -1, closed="right"),
-            Interval(Integral, 1, None, closed="left"),
-            None,
-        ],
-        "device": [StrOptions({"cpu", "cuda"})],
-        "verbose": ["verbose"],
+        **TreeEstimator._parameter_constraints,
     }
 
     def __init__(
         self,
         *,
         quantiles=(0.025, 0.08, 0.16, 0.3, 0.5, 0.7, 0.84, 0.92, 0.975),
-        learning_rate=0.1,
-        max_iter=100,
         max_depth=3,
-        max_leaf_nodes=None,
         min_child_weight=20.0,
-        l2_regularization=1.0,
-        subsample=1.0,
-        max_features=1.0,
-        max_bins=256,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        tol=1e-7,
-        random_state=None,
-        n_jobs=None,
-        device="cpu",
-        verbose=0,
+        **shared,
     ):
+        super().__init__(max_depth=max_depth, min_child_weight=min_child_weight, **shared)
         self.quantiles = quantiles
-        self.learning_rate = learning_rate
-        self.max_iter = max_iter
-        self.max_depth = max_depth
-        self.max_leaf_nodes = max_leaf_nodes
-        self.min_child_weight = min_child_weight
-        self.l2_regularization = l2_regularization
-        self.subsample = subsample
-        self.max_features = max_features
-        self.max_bins = max_bins
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.tol = tol
-        self.random_state = random_state
-        self.n_jobs = n_jobs
-        self.device = device
-        self.verbose = verbose
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        return tags
-
-    def _validate_events(self, X, *, reset):
-        # float32 before the check for infinite values, as the trees read float32: what overflows
-        # is told as an error.
-        with np.errstate(over="ignore", invalid="ignore"):
-            return validate_events(
-                self, X, reset=reset, dtype=np.float32, ensure_all_finite="allow-nan"
-            )
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
@@ -277,7 +177,11 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, BaseEstimator):
         sample_weight = validate_weights(sample_weight, X)
         targets = self._scale_targets(X, y, sample_weight)
         random_state = check_random_state(self.random_state)
-        params = self._xgboost_params(random_state)
+        params = {
+            "objective": "reg:quantileerror",
+            "quantile_alpha": self.levels_,
+            **self._xgboost_params(random_state),
+        }
         if sample_weight is not None:
             used = sample_weight != 0
             X, targets, sample_weight = X[used], targets[used], sample_weight[used]
@@ -300,39 +204,6 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, BaseEstimator):
         self.validation_loss_ = [loss for _, loss in fits] if self.early_stopping else None
         return self
 
-    def _threads(self, X):
-        """Limit xgboost in this context, and in this thread alone, to some threads.
-
-        The parameter of a booster would be shared, and not to be changed while others predict.
-        """
-        most = _openmp_effective_n_threads(self.n_jobs)
-        return _OPENMP.limit(limits=min(most, 1 + X.size // _VALUES_PER_THREAD))
-
-    def __setstate__(self, state):
-        super().__setstate__(state)
-        # A booster that was loaded is set up by the first call, which must not be two at once.
-        for booster in getattr(self, "boosters_", ()):
-            booster.num_boosted_rounds()
-
-    def _xgboost_params(self, random_state):
-        return {
-            "objective": "reg:quantileerror",
-            "quantile_alpha": self.levels_,
-            "tree_method": "hist",
-            "eta": self.learning_rate,
-            "max_depth": self.max_depth or 0,
-            "max_leaves": self.max_leaf_nodes or 0,
-            "grow_policy": "lossguide" if self.max_leaf_nodes else "depthwise",
-            "min_child_weight": self.min_child_weight,
-            "lambda": self.l2_regularization,
-            "subsample": self.subsample,
-            "colsample_bynode": self.max_features,
-            "max_bin": self.max_bins,
-            "device": self.device,
-            "seed": random_state.randint(np.iinfo(np.int32).max),
-            "verbosity": 1,
-        }
-
     def _grow(self, X, y, weight, params, random_state):
         """Grow the trees of one target; return them and the losses of the held-out events."""
         if weight is None:
@@ -341,7 +212,7 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, BaseEstimator):
         n_values, y = _spread_ties(y)
         if 3 <= n_values <= _FEW_VALUES:
             params = {**params, "base_score": 0.0}
-        train, callbacks, history = np.ones(len(X), dtype=bool), [], {}
+        train = np.ones(len(X), dtype=bool)
         if self.early_stopping:
             n_held_out = int(np.ceil(self.validation_fraction * len(X)))
             if n_held_out >= len(X):
@@ -351,37 +222,11 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, BaseEstimator):
                     f"others. Got n_samples={len(X)}. Give more events, or early_stopping=False."
                 )
             train[random_state.permutation(len(X))[:n_held_out]] = False
-            callbacks.append(
-                xgb.callback.EarlyStopping(
-                    rounds=self.n_iter_no_change, min_delta=self.tol, save_best=True
-                )
-            )
 
-        def matrix(rows, ref=None):
-            return xgb.QuantileDMatrix(
-                X[rows],
-                y[rows],
-                weight=weight[rows],
-                max_bin=self.max_bins,
-                ref=ref,
-            )
+        def part(rows):
+            return X[rows], y[rows], weight[rows]
 
-        bar = tqdm(total=self.max_iter, desc="QuantileBDTRegressor", disable=not self.verbose)
-        dtrain = matrix(train)
-        with bar:
-            booster = xgb.train(
-                params,
-                dtrain,
-                self.max_iter,
-                evals=[(matrix(~train, dtrain), "validation")] if self.early_stopping else [],
-                evals_result=history,
-                callbacks=[*callbacks, _Progress(bar)],
-                verbose_eval=False,
-            )
-        # A booster on its training device could not be loaded, or be fed from memory, elsewhere.
-        booster.set_param({"device": "cpu"})
-        loss = np.array(next(iter(history["validation"].values()))) if history else None
-        return booster, loss
+        return self._boost(params, part(train), part(~train) if self.early_stopping else None)
 
     def _predictive(self, X):
         values = np.empty((len(X), len(self.levels_), len(self.boosters_)))
@@ -413,14 +258,3 @@ def _spread_ties(y):
     place = (2 * rank + 1) / counts[which] - 1
     spread = y + place * np.where(place < 0, below[which], above[which])
     return len(values), spread.astype(y.dtype)
-
-
-class _Progress(xgb.callback.TrainingCallback):
-    """Move a progress bar on by one round."""
-
-    def __init__(self, bar):
-        self.bar = bar
-
-    def after_iteration(self, model, epoch, evals_log):
-        self.bar.update()
-        return False
