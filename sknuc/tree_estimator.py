@@ -6,6 +6,7 @@ loss, which events are held out, what the margin means. Objectives are derived t
 :mod:`sknuc.baselines` and :mod:`sknuc.distributions`.
 """
 
+import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -226,6 +227,27 @@ class TreeEstimator(SharedParameters, BaseEstimator):
         booster.set_param({"device": "cpu"})
         loss = np.array(next(iter(history["validation"].values()))) if history else None
         return booster, loss
+
+    def _warn_light_weights(self, train, n_events, first_hessian=1.0):
+        """Say so when trees cannot split though there are enough events.
+
+        They see too little weight: the weights are small, or too many events are held out of all
+        trees or of each. To be called by who is called by ``fit``.
+        """
+        X, _, weight = train
+        seen = self.subsample * (len(X) if weight is None else weight.sum())
+        needed = 2 * self.min_child_weight / first_hessian
+        # Sums of weights differ in their last bits from the integers that they mean.
+        if seen * (1 + 1e-9) < needed <= n_events:
+            warnings.warn(
+                f"Of {n_events} events, a tree is grown on a total weight of {seen:.4g}, but can "
+                f"split from {needed:g} on (min_child_weight={self.min_child_weight:g}): most or "
+                "all trees are one leaf, and tell no events apart. Lower min_child_weight, divide "
+                "weights that do not count events by their mean, or leave more events to the trees "
+                "(validation_fraction, subsample).",
+                UserWarning,
+                stacklevel=5,  # fit, of scikit-learn's wrapper, of the user
+            )
 
     def _matrix(self, part, ref=None):
         X, y, weight = part

@@ -345,6 +345,33 @@ def test_parts_are_parts(discrete):
     np.testing.assert_array_equal(shared[1:], 1)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_events_that_meet_by_chance_do_not_divide_copies_of_others(weighted):
+    # A thousand different events, two of which meet, and ten that are there three times.
+    rng = np.random.default_rng(14)
+    X, y = rng.normal(size=(1000, 2)), rng.integers(0, 2, size=1000)
+    X[1], y[:2] = X[0], [0, 1]
+    weight = np.where((np.arange(1000) >= 10) & (np.arange(1000) < 20), 3, 1)
+    if not weighted:
+        X, y, weight = np.repeat(X, weight, axis=0), np.repeat(y, weight), None
+    merged, _, total = merge_identical(X, y, weight)
+    np.testing.assert_array_equal(count_pieces(merged, total, weight), 1)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        # Flags and counts of two classes that hardly overlap: one value has both labels.
+        (np.repeat([0, 1, 1, 2], [50, 5, 5, 50]), np.repeat([0, 1], [55, 55])),
+        # A fine grid, of which most cells are hit once: three of them by both labels.
+        (np.r_[:100, :6], np.r_[np.zeros(100), 1, 1, 1, 0, 0, 0]),
+    ],
+)
+def test_values_of_one_label_are_divided_like_those_of_several(x, y):
+    merged, _, total = merge_identical(x[:, None], y, None)
+    np.testing.assert_array_equal(count_pieces(merged, total, None), total)
+
+
 def test_losses_are_those_that_are_documented(events):
     X, _ = events
     rng = np.random.default_rng(12)
@@ -460,12 +487,17 @@ def test_opposite_copies_cancel_exactly(events):
 
 def test_weights_too_light_to_split_are_told(events):
     X, y = events
-    with pytest.warns(UserWarning, match="every tree is one leaf"):
+    with pytest.warns(UserWarning, match="all trees are one leaf"):
         bdt = BDTClassifier(max_iter=2).fit(X, y, np.full(len(X), 1e-6))
     assert len(np.unique(bdt.decision_function(X))) == 1
-    with pytest.warns(UserWarning, match="every tree is one leaf") as record:
+    with pytest.warns(UserWarning, match="all trees are one leaf") as record:
         BDTClassifier(max_iter=2).fit(X[:, :1] > 0, y, np.full(len(X), 1e-6))
     assert record[0].filename == __file__
+    # Two leaves of all events would do, two of those that are not held out do not.
+    bdt = BDTRegressor(min_child_weight=47, early_stopping=True, max_iter=2, random_state=0)
+    with pytest.warns(UserWarning, match="Of 100 events, a tree is grown on a total weight of 90,"):
+        bdt.fit(X[:100], X[:100, 0])
+    assert np.ptp(bdt.predict(X)) == 0
 
 
 # The rest of the contract

@@ -344,7 +344,28 @@ class TestQuantileBDT:
         with pytest.raises(ValueError, match="validation_fraction"):
             model.set_params(min_child_weight=0.0).fit(X[:1], y[:1])
 
-    def test_weights_too_small_for_two_leaves_are_reported(self):
-        X, y, _ = gaussian(600, 0)
-        with pytest.warns(UserWarning, match=r"600 events sum to 6, too little"):
-            QuantileBDTRegressor(max_iter=2).fit(X, y, np.full(600, 0.01))
+    @pytest.mark.parametrize(
+        ("n", "weight", "settings", "seen"),
+        [
+            (600, 0.01, {}, "6"),
+            # The sum of all events suffices for two leaves of 20, what is left of them does not.
+            (42, None, {"early_stopping": True}, "37"),
+            (42, 1.0, {"early_stopping": True}, "37"),
+            # Numbers of drawn events fluctuate, but by no four standard deviations.
+            (50, None, {"subsample": 0.5}, "25"),
+            (50, None, {"early_stopping": True, "subsample": 0.5}, "22.5"),
+        ],
+    )
+    def test_trees_that_see_too_little_for_two_leaves_say_so(self, n, weight, settings, seen):
+        X, y, _ = gaussian(n, 0)
+        weight = None if weight is None else np.full(n, weight)
+        model = QuantileBDTRegressor(max_iter=2, random_state=0, **settings)
+        with pytest.warns(UserWarning, match=rf"Of {n} events.* weight of {seen},") as record:
+            model.fit(X, y, weight)
+        assert record[0].filename == __file__
+        assert np.ptp(model.predict(X)) == 0
+
+    def test_trees_that_see_enough_for_two_leaves_split(self):
+        X, y, _ = gaussian(60, 0)
+        model = QuantileBDTRegressor(max_iter=2, early_stopping=True, subsample=0.8, random_state=0)
+        assert np.ptp(model.fit(X, y).predict(X)) > 0

@@ -3,8 +3,6 @@
 The objective is derived in :mod:`sknuc.baselines._bdt`.
 """
 
-import warnings
-
 import numpy as np
 import xgboost as xgb
 from sklearn.utils import check_random_state
@@ -59,7 +57,6 @@ class BaseBDT(TreeEstimator):
     ):
         """Train the booster on the merged rows of `n_events`; `y` is on the scale of the margin."""
         random_state = check_random_state(self.random_state)
-        self._warn_light_weights(weight, n_events, loss)
         signed = weight is not None and bool((weight < 0).any())
         if signed and loss.derivatives is None:
             raise ValueError(
@@ -89,6 +86,7 @@ class BaseBDT(TreeEstimator):
             self._check_parts(train, validation, stratified, n_events)
         elif pieces is not None:
             train = self._part(X, y, weight, pieces, pieces, copies=True)
+        self._warn_light_weights(train, n_events, loss.first_hessian)
 
         metric = None
         if own_metric and validation is not None:
@@ -137,20 +135,6 @@ class BaseBDT(TreeEstimator):
                     f"which must be positive. Got n_samples={n_events}. Give more events, another "
                     "validation_fraction, or early_stopping=False."
                 )
-
-    def _warn_light_weights(self, weight, n_events, loss):
-        """Say so when the scale of the weights, and not the data, forbids every split."""
-        if weight is None:
-            return
-        needed = 2 * self.min_child_weight / loss.first_hessian
-        if weight.sum() < needed <= n_events:
-            warnings.warn(
-                f"sample_weight sums to {weight.sum():g}, but a tree can split from {needed:g} on "
-                f"(min_child_weight={self.min_child_weight:g}): every tree is one leaf. Weights "
-                "count events: divide them by their mean, or lower min_child_weight.",
-                UserWarning,
-                stacklevel=5,  # fit, of scikit-learn's wrapper, of the user
-            )
 
     def _events(self, X):
         check_is_fitted(self)

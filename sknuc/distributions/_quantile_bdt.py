@@ -10,8 +10,6 @@ in order: sorted along the levels, they are closer to the true quantiles in ever
 than before, or as close, as the true ones are sorted (rearrangement).
 """
 
-import warnings
-
 import numpy as np
 from sklearn.base import _fit_context
 from sklearn.utils import check_random_state
@@ -185,26 +183,17 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, TreeEstimator):
         if sample_weight is not None:
             used = sample_weight != 0
             X, targets, sample_weight = X[used], targets[used], sample_weight[used]
-        total = len(X) if sample_weight is None else sample_weight.sum()
-        if total * (1 + 1e-9) < 2 * self.min_child_weight <= len(X):
-            warnings.warn(
-                f"The weights of {len(X)} events sum to {total:.3g}, too little for two leaves of "
-                f"min_child_weight={self.min_child_weight:g}: all events get the same quantiles. "
-                "Lower it, or scale weights that are not numbers of events to mean 1.",
-                UserWarning,
-                stacklevel=3,
-            )
         with self._threads(X):
-            fits = [
-                self._grow(*merge_identical(X, target, sample_weight), params, random_state)
-                for target in targets.T.astype(np.float32)
-            ]
+            fits = []
+            for target in targets.T.astype(np.float32):
+                merged = merge_identical(X, target, sample_weight)
+                fits.append(self._grow(*merged, params, random_state, n_events=len(X)))
         self.boosters_ = [booster for booster, _ in fits]
         self.n_iter_ = max(booster.num_boosted_rounds() for booster in self.boosters_)
         self.validation_loss_ = [loss for _, loss in fits] if self.early_stopping else None
         return self
 
-    def _grow(self, X, y, weight, params, random_state):
+    def _grow(self, X, y, weight, params, random_state, *, n_events):
         """Grow the trees of one target; return them and the losses of the held-out events."""
         if weight is None:
             # Without any, leaves are interpolated quantiles; a weight of 1 must not matter.
@@ -226,6 +215,7 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, TreeEstimator):
         def part(rows):
             return X[rows], y[rows], weight[rows]
 
+        self._warn_light_weights(part(train), n_events)
         return self._boost(params, part(train), part(~train) if self.early_stopping else None)
 
     def _predictive(self, X):
