@@ -8,7 +8,7 @@ from torch import nn
 
 from sknuc.base import check_widths
 from sknuc.encoders._base import Encoder
-from sknuc.nn import activation, convolution, group_norm
+from sknuc.nn import ResidualConvolution, activation, padded_convolution
 
 __all__ = ["CNN"]
 
@@ -131,6 +131,7 @@ class CNN(Encoder):
                 f"The 'kernel_size' parameter of CNN must be odd. Got {self.kernel_size} instead."
             )
         layers = [nn.Unflatten(1, shape)] if len(input_shape) == 1 else []
+        options = {"norm": self.norm, "wrap": self.wrap}
         width, around = shape[0], shape[-1]
         for size in check_widths("channels", self.channels):
             before, around = around, -(-around // stride[-1])
@@ -141,13 +142,10 @@ class CNN(Encoder):
                     "The 'kernel_size' parameter of CNN must reach at most once around with "
                     f"wrap=True. Got {kernel_size[-1]} where the last axis is {available} long."
                 )
-            layers += self._convolution(width, size, kernel_size, stride)
+            layers += padded_convolution(width, size, kernel_size, stride=stride, **options)
+            layers.append(activation(self.activation))
             layers += [
-                _Residual(
-                    *self._convolution(size, size, kernel_size),
-                    *self._convolution(size, size, kernel_size)[:-1],
-                    activation=activation(self.activation),
-                )
+                ResidualConvolution(size, kernel_size, activation=self.activation, **options)
                 for _ in range(self.n_blocks)
             ]
             width = size
@@ -164,33 +162,6 @@ class CNN(Encoder):
                 f"{dimensions} axes. Got {value!r} instead."
             )
         return tuple(int(v) for v in values)
-
-    def _convolution(self, n_in, n_out, kernel_size, stride=1):
-        zeros = [size // 2 for size in kernel_size]
-        pad = []
-        if self.wrap:
-            circular = {1: nn.CircularPad1d, 2: nn.CircularPad2d, 3: nn.CircularPad3d}
-            # Torch counts axes from the last one, two numbers for each.
-            pad = [circular[len(zeros)]([zeros[-1]] * 2 + [0] * (2 * len(zeros) - 2))]
-            zeros[-1] = 0
-        layer = convolution(len(zeros))(
-            n_in, n_out, kernel_size, stride=stride, padding=tuple(zeros)
-        )
-        norm = [] if self.norm is None else [group_norm(n_out)]
-        return [*pad, layer, *norm, activation(self.activation)]
-
-
-class _Residual(nn.Module):
-    def __init__(self, *layers, activation):
-        super().__init__()
-        self.body = nn.Sequential(*layers)
-        self.activation = activation
-        last = layers[-1]
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-
-    def forward(self, h):
-        return self.activation(h + self.body(h))
 
 
 class Pool(nn.Module):

@@ -11,6 +11,7 @@ from sknuc.nn._blocks import (
     real_rows,
 )
 from sknuc.nn._convlstm import ConvLSTMLayers, TemporalAttention, pad_sphere
+from sknuc.nn._convolutions import ResidualConvolution, padded_convolution
 from sknuc.nn._critic import Critic, SpectralNorm
 from sknuc.nn._decoder import ConvDecoder, DenseDecoder, mirror
 from sknuc.nn._denoisers import ConditionalMLP, ConditionalUNet, LevelEmbedding
@@ -69,6 +70,7 @@ __all__ = [
     "OrderedQuantiles",
     "Patches",
     "Poisson",
+    "ResidualConvolution",
     "SelfAttention",
     "SpectralNorm",
     "SphericalActivation",
@@ -87,6 +89,7 @@ __all__ = [
     "mirror",
     "other_dropout",
     "pad_sphere",
+    "padded_convolution",
     "real_rows",
     "sequence_pooling",
     "shared_copy",

@@ -12,7 +12,8 @@ from itertools import pairwise
 from torch import nn
 
 from sknuc.nn._blocks import activation as make_activation
-from sknuc.nn._blocks import convolution, group_norm
+from sknuc.nn._blocks import group_norm
+from sknuc.nn._convolutions import ResidualConvolution, circular_padding
 
 __all__ = ["ConvDecoder", "DenseDecoder", "mirror"]
 
@@ -120,7 +121,9 @@ class ConvDecoder(nn.Sequential):
         if len(channels):
             layers.append(make_activation(activation))
         for i in range(len(channels), 0, -1):
-            layers += [_Residual(widths[i], kernel_size, **options) for _ in range(n_blocks)]
+            layers += [
+                ResidualConvolution(widths[i], kernel_size, **options) for _ in range(n_blocks)
+            ]
             layers += [_Stretch(widths[i], widths[i - 1], stride, sizes[i - 1], wrap)]
             if i > 1:
                 layers += [group_norm(widths[i - 1])] if norm is not None else []
@@ -179,7 +182,7 @@ class _Stretch(nn.Module):
         self.pad = None
         if wrap:
             # One neighbour from around the seam, whose own samples are then cut off.
-            self.pad = _circular(len(stride), 1)
+            self.pad = circular_padding(len(stride), 1)
             last = slice(stride[-1], stride[-1] + size[-1])
             self.keep = (*self.keep[:-1], last)
         transposed = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -196,40 +199,6 @@ class _Stretch(nn.Module):
         if self.pad is not None:
             h = self.pad(h)
         return self.layer(h)[(slice(None), slice(None), *self.keep)]
-
-
-class _Residual(nn.Module):
-    """Two convolutions that start as the identity, so that the network deepens as it learns."""
-
-    def __init__(self, width, kernel_size, *, activation, norm, wrap):
-        super().__init__()
-        norms = [[] if norm is None else [group_norm(width)] for _ in range(2)]
-        first = _convolution(width, width, kernel_size, wrap)
-        second = _convolution(width, width, kernel_size, wrap)
-        self.body = nn.Sequential(
-            *first, *norms[0], make_activation(activation), *second, *norms[1]
-        )
-        self.activation = make_activation(activation)
-        nn.init.zeros_(self.body[-1].weight)
-        nn.init.zeros_(self.body[-1].bias)
-
-    def forward(self, h):
-        return self.activation(h + self.body(h))
-
-
-def _convolution(n_in, n_out, kernel_size, wrap):
-    zeros = [size // 2 for size in kernel_size]
-    pad = []
-    if wrap:
-        pad = [_circular(len(zeros), zeros[-1])]
-        zeros[-1] = 0
-    return [*pad, convolution(len(zeros))(n_in, n_out, kernel_size, padding=tuple(zeros))]
-
-
-def _circular(dimensions, width):
-    circular = {1: nn.CircularPad1d, 2: nn.CircularPad2d, 3: nn.CircularPad3d}
-    # Torch counts axes from the last one, two numbers for each.
-    return circular[dimensions]([width] * 2 + [0] * (2 * dimensions - 2))
 
 
 def _per_axis(value, dimensions):
