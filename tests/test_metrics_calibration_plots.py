@@ -1,6 +1,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from estimators import NormalRegressor
 from numpy.testing import assert_allclose
 from scipy.stats import binom, norm
 from sklearn.base import BaseEstimator
@@ -9,7 +10,6 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sknuc.base import PredictiveRegressorMixin, validate_events
 from sknuc.metrics import (
     CoverageDisplay,
     IntervalDisplay,
@@ -19,7 +19,6 @@ from sknuc.metrics import (
     expected_calibration_error,
     pit_test,
 )
-from sknuc.predictive import Normal
 from sknuc.uncertainty import ConformalRegressor
 
 
@@ -27,28 +26,6 @@ from sknuc.uncertainty import ConformalRegressor
 def close_figures():
     yield
     plt.close("all")
-
-
-class NormalRegressor(PredictiveRegressorMixin, BaseEstimator):
-    """Least squares whose errors are normal, with a width that may be wrong by a factor."""
-
-    def __init__(self, factor=1.0):
-        self.factor = factor
-
-    def _validate_events(self, X, *, reset):
-        return validate_events(self, X, reset=reset)
-
-    def fit(self, X, y):
-        X = self._validate_events(X, reset=True)
-        targets = self._scale_targets(X, y, None)
-        self.model_ = LinearRegression().fit(X, targets)
-        self.std_ = (targets - self.model_.predict(X)).std(axis=0)
-        return self
-
-    def _predictive(self, X):
-        mean = self.model_.predict(X) * self.target_scale_ + self.target_mean_
-        std = self.factor * self.std_ * self.target_scale_
-        return Normal(mean, np.broadcast_to(std, mean.shape))
 
 
 class OwnIntervals(BaseEstimator):

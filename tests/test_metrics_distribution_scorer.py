@@ -7,15 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sklearn
+from estimators import NormalRegressor
 from numpy.testing import assert_allclose
-from sklearn.base import BaseEstimator
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sknuc.base import PredictiveRegressorMixin, validate_events
 from sknuc.metrics import (
     crps_gaussian,
     crps_quantile,
@@ -26,32 +25,9 @@ from sknuc.metrics import (
     pinball_loss,
     variogram_score,
 )
-from sknuc.predictive import Normal
 from sknuc.uncertainty import ConformalRegressor
 
 METRICS = ["crps", "pinball", "interval_score", "energy_score", "variogram_score", "log_prob"]
-
-
-class NormalRegressor(PredictiveRegressorMixin, BaseEstimator):
-    """Least squares whose errors are normal, with a width that may be wrong by a factor."""
-
-    def __init__(self, factor=1.0):
-        self.factor = factor
-
-    def _validate_events(self, X, *, reset):
-        return validate_events(self, X, reset=reset)
-
-    def fit(self, X, y):
-        X = self._validate_events(X, reset=True)
-        targets = self._scale_targets(X, y, None)
-        self.model_ = LinearRegression().fit(X, targets)
-        self.std_ = (targets - self.model_.predict(X)).std(axis=0)
-        return self
-
-    def _predictive(self, X):
-        mean = self.model_.predict(X) * self.target_scale_ + self.target_mean_
-        std = self.factor * self.std_ * self.target_scale_
-        return Normal(mean, np.broadcast_to(std, mean.shape))
 
 
 @pytest.fixture(scope="module")
