@@ -1,6 +1,10 @@
 """Fixtures of the whole suite."""
 
+import functools
+import hashlib
 import os
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -28,3 +32,35 @@ def real_data():
     if not folder:
         pytest.skip("SKNUC_DATA is not set: no real detector data")
     return Path(folder)
+
+
+class _Silent(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def serve(tmp_path, monkeypatch):
+    """``serve(name, content)`` puts a file on a server of this machine; no local copies."""
+    from sknuc.datasets._registry import RemoteFile
+
+    monkeypatch.delenv("SKNUC_DATA", raising=False)
+    monkeypatch.setenv("SKNUC_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    folder = tmp_path / "served"
+    folder.mkdir()
+    handler = functools.partial(_Silent, directory=str(folder))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+
+    def put(name, content):
+        (folder / name).write_bytes(content)
+        url = f"http://127.0.0.1:{server.server_address[1]}/{name}"
+        checksum = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        return RemoteFile(name, url, checksum, len(content))
+
+    yield put
+    server.shutdown()
+    thread.join()
+    server.server_close()

@@ -1,17 +1,13 @@
 """Nuclear masses: tables of a few lines from loopback, known nuclei in the real ones, models."""
 
-import functools
-import hashlib
 import os
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 
 from sknuc import datasets
 from sknuc.datasets import _masses
-from sknuc.datasets._registry import AME, WS4, RemoteFile
+from sknuc.datasets._registry import AME, WS4
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("SKNUC_DATA"),
@@ -46,37 +42,16 @@ Phys. Lett. B 734 (2014) 215\xa8C219
 """  # noqa: E501
 
 
-class Silent(SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
-def served(tmp_path, monkeypatch):
-    """The tables, with few lines, on a server of this machine; no local copies."""
-    monkeypatch.delenv("SKNUC_DATA", raising=False)
-    monkeypatch.setenv("SKNUC_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    folder = tmp_path / "served"
-    folder.mkdir()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Silent, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
+def served(serve, monkeypatch):
+    """The tables, with few lines."""
 
-    def serve(name, text):
-        content = text.encode("latin-1")
-        (folder / name).write_bytes(content)
-        url = f"http://127.0.0.1:{server.server_address[1]}/{name}"
-        checksum = f"sha256:{hashlib.sha256(content).hexdigest()}"
-        return RemoteFile(name, url, checksum, len(content))
+    def table(name, text):
+        return serve(name, text.encode("latin-1"))
 
-    monkeypatch.setitem(_masses.AME, 2016, serve("mass2016.txt", LINES_2016))
-    monkeypatch.setitem(_masses.AME, 2020, serve("mass2020.txt", LINES_2020))
-    monkeypatch.setattr(_masses, "WS4", serve("WS4.txt", LINES_WS4))
-    yield
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    monkeypatch.setitem(_masses.AME, 2016, table("mass2016.txt", LINES_2016))
+    monkeypatch.setitem(_masses.AME, 2020, table("mass2020.txt", LINES_2020))
+    monkeypatch.setattr(_masses, "WS4", table("WS4.txt", LINES_WS4))
 
 
 def nucleus(table, Z, A):

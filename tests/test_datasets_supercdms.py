@@ -1,10 +1,6 @@
 """SuperCDMS source positions: the table from a server on loopback, and the real one."""
 
-import functools
-import hashlib
 import os
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -14,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sknuc import datasets
 from sknuc.datasets import _supercdms
-from sknuc.datasets._registry import SUPERCDMS, RemoteFile
+from sknuc.datasets._registry import SUPERCDMS
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("SKNUC_DATA"),
@@ -26,22 +22,9 @@ COLUMNS = [f"P{channel}start" for channel in "BCDF"] + [
 ]
 
 
-class Silent(SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
-def tables(tmp_path, monkeypatch):
-    """The three files, small, on a server of this machine; no local copies."""
-    monkeypatch.delenv("SKNUC_DATA", raising=False)
-    monkeypatch.setenv("SKNUC_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    folder = tmp_path / "served"
-    folder.mkdir()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Silent, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
+def tables(serve, monkeypatch):
+    """The three files, small."""
     rng = np.random.default_rng(0)
     tables = {}
     positions = {
@@ -58,16 +41,10 @@ def tables(tmp_path, monkeypatch):
             for row, event, y in zip(rows, times, source, strict=True)
         ]
         content = "\n".join([*lines, ""]).encode()
-        (folder / f"{part}.csv").write_bytes(content)
-        url = f"http://127.0.0.1:{server.server_address[1]}/{part}.csv"
-        checksum = f"sha256:{hashlib.sha256(content).hexdigest()}"
-        remote = RemoteFile(f"supercdms_{part}.csv", url, checksum, len(content))
+        remote = serve(f"supercdms_{part}.csv", content)
         monkeypatch.setitem(_supercdms.SUPERCDMS, part, remote)
         tables[part] = rows, times, np.array(source, dtype=float)
-    yield tables
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    return tables
 
 
 @pytest.mark.parametrize("part", ["training", "validation", "unseen"])
