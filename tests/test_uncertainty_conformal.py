@@ -1018,6 +1018,26 @@ def test_grid_search_with_groups_routed():
         ConformalRegressor(make_pipeline(StandardScaler(), Ridge())).fit(X, y, weights)
 
 
+@pytest.mark.parametrize("conformal", [ConformalRegressor, ConformalClassifier])
+def test_weights_reach_the_default_estimator_if_they_are_requested(conformal):
+    rng = np.random.default_rng(38)
+    X = rng.normal(size=(60, 2))
+    y, w = X[:, 0] + rng.normal(size=60) > 0, rng.integers(1, 4, 60).astype(float)
+    with config_context(enable_metadata_routing=True):
+        model = conformal(cv="split", random_state=0).set_score_request(sample_weight=False)
+        direct = clone(model).fit(X, y, sample_weight=w)
+        seen = direct.estimators_[0][0].n_samples_seen_
+        assert seen + direct.calibration_weights_.sum() == pytest.approx(w.sum())
+        grid = {"calibration_fraction": [0.25]}
+        search = GridSearchCV(model.set_fit_request(sample_weight=True), grid, cv=2)
+        found = search.fit(X, y, sample_weight=w).best_estimator_
+        assert_array_equal(found.calibration_weights_, direct.calibration_weights_)
+        search = GridSearchCV(model.set_fit_request(sample_weight=False), grid, cv=2)
+        with pytest.raises(TypeError, match="not routed to any object"):
+            search.fit(X, y, sample_weight=w)
+        assert_array_equal(search.fit(X, y).best_estimator_.calibration_weights_, 1)
+
+
 def test_a_seed_reaches_what_has_none():
     rng = np.random.default_rng(34)
     X, y = rng.normal(size=(40, 2)), rng.normal(size=40)

@@ -505,6 +505,22 @@ class TestBootstrap:
         plain = BootstrapRegressor(LinearRegression(), random_state=0).fit(X, y, weight)
         np.testing.assert_allclose(routed.predict(X), plain.predict(X), rtol=1e-9)
 
+    def test_an_estimator_that_refuses_weights_gets_whole_events(self):
+        X, y = noisy_line(60, 0)
+
+        class Unweighted(LinearRegression):
+            def fit(self, X, y, sample_weight=None):
+                assert sample_weight is None
+                return super().fit(X, y)
+
+        with config_context(enable_metadata_routing=True):
+            inner = Unweighted().set_fit_request(sample_weight=False)
+            whole = BootstrapRegressor(inner, random_state=0).fit(X, y)
+            with pytest.raises(ValueError, match="whole events only"):
+                BootstrapRegressor(inner).fit(X, y, sample_weight=np.full(60, 0.5))
+        weighted = BootstrapRegressor(LinearRegression(), random_state=0).fit(X, y)
+        np.testing.assert_allclose(whole.predict(X), weighted.predict(X), rtol=1e-9)
+
     def test_one_event_at_the_x_of_another_changes_little(self):
         # Events of weight 9 are events: their line is known as well as 100 of them tell, however
         # many of them share an x by chance.

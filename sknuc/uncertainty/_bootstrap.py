@@ -137,11 +137,11 @@ class _Bootstrap(MetaEstimatorMixin, BaseEstimator):
         # Trees see no difference where numbers differ by less than 1e-7.
         default = self.estimator is None
         self._scaler = StandardScaler().fit(X, sample_weight=weight) if default else None
-        if hasattr(base, "_fit_stack"):
+        weighted = _takes_weights(base)
+        if weighted and hasattr(base, "_fit_stack"):
             estimator = _with_seed(clone(base), rng)
             self.estimators_ = [estimator._fit_stack(self._events(X), y, drawn)]
             return drawn
-        weighted = _takes_weights(base)
         times = np.rint(drawn)
         # Sums of weights differ in their last bits from the integers that they mean.
         if not weighted and np.any(np.abs(drawn - times) > 1e-6):
@@ -510,10 +510,14 @@ class BootstrapClassifier(EnsembleClassifierMixin, _Bootstrap):
 
 
 def _takes_weights(estimator):
-    if has_fit_parameter(estimator, "sample_weight"):
-        return True
+    takes = has_fit_parameter(estimator, "sample_weight")
+    if not _routing_enabled():
+        return takes
     routing = get_routing_for_object(estimator)
-    return _routing_enabled() and bool(routing.consumes("fit", ["sample_weight"]))
+    # A router, as a Pipeline is one, has no requests of its own.
+    requests = routing.fit.requests if hasattr(routing, "fit") else {}
+    refused = requests.get("sample_weight") is False
+    return bool(routing.consumes("fit", ["sample_weight"])) or (takes and not refused)
 
 
 def _with_seed(estimator, rng):

@@ -175,8 +175,13 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
         given = {"sample_weight": sample_weight, "groups": groups}
         given = {name: value for name, value in given.items() if value is not None}
         if _routing_enabled():
+            # The default estimator gets all weights that this object gets.
+            own = {}
+            if self.estimator is None and sample_weight is not None:
+                own = {"sample_weight": given.pop("sample_weight")}
             routed = process_routing(self, "fit", **given, **fit_params)
-            return routed.estimator.fit, routed.splitter.split
+            to_estimator = own if self.estimator is None else routed.estimator.fit
+            return to_estimator, routed.splitter.split
         params = dict(fit_params)
         if sample_weight is not None and self.estimator is None:
             params |= {f"{step}__sample_weight": sample_weight for step, _ in estimator.steps}
@@ -322,15 +327,13 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
         routing : MetadataRouter
         """
         mapping = MethodMapping
-        return (
-            MetadataRouter(owner=self)
-            .add_self_request(self)
-            .add(
-                estimator=self._get_estimator(),
-                method_mapping=mapping().add(caller="fit", callee="fit"),
-            )
-            .add(splitter=self.cv, method_mapping=mapping().add(caller="fit", callee="split"))
-        )
+        router = MetadataRouter(owner=self).add_self_request(self)
+        router.add(splitter=self.cv, method_mapping=mapping().add(caller="fit", callee="split"))
+        # What the user has not given has no request beside that of this object.
+        if self.estimator is not None:
+            fit = mapping().add(caller="fit", callee="fit")
+            router.add(estimator=self.estimator, method_mapping=fit)
+        return router
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
