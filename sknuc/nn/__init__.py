@@ -1,5 +1,6 @@
 """Shared torch blocks: tensors only."""
 
+from sknuc.nn._average import AveragedModule
 from sknuc.nn._blocks import (
     FeatureNorm,
     GradientReversal,
@@ -50,6 +51,7 @@ __all__ = [
     "MASK_GROUPS",
     "AttentionPooling",
     "AutoregressiveQuantiles",
+    "AveragedModule",
     "Bernoulli",
     "ConditionalFlow",
     "ConditionalMLP",

@@ -20,7 +20,6 @@ every θ. The published methods differ in the noise levels that they draw, and h
   is the same F, and its weights make all levels alike at the start: w = 1.
 """
 
-import copy
 import math
 import warnings
 from numbers import Integral, Real
@@ -31,6 +30,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from torch import nn
 
 from sknuc.multiplicity import row_uniforms
+from sknuc.nn import AveragedModule
 from sknuc.samplers._base import Sampler
 from sknuc.samplers._denoisers import ResidualMLP, UNet
 from sknuc.samplers._probability_flow import (
@@ -435,7 +435,7 @@ class DiffusionSampler(Sampler):
         return torch.as_tensor(angles, dtype=like.dtype, device=like.device)
 
 
-class _Flow(nn.Module):
+class _Flow(AveragedModule):
     r"""A network, the average of its weights, and the linear map that makes events white.
 
     In training it is the network, else the average. The average of n steps has the weights
@@ -444,12 +444,10 @@ class _Flow(nn.Module):
     """
 
     def __init__(self, network, gaussian, ema_width):
-        super().__init__()
+        super().__init__(network)
         self.network = network
-        self.average = copy.deepcopy(network).requires_grad_(False)
         self.gaussian = gaussian
         self.exponent = _power(ema_width)
-        self.register_buffer("n_steps", torch.zeros((), dtype=torch.float64))
 
     def train(self, mode=True):
         super().train(mode)
@@ -463,12 +461,7 @@ class _Flow(nn.Module):
 
     def average_weights(self):
         self.n_steps += 1
-        share = 1 - (1 - 1 / self.n_steps.item()) ** self.exponent
-        torch._foreach_lerp_(
-            list(self.average.parameters()), list(self.network.parameters()), share
-        )
-        for mean, buffer in zip(self.average.buffers(), self.network.buffers(), strict=True):
-            mean.copy_(buffer)
+        self.move_average(self.network, 1 - (1 - 1 / self.n_steps.item()) ** self.exponent)
 
 
 def _power(width):

@@ -30,7 +30,6 @@ What makes it work on detector data:
 - *Averages.* Events are made by the exponential average of the generator's weights in training.
 """
 
-import copy
 import warnings
 from functools import partial
 from numbers import Integral, Real
@@ -44,7 +43,7 @@ from torch import nn
 from sknuc.encoders import CNN, MLP
 from sknuc.losses import critic_loss, generator_loss, gradient_penalty
 from sknuc.multiplicity import row_uniforms
-from sknuc.nn import Critic, Gaussian, SpectralNorm, mirror
+from sknuc.nn import AveragedModule, Critic, Gaussian, SpectralNorm, mirror
 from sknuc.samplers._base import Sampler
 from sknuc.samplers._collapse import MOST_JUDGED, find_collapse
 from sknuc.samplers._probability_flow import principal_axes
@@ -417,7 +416,7 @@ class GANSampler(Sampler):
         return self.module_[1].generate(noise, condition)
 
 
-class _GAN(nn.Module):
+class _GAN(AveragedModule):
     """Critic and generator, the average of the generator, and what they see of events.
 
     Parameters
@@ -431,13 +430,11 @@ class _GAN(nn.Module):
     """
 
     def __init__(self, critic, generator, meaning, white):
-        super().__init__()
+        super().__init__(generator)
         self.critic = critic
         self.generator = generator
-        self.average = copy.deepcopy(generator).requires_grad_(False)
         self.meaning = meaning
         self.white = white
-        self.register_buffer("n_steps", torch.zeros((), dtype=torch.float64))
 
     def generate(self, noise, condition):
         """Variables (n, *shape); in training from the present weights, else from the average."""
@@ -453,12 +450,7 @@ class _GAN(nn.Module):
         self.n_steps += 1
         n = self.n_steps.item()
         # Otherwise the first weights would be remembered for long.
-        share = 1 - min(decay, (1 + n) / (10 + n))
-        torch._foreach_lerp_(
-            list(self.average.parameters()), list(self.generator.parameters()), share
-        )
-        for mean, buffer in zip(self.average.buffers(), self.generator.buffers(), strict=True):
-            mean.copy_(buffer)
+        self.move_average(self.generator, 1 - min(decay, (1 + n) / (10 + n)))
 
 
 class _Generator(nn.Module):
