@@ -27,13 +27,14 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
+from sknuc.base import SharedParameters
 from sknuc.encoders._sequence import SequenceEncoder
 from sknuc.nn import Patches, sequence_pooling
 
 __all__ = ["GRU", "LSTM"]
 
 
-class _Recurrent(SequenceEncoder):
+class _Recurrent(SharedParameters, SequenceEncoder):
     """What the two share: parameters, reading, pooling.
 
     Parameters
@@ -83,13 +84,6 @@ class _Recurrent(SequenceEncoder):
         self.pooling = pooling
         self.patch_size = patch_size
         self.dropout = dropout
-
-    def __init_subclass__(cls, **kwargs):
-        """Put the shared parameters in the place of {shared_parameters} in the docstring."""
-        super().__init_subclass__(**kwargs)
-        if cls.__doc__ and _Recurrent.__doc__:
-            shared = _Recurrent.__doc__.split("----------\n", 1)[1].rstrip() + "\n"
-            cls.__doc__ = cls.__doc__.replace("    {shared_parameters}\n", shared)
 
     def build(self, input_shape):
         """Build the network for events of `input_shape`.
