@@ -353,6 +353,21 @@ def test_files_that_do_not_fit(tmp_path, columns, error, match):
         read_calochallenge(tmp_path / "a.hdf5")
 
 
+@pytest.mark.parametrize("bad", [-1e-3, np.nan, np.inf])
+def test_voxels_that_are_no_energies_are_refused_when_they_are_read(tmp_path, bad):
+    showers = np.ones((20, 15))
+    showers[7, 3] = bad
+    write(tmp_path / "a.hdf5")
+    write(tmp_path / "b.hdf5", showers=showers)
+    rows = read_calochallenge([tmp_path / "a.hdf5", tmp_path / "b.hdf5"], start=2).data
+    # Shower 7 of the second file is row 25 of both from the third one on.
+    for key in (slice(None), 25, slice(1, None, 6), slice(None, None, -1), [30, 25]):
+        with pytest.raises(ValueError, match=rf"b\.hdf5.*is {bad} in voxel 3 of shower 7\."):
+            rows[key]
+    assert np.all(rows[18:25] >= 0)
+    assert_array_equal(rows[26:], np.ones((12, 15)))
+
+
 def test_files_and_binnings_that_do_not_fit_each_other(tmp_path):
     a, b, xml = tmp_path / "a.hdf5", tmp_path / "b.hdf5", tmp_path / "binning.xml"
     write(a)

@@ -59,7 +59,8 @@ def read_calochallenge(path, *, binning=None, particle=None, start=0, stop=None)
     -------
     events : :class:`~sklearn.utils.Bunch`
         data : HDF5Rows of shape (n_events, n_voxels)
-            Energy in each voxel, in MeV, read when indexed.
+            Energy in each voxel, in MeV, read when indexed; a ValueError then if an energy is
+            negative or not finite.
         target : float64 ndarray of shape (n_events, 1)
             Energy of the particle, in MeV.
         target_names : list of str
@@ -137,7 +138,7 @@ def read_calochallenge(path, *, binning=None, particle=None, start=0, stop=None)
             sources.append((file, low, high))
         first += n
     return Bunch(
-        data=HDF5Rows(sources, SHOWERS, (n_voxels,), _common_type(paths), chunks[0]),
+        data=_Showers(sources, SHOWERS, (n_voxels,), _common_type(paths), chunks[0]),
         target=np.concatenate(energies)[start:stop],
         target_names=["incident_energy"],
         units={"data": "MeV", "incident_energy": "MeV"},
@@ -146,6 +147,23 @@ def read_calochallenge(path, *, binning=None, particle=None, start=0, stop=None)
         filenames=[str(p) for p in paths],
         DESCR=_DESCR,
     )
+
+
+class _Showers(HDF5Rows):
+    """Rows of which every number must be an energy, which is only known when they are read."""
+
+    def _read_piece(self, path, rows):
+        values = super()._read_piece(path, rows)
+        bad = ~(np.isfinite(values) & (values >= 0))
+        if bad.any():
+            row, voxel = np.argwhere(bad)[0]
+            number = range(rows.stop)[rows][row] if isinstance(rows, slice) else rows[row]
+            raise ValueError(
+                f"{self.name!r} of {path} must be finite and not negative. {bad.sum()} of the "
+                f"{values.size} energies that were read are not; the first is "
+                f"{values[row, voxel]} in voxel {voxel} of shower {number}."
+            )
+        return values
 
 
 def _common_type(paths):
