@@ -1,0 +1,52 @@
+"""What the benchmarks of samplers compare is the same on both sides, and judged as they say."""
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+from sknuc.encoders import MLP
+from sknuc.samplers import FlowSampler, GANSampler, VAESampler
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Import a benchmark by its name."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    return importlib.import_module
+
+
+@pytest.mark.filterwarnings("ignore:The generator has collapsed")  # It is not what is looked at.
+@pytest.mark.parametrize(
+    ("kind", "bare", "options"),
+    [
+        (FlowSampler, "SameFlow", {}),
+        (FlowSampler, "SameFlow", {"hidden_layer_sizes": (8,), "n_transforms": 3, "bins": 4}),
+        (VAESampler, "BareVAE", {}),
+        (VAESampler, "BareVAE", {"n_latent": 3, "encoder": MLP(hidden_layer_sizes=(9, 8, 7))}),
+        (GANSampler, "BareGAN", {}),
+        (GANSampler, "BareGAN", {"encoder": MLP(hidden_layer_sizes=(9, 8, 7))}),
+    ],
+)
+def test_bare_loops_learn_the_network_of_the_sampler(benchmark, kind, bare, options):
+    speed = benchmark("sampler_speed")
+    X = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    side = speed.Ours(kind, 1, batch_size=100, **options)
+    reference = getattr(speed, bare)(side.model)
+    speed.check_same(side, reference, X, 1)
+    trained = [p for p in side.model.module_.parameters() if p.requires_grad]
+    assert reference.n_parameters() == sum(p.numel() for p in trained)
+    assert np.isfinite(reference.sample(10)).all()
+
+
+def test_networks_of_other_sizes_are_not_compared(benchmark):
+    speed = benchmark("sampler_speed")
+    X = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    side, other = (
+        speed.Ours(VAESampler, 1, encoder=MLP(hidden_layer_sizes=sizes)) for sizes in ((8,), (8, 8))
+    )
+    other.fit(X, 1)
+    with pytest.raises(ValueError, match=r"VAESampler learns .* numbers, but the bare loop"):
+        speed.check_same(side, speed.BareVAE(other.model), X, 1)
