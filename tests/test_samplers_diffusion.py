@@ -387,11 +387,12 @@ def test_events_do_not_depend_on_blocks(fitted, monkeypatch):
     model, X, y = fitted
     whole, scores = model.sample(100, random_state=3), model.score_samples(X, y)
     monkeypatch.setattr("sknuc.samplers._base._BLOCK_NUMBERS", 17 * model._numbers_per_event())
+    monkeypatch.setattr("sknuc.samplers._base._TILE_EVENTS", 16)
     blocks = []
     monkeypatch.setattr(model, "_judge", lambda z, _: blocks.append(len(z)))
     np.testing.assert_allclose(model.sample(100, random_state=3), whole, atol=1e-9)
     np.testing.assert_allclose(model.score_samples(X, y), scores, atol=1e-9)
-    assert max(blocks) == 17
+    assert max(blocks) == 16
 
 
 def test_pickle_gives_the_same_events(fitted):

@@ -4,8 +4,9 @@ A sampler learns :math:`p(x)`, or :math:`p(x|y)` if `fit` is given y, and draws 
 method adds a network from normal noise (and a condition) to an event, and how it is trained; all
 else is here, so that all of them speak of the same events.
 
-Normal noise is drawn event after event, the same number for each, so that `random_state` gives the
-same events whatever the size of the blocks in which they are made.
+Normal noise is drawn event after event, the same number for each, and the network is applied to a
+number of them that does not depend on blocks, so that `random_state` gives the same events, to the
+last bit, whatever the size of the blocks in which they are made.
 """
 
 from numbers import Integral
@@ -30,6 +31,9 @@ __all__ = ["Sampler"]
 
 # Numbers of events, noise and activations in memory at a time: 16 MiB, of which some copies exist.
 _BLOCK_NUMBERS = 2**22
+# The network is applied to so many events at a time, whatever the blocks: how sums round depends on
+# their number, and events of a seed shall be the same to the last bit.
+_TILE_EVENTS, _TILE_NUMBERS = 4096, 2**22
 
 
 class Sampler(TorchEstimator):
@@ -123,6 +127,11 @@ class Sampler(TorchEstimator):
     def _block_length(self):
         """How many events are made at a time."""
         return max(1, _BLOCK_NUMBERS // self._numbers_per_event())
+
+    def _tile_length(self, n_samples):
+        """How many events the network makes at once: a power of two, all of a few events."""
+        most = max(1, min(_TILE_EVENTS, _TILE_NUMBERS // self._numbers_per_event()))
+        return 2 ** min(most.bit_length() - 1, (int(n_samples) - 1).bit_length())
 
     def _make_columns(self):
         """From events to variables; another one for events that are modelled as they are."""
@@ -276,7 +285,8 @@ class Sampler(TorchEstimator):
             )
         result = np.empty((n_samples, self.n_features_in_), self._output_dtype)
         n_noise = self._n_noise()
-        step = self._block_length()
+        tile = self._tile_length(n_samples)
+        step = tile * max(1, self._block_length() // tile)
         bar = tqdm(
             total=n_samples, desc=type(self).__name__, unit="event", disable=not self.verbose
         )
@@ -285,15 +295,21 @@ class Sampler(TorchEstimator):
                 rows = slice(start, min(start + step, n_samples))
                 noise = rng.standard_normal((rows.stop - start, n_noise))
                 given = None if conditions is None else conditions[rows]
-                result[rows] = self._columns.decode(self._draw(noise, given))
+                result[rows] = self._columns.decode(self._draw(noise, given, tile))
                 bar.update(rows.stop - start)
         return result.reshape(n_samples, *self.input_shape_) if self._event_ndim > 1 else result
 
-    def _draw(self, noise, condition):
-        """Variables, as an array, of a block of noise and conditions."""
-        with torch.inference_mode(), self._threads(len(noise)):
-            z = self._generate(self._tensor(noise), self._tensor(condition))
-        return z.flatten(1).double().cpu().numpy()
+    def _draw(self, noise, condition, tile):
+        """Variables, as an array, of a block of noise and conditions, made tile by tile."""
+        made = np.empty((len(noise), self._columns.n_variables))
+        with torch.inference_mode(), self._threads(tile):
+            for start in range(0, len(noise), tile):
+                rows = slice(start, start + tile)
+                # The last tile is filled up with copies of an event.
+                parts = [self._tensor(_fill(part, rows, tile)) for part in (noise, condition)]
+                z = self._generate(*parts).flatten(1).double().cpu().numpy()
+                made[rows] = z[: len(made[rows])]
+        return made
 
     def _tensor(self, array):
         """An array as a tensor like those of the module; None stays None."""
@@ -393,6 +409,16 @@ class Sampler(TorchEstimator):
             The larger the better.
         """
         return float(self.score_samples(X, y).mean())
+
+
+def _fill(array, rows, length):
+    """Rows of an array, and copies of the last of them; None stays None."""
+    if array is None:
+        return None
+    part = array[rows]
+    if len(part) == length:
+        return part
+    return np.concatenate([part, np.repeat(part[-1:], length - len(part), axis=0)])
 
 
 def _integer_columns(X):

@@ -144,9 +144,16 @@ class Columns:
             axes = (0, 2)
         total = share.sum(axes, keepdims=True)
         shift = (share * t).sum(axes, keepdims=True) / total
-        scale = np.sqrt((share * (t - shift) ** 2).sum(axes, keepdims=True) / total)
-        tiny = 10 * np.finfo(X.dtype if X.dtype.kind == "f" else float).eps
-        scale[scale <= tiny * np.abs(shift)] = 1.0
+        # The sum rounds; what is constant is its own mean.
+        low, high = (np.where(share > 0, t, end) for end in (np.inf, -np.inf))
+        shift = np.clip(shift, low.min(axes, keepdims=True), high.max(axes, keepdims=True))
+        # In units of the largest deviation, since squares under- and overflow long before numbers
+        # do. However little a column varies, so little will what is generated.
+        away = np.where(share > 0, t - shift, 0)
+        unit = np.abs(away).max(axes, keepdims=True)
+        unit[unit == 0] = 1.0
+        scale = unit * np.sqrt((share * (away / unit) ** 2).sum(axes, keepdims=True) / total)
+        scale[scale == 0] = 1.0
         shape = (1, *t.shape[1:])
         self.shift, self.scale = (np.broadcast_to(a, shape).ravel() for a in (shift, scale))
         if self.by_channel:

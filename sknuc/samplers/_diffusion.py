@@ -382,8 +382,8 @@ class DiffusionSampler(Sampler):
 
         return lambda y, angle: module.gaussian.in_normal(velocity, y, angle)
 
-    def _draw(self, noise, condition):
-        z = super()._draw(noise, condition)
+    def _draw(self, noise, condition, tile):
+        z = super()._draw(noise, condition, tile)
         self._judge(z, condition)
         return z
 

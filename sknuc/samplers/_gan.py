@@ -387,7 +387,8 @@ class GANSampler(Sampler):
         rng = self._random_state
         rows = rng.choice(len(points), n, replace=False, p=weight / weight.sum())
         noise = rng.standard_normal((n, self._n_noise()))
-        made = self._draw(noise, None if condition is None else condition[rows])
+        given = None if condition is None else condition[rows]
+        made = self._draw(noise, given, self._tile_length(n))
         # As events tell: the energy of an empty voxel is what is drawn for a true one.
         X = self._columns.decode(made)
         z, low, high = self._columns.encode(X, row_uniforms(X, X.shape[1]))

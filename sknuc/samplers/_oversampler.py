@@ -125,8 +125,12 @@ class GenerativeOverSampler(BaseOverSampler):
 
     def _fitted(self, sampler, rng, X, *y):
         sampler = clone(sampler)
-        if "random_state" in sampler.get_params():
+        parameters = sampler.get_params(deep=False)
+        if "random_state" in parameters:
             sampler.set_params(random_state=rng.randint(2**31 - 1))
+        # Labels are no numbers, of whatever type they are.
+        if y and parameters.get("condition") == "auto":
+            sampler.set_params(condition="classes")
         if self._types is not None:
             X = self._frame(X, columns=list(self._types)).astype(self._types)
         return sampler.fit(X, *y)

@@ -60,7 +60,8 @@ def principal_axes(z, weight):
     Returns
     -------
     mean, scale, axes : ndarray of shape (n_variables,), (n_variables,), (n_variables, n_variables)
-        Axes are columns. None instead of all if there are too many variables, or too few events.
+        Axes are columns. None instead of all if there are too many variables, or too few events,
+        or nothing varies.
     """
     z = z.reshape(len(z), -1).astype(np.float64)
     n = weight.sum() ** 2 / (weight**2).sum()
@@ -69,6 +70,8 @@ def principal_axes(z, weight):
     mean = np.average(z, axis=0, weights=weight)
     centred = (z - mean) * np.sqrt(weight / weight.sum())[:, None]
     variance, axes = np.linalg.eigh(centred.T @ centred)
+    if variance[-1] <= 0:
+        return None
     # What does not vary is a rounding error, and stays one.
     return mean, np.sqrt(np.maximum(variance, 1e-10 * variance[-1])), axes
 
