@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
-from sknuc.samplers import FlowSampler, GenerativeOverSampler
+from sknuc.samplers import FlowSampler, GenerativeOverSampler, VAESampler
 
 pd = pytest.importorskip("pandas")
 
@@ -85,6 +85,51 @@ def test_counts_of_a_data_frame_stay_counts():
     assert (X_more["energy"] >= 0).all()
     pd.testing.assert_frame_equal(X_more[:250], X)
     assert np.bincount(y_more).tolist() == [200, 200]
+
+
+def test_what_is_cast_to_integers_is_rounded():
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], [2000, 400])
+    X = rng.poisson(10, (2400, 1))
+    over = GenerativeOverSampler(Exact(), random_state=0)
+    frame = pd.DataFrame({"hits": X[:, 0], "energy": rng.normal(size=2400)})
+    for table in (X, frame):
+        new = np.asarray(over.fit_resample(table, y)[0])[2400:, 0]
+        # Around the mean of the class, with the unit variance of the sampler.
+        assert abs(new.mean() - X[y == 1].mean()) < 5 * np.sqrt(13 / 12 / len(new))
+    assert over.fit_resample(X, y)[0].dtype == X.dtype
+
+
+def test_signals_keep_their_shape():
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], [40, 20])
+    X = rng.normal(size=(60, 1, 16)).astype(np.float32)
+    vae = VAESampler(n_latent=2, max_epochs=2)
+    X_more, _ = GenerativeOverSampler(vae, random_state=0).fit_resample(X, y)
+    assert X_more.shape == (80, 1, 16)
+    assert X_more.dtype == np.float32
+    np.testing.assert_array_equal(X_more[:60], X)
+    rows = GenerativeOverSampler(vae.set_params(input_shape=(1, 16)), random_state=0)
+    np.testing.assert_array_equal(
+        rows.fit_resample(X.reshape(60, 16), y)[0], X_more.reshape(80, 16)
+    )
+
+
+class Never(Exact):
+    """A sampler that nobody should train."""
+
+    def fit(self, X, y=None):
+        raise AssertionError
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("strategy", ["auto", {1: 1}, {1: 1, 0: 5}])
+def test_nothing_is_trained_where_nothing_is_asked(conditional, strategy):
+    n = [5, 5] if strategy == "auto" else [5, 1]
+    X, y = np.zeros((sum(n), 1)), np.repeat([0, 1], n)
+    over = GenerativeOverSampler(Never(), conditional=conditional, sampling_strategy=strategy)
+    assert len(over.fit_resample(X, y)[0]) == sum(n)
+    assert over.samplers_ == {}
 
 
 def test_pipelines_and_searches_resample_the_training_only():

@@ -12,6 +12,7 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods
 
+from sknuc.samplers._base import _integer_columns
 from sknuc.samplers._flow import FlowSampler
 
 __all__ = ["GenerativeOverSampler"]
@@ -96,16 +97,22 @@ class GenerativeOverSampler(BaseOverSampler):
         # Types of columns tell the sampler which of them are counts.
         self._types = dict(X.dtypes) if hasattr(X, "dtypes") and hasattr(X, "columns") else None
         self._frame = type(X)
+        self._integer = _integer_columns(X)
+        self._event_shape = np.shape(X)[1:]
+        if len(self._event_shape) > 1:
+            X = np.reshape(X, (len(X), -1))
         return super()._check_X_y(X, y, accept_sparse=False)
 
     def _fit_resample(self, X, y):
         rng = check_random_state(self.random_state)
         sampler = FlowSampler() if self.sampler is None else self.sampler
-        if self.conditional:
-            shared = self._fitted(sampler, rng, X, y)
+        X = X.reshape(len(X), *self._event_shape)
         self.samplers_ = {}
         events, labels = [X], [y]
+        shared = None
         for label, n_samples in self.sampling_strategy_.items():
+            if not n_samples:
+                continue
             own = y == label
             if own.sum() < 2:
                 raise ValueError(
@@ -113,14 +120,16 @@ class GenerativeOverSampler(BaseOverSampler):
                     "from 1 sample. Leave the class out of 'sampling_strategy'."
                 )
             if self.conditional:
+                shared = self._fitted(sampler, rng, X, y) if shared is None else shared
                 model, condition = shared, {"y": label}
             else:
                 model, condition = self._fitted(sampler, rng, X[own]), {}
             self.samplers_[label] = model
-            if n_samples:
-                seed = rng.randint(2**31 - 1)
-                events.append(model.sample(n_samples, random_state=seed, **condition))
-                labels.append(np.full(n_samples, label, dtype=y.dtype))
+            seed = rng.randint(2**31 - 1)
+            made = model.sample(n_samples, random_state=seed, **condition)
+            # Otherwise integers would be cut off, and be too small by a half.
+            events.append(np.where(self._integer, np.rint(made), made))
+            labels.append(np.full(n_samples, label, dtype=y.dtype))
         return np.concatenate(events).astype(X.dtype, copy=False), np.concatenate(labels)
 
     def _fitted(self, sampler, rng, X, *y):
@@ -137,7 +146,8 @@ class GenerativeOverSampler(BaseOverSampler):
 
     def __getstate__(self):
         state = super().__getstate__()
-        return {name: value for name, value in state.items() if name not in ("_types", "_frame")}
+        passing = ("_types", "_frame", "_integer", "_event_shape")
+        return {name: value for name, value in state.items() if name not in passing}
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
