@@ -154,6 +154,20 @@ def test_conformal_intervals_of_few_events_are_drawn_as_far_as_they_go(events):
     assert results[-1].fraction == np.mean((low <= y[60:]) & (y[60:] <= high))
 
 
+@pytest.mark.parametrize("draw", [CoverageDisplay, PITDisplay, IntervalDisplay])
+def test_truths_that_do_not_fit_are_refused_before_all_events_are_looked_at(events, draw):
+    X, y = events
+    two = np.column_stack([y, -y])
+    model = CountedRegressor().fit(X, two)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        draw.from_estimator(model, X, two[1:])
+    with pytest.raises(ValueError, match=rf"'y' .* {draw.__name__}.* predicts 2 targets. Got the"):
+        draw.from_estimator(model, X, y)
+    assert model.n_looks_ == 0
+    with pytest.raises(ValueError, match=r"'y' .* \(3000,\), as .* predicts 1 target. Got .*, 2\)"):
+        draw.from_estimator(NormalRegressor().fit(X, y), X, two)
+
+
 def test_curves_of_several_models_and_targets_share_axes(events):
     X, y = events
     two = np.column_stack([y, -3 * y])
@@ -380,6 +394,40 @@ def test_endless_intervals_leave_the_picture():
     lines = segments(display.intervals_[0])
     assert np.all(np.isfinite(lines))
     assert np.all(lines[:, 0, 1] < display.ax_.get_ylim()[0])
+
+
+@pytest.mark.parametrize(
+    ("draw", "given", "value"),
+    [
+        (PITDisplay, "n_bins", 0),
+        (PITDisplay, "n_bins", 1),
+        (PITDisplay, "n_bins", 2.5),
+        (PITDisplay, "n_levels", 0),
+        (PITDisplay, "n_levels", 2.5),
+        (IntervalDisplay, "max_events", 0),
+        (IntervalDisplay, "max_events", -3),
+        (IntervalDisplay, "max_events", 2.5),
+    ],
+)
+def test_numbers_are_checked_before_events_are_looked_at(events, draw, given, value):
+    message = f"'{given}' parameter of {draw.__name__}.from_est.* must be an int .* Got {value} "
+    with pytest.raises(ValueError, match=message):
+        draw.from_estimator(NormalRegressor(), *events, **{given: value})
+
+
+@pytest.mark.parametrize("target", [1, "z"])
+def test_there_is_no_second_target_of_one(events, target):
+    pd = pytest.importorskip("pandas")
+    X, y = events
+    with pytest.raises(
+        ValueError, match=f"'target' .* of which y has 1, .* Got {target!r} instead"
+    ):
+        IntervalDisplay.from_estimator(OwnIntervals(), X, y, target=target)
+    series = pd.Series(y, name="E (keV)")
+    by_name = IntervalDisplay.from_estimator(OwnIntervals(), X, series, target="E (keV)")
+    assert by_name.ax_.get_xlabel() == "True E (keV)"
+    with pytest.raises(ValueError, match=r"Got .* instead; the names are \['E \(keV\)'\]"):
+        IntervalDisplay.from_estimator(OwnIntervals(), X, series, target=target)
 
 
 @pytest.fixture(scope="module")

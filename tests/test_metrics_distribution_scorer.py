@@ -217,6 +217,17 @@ def test_errors_say_what_is_wrong(events, call, message):
         call(*events[:2])
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_truths_that_do_not_fit_are_named_y(events, metric):
+    X, y, _ = events
+    score = make_distribution_scorer(metric)
+    model = NormalRegressor().fit(X, y)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        score(model, X, y[1:])
+    with pytest.raises(ValueError, match=r"'y' .* predicts 2 targets. Got the shape \(1500,\)"):
+        score(model, X, y[:, 0])
+
+
 def test_the_readme_says_how_to_ask_a_pipeline():
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     (block,) = (

@@ -25,7 +25,7 @@ from sklearn.utils._param_validation import (
     validate_params,
 )
 
-from sknuc.metrics._final_step import check_method, final_step
+from sknuc.metrics._final_step import judged_step
 from sknuc.metrics._score_intervals import COVERAGE, interval_score
 from sknuc.metrics._score_joint import energy_score, variogram_score
 from sknuc.metrics._score_quantiles import crps_quantile, pinball_loss
@@ -225,8 +225,8 @@ class _DistributionScorer(_BaseScorer):
         return f"make_distribution_scorer({self.metric!r}{params})"
 
     def _score(self, method_caller, estimator, X, y_true, **kwargs):
-        estimator, X = final_step(estimator, X)
-        check_method(f"make_distribution_scorer({self.metric!r})", estimator, self._response_method)
+        caller = f"make_distribution_scorer({self.metric!r})"
+        estimator, X = judged_step(caller, estimator, X, y_true, self._response_method)
         return self._sign * self._score_func(estimator, X, y_true, **self._kwargs, **kwargs)
 
     @classmethod

@@ -1,9 +1,18 @@
 """The estimator that knows distributions, within pipelines and searches."""
 
+import numpy as np
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.pipeline import Pipeline
+from sklearn.utils import _safe_indexing, check_consistent_length
 
-__all__ = ["check_method", "final_step"]
+__all__ = ["final_name", "final_step", "judged_step"]
+
+
+def _held(estimator):
+    """What a search or a pipeline asks for its predictions, None for all others."""
+    if hasattr(estimator, "best_estimator_"):
+        return estimator.best_estimator_
+    return estimator[-1] if isinstance(estimator, Pipeline) else None
 
 
 def final_step(estimator, X):
@@ -12,17 +21,39 @@ def final_step(estimator, X):
     Searches and pipelines pass ``predict`` on, but not the methods of distributions. Others that
     hold estimators change what is predicted, and are not looked into.
     """
-    while True:
-        if hasattr(estimator, "best_estimator_"):
-            estimator = estimator.best_estimator_
-        elif isinstance(estimator, Pipeline):
-            X = estimator[:-1].transform(X) if len(estimator) > 1 else X
-            estimator = estimator[-1]
-        else:
-            return estimator, X
+    while (held := _held(estimator)) is not None:
+        if isinstance(estimator, Pipeline) and len(estimator) > 1:
+            X = estimator[:-1].transform(X)
+        estimator = held
+    return estimator, X
 
 
-def check_method(caller, estimator, method):
+def final_name(estimator):
+    """Return the name of the class of the last step."""
+    while (held := _held(estimator)) is not None:
+        estimator = held
+    return type(estimator).__name__
+
+
+def judged_step(caller, estimator, X, y, method):
+    """Return :func:`final_step`, once it has the method and `y` fits to its events and targets."""
+    check_consistent_length(X, y)
+    estimator, X = final_step(estimator, X)
+    _check_method(caller, estimator, method)
+    # One event tells the targets, before all of them take their time.
+    targets = np.shape(estimator.predict(_safe_indexing(X, slice(0, 1))))[1:]
+    wanted = (np.shape(y)[0], *targets)
+    if np.shape(y) != wanted:
+        n_targets = targets[0] if targets else 1
+        raise ValueError(
+            f"The 'y' parameter of {caller} must have the shape {wanted}, as "
+            f"{type(estimator).__name__} predicts {n_targets} target{'s' * (n_targets != 1)}. Got "
+            f"the shape {np.shape(y)} instead."
+        )
+    return estimator, X
+
+
+def _check_method(caller, estimator, method):
     """Raise an error where the estimator cannot say what `caller` asks for."""
     if hasattr(estimator, method):
         return

@@ -10,7 +10,7 @@ import numpy as np
 
 from sknuc.base import PredictiveRegressorMixin
 from sknuc.metrics._coverage import coverage
-from sknuc.metrics._final_step import check_method, final_step
+from sknuc.metrics._final_step import judged_step
 from sknuc.metrics._plot import COLORS, MARKERS, _axes
 from sknuc.metrics._plot_shared import BANDS, name_targets
 from sknuc.metrics._sample_validation import column_names
@@ -140,8 +140,8 @@ class CoverageDisplay:
         """
         ask = _supported_intervals if nominal is None else _central_intervals
         nominal = check_rising_levels("nominal", NOMINAL if nominal is None else nominal)
-        estimator, X = final_step(estimator, X)
-        check_method(f"{cls.__name__}.from_estimator", estimator, "predict_interval")
+        caller = f"{cls.__name__}.from_estimator"
+        estimator, X = judged_step(caller, estimator, X, y, "predict_interval")
         intervals = ask(estimator, X, nominal)
         return cls.from_predictions(
             y,

@@ -5,14 +5,20 @@ from numbers import Integral
 import numpy as np
 from scipy.ndimage import median_filter
 from sklearn.utils import column_or_1d
+from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from sknuc.metrics._coverage import coverage as coverage_of
-from sknuc.metrics._final_step import check_method, final_step
+from sknuc.metrics._final_step import judged_step
 from sknuc.metrics._plot import COLORS, _axes
 from sknuc.metrics._sample_validation import column_names
 from sknuc.metrics._score_validation import check_interval_ends, check_prediction, check_truth
 
 __all__ = ["IntervalDisplay"]
+
+DRAWN = {
+    "max_events": [Interval(Integral, 1, None, closed="left")],
+    "style": [StrOptions({"bars", "band"})],
+}
 
 
 def _feature_values(X, feature):
@@ -37,14 +43,18 @@ def _feature_values(X, feature):
 
 
 def _target_column(y, target):
-    """Number and name of one of several targets."""
-    names, n_targets = column_names(y), np.shape(y)[1]
+    """Number and name of one of the targets."""
+    if np.ndim(y) == 2:
+        names, n_targets = column_names(y), np.shape(y)[1]
+    else:
+        name, n_targets = getattr(y, "name", None), 1
+        names = None if name is None else [str(name)]
     if isinstance(target, str) and target in (names or ()):
         return names.index(target), target
     if not isinstance(target, Integral) or not 0 <= target < n_targets:
         raise ValueError(
-            "The 'target' parameter of IntervalDisplay must be the number of one of "
-            f"{n_targets} targets, from 0, or the name of a column of y. Got {target!r} instead"
+            "The 'target' parameter of IntervalDisplay must be the number of a target, from 0, "
+            f"of which y has {n_targets}, or the name of a column of y. Got {target!r} instead"
             + (f"; the names are {names!r:.200}." if names else ".")
         )
     return target, names[target] if names else None
@@ -106,6 +116,7 @@ class IntervalDisplay:
         self.unit = unit
 
     @classmethod
+    @validate_params(DRAWN, prefer_skip_nested_validation=False)
     def from_estimator(
         cls,
         estimator,
@@ -154,12 +165,10 @@ class IntervalDisplay:
         if feature is not None:
             x, column = _feature_values(X, feature)
             x_name = x_name or column
-        estimator, X = final_step(estimator, X)
-        check_method(f"{cls.__name__}.from_estimator", estimator, "predict_interval")
-        own_name = getattr(y, "name", None)
-        if np.ndim(y) == 2:
-            target, own_name = _target_column(y, target)
-        y_name = y_name or (str(own_name) if own_name is not None else "y")
+        caller = f"{cls.__name__}.from_estimator"
+        estimator, X = judged_step(caller, estimator, X, y, "predict_interval")
+        target, own_name = _target_column(y, target)
+        y_name = y_name or own_name or "y"
         interval = np.asarray(estimator.predict_interval(X, coverage=coverage))
         parts = [np.asarray(y), np.asarray(estimator.predict(X)), interval[:, 0], interval[:, 1]]
         if np.ndim(y) == 2:
@@ -178,6 +187,7 @@ class IntervalDisplay:
         )
 
     @classmethod
+    @validate_params(DRAWN, prefer_skip_nested_validation=False)
     def from_predictions(
         cls,
         y_true,
@@ -244,6 +254,7 @@ class IntervalDisplay:
         )
         return display.plot(ax=ax, max_events=max_events, style=style)
 
+    @validate_params(DRAWN, prefer_skip_nested_validation=False)
     def plot(self, ax=None, *, max_events=200, style="bars"):
         """Draw predictions, intervals and truths.
 
@@ -260,10 +271,10 @@ class IntervalDisplay:
         -------
         display : IntervalDisplay
         """
-        if style not in ("bars", "band") or (style == "band" and self.x is None):
+        if style == "band" and self.x is None:
             raise ValueError(
-                "The 'style' parameter of IntervalDisplay must be 'bars', or 'band' for "
-                f"predictions against x or a feature. Got {style!r} instead."
+                "The 'style' parameter of IntervalDisplay must be 'bars' for predictions against "
+                "the truth, along which there is no band. Got 'band' instead; give x or a feature."
             )
         ax = _axes(ax, (6.4, 5.2))
         order = np.argsort(self.y_true if self.x is None else self.x, kind="stable")

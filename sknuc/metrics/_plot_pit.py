@@ -6,11 +6,13 @@ it lies with 68 and 95 %.
 """
 
 import warnings
+from numbers import Integral
 
 import numpy as np
-from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state, gen_batches
+from sklearn.utils import _safe_indexing, check_random_state, gen_batches
+from sklearn.utils._param_validation import Interval, validate_params
 
-from sknuc.metrics._final_step import check_method, final_step
+from sknuc.metrics._final_step import judged_step
 from sknuc.metrics._plot import COLORS, _axes
 from sknuc.metrics._plot_shared import BANDS, name_targets
 from sknuc.metrics._sample_validation import column_names
@@ -23,6 +25,9 @@ __all__ = ["PITDisplay"]
 BLOCK = 2**16
 
 N_LEVELS = 99
+
+#: A histogram of one bin is flat whatever it holds.
+BINNED = {"n_bins": [Interval(Integral, 2, None, closed="left")]}
 
 
 def _transforms(estimator, X, y, n_levels, random_state):
@@ -115,6 +120,10 @@ class PITDisplay:
         self.n_bins = n_bins
 
     @classmethod
+    @validate_params(
+        {**BINNED, "n_levels": [Interval(Integral, 1, None, closed="left"), None]},
+        prefer_skip_nested_validation=False,
+    )
     def from_estimator(
         cls,
         estimator,
@@ -154,11 +163,10 @@ class PITDisplay:
         -------
         display : PITDisplay
         """
-        estimator, X = final_step(estimator, X)
-        check_method(f"{cls.__name__}.from_estimator", estimator, "predict_quantiles")
+        caller = f"{cls.__name__}.from_estimator"
+        estimator, X = judged_step(caller, estimator, X, y, "predict_quantiles")
         target_names = column_names(y) if target_names is None else target_names
         y = np.asarray(y)
-        check_consistent_length(X, y)
         if n_levels is None:
             u = _supported_transforms(estimator, X, y, random_state)
         else:
@@ -174,6 +182,7 @@ class PITDisplay:
         )
 
     @classmethod
+    @validate_params(BINNED, prefer_skip_nested_validation=False)
     def from_predictions(
         cls, u, *, n_bins=20, sample_weight=None, name=None, target_names=None, band=True, ax=None
     ):
@@ -184,7 +193,7 @@ class PITDisplay:
         u : array-like of shape (n_events,) or (n_events, n_targets)
             Probability integral transforms, see :func:`pit`.
         n_bins : int, default=20
-            Number of bins.
+            Number of bins, at least 2.
         sample_weight : array-like of shape (n_events,), default=None
             Weights of either sign, see :func:`pit_test`.
         name : str, default=None
