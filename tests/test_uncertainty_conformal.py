@@ -25,6 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
+from sknuc.distributions import QuantileBDTRegressor
 from sknuc.uncertainty import ConformalClassifier, ConformalRegressor
 from sknuc.uncertainty._event_draws import event_uniforms
 
@@ -373,6 +374,29 @@ def test_cqr_keeps_quantiles_that_are_right_and_repairs_those_that_are_not():
     assert_allclose(found, conformal.predict_interval(X_new[:5], 0.68), atol=0.1)
 
 
+def test_cqr_finds_quantiles_behind_pipelines_and_searches():
+    rng = np.random.default_rng(41)
+    X, y = heteroscedastic(rng, 300)
+    steps = StandardScaler(), QuantileBDTRegressor(max_iter=10)
+    pipeline = make_pipeline(*steps)
+    search = GridSearchCV(pipeline, {"quantilebdtregressor__max_iter": [10]}, cv=2)
+    frozen = FrozenEstimator(clone(search).fit(X[:100], y[:100]))
+    intervals = [
+        ConformalRegressor(estimator, conformity_score="cqr", random_state=0)
+        .fit(X[100:], y[100:])
+        .predict_interval(X, 0.8)
+        for estimator in (pipeline, search, frozen)
+    ]
+    assert_array_equal(intervals[0], intervals[1])
+    by_hand = steps[1].fit(steps[0].fit_transform(X[:100]), y[:100])
+    by_hand = ConformalRegressor(FrozenEstimator(by_hand), conformity_score="cqr")
+    Z = steps[0].transform(X)
+    assert_allclose(by_hand.fit(Z[100:], y[100:]).predict_interval(Z, 0.8), intervals[2])
+    plain = make_pipeline(StandardScaler(), LinearRegression())
+    with pytest.raises(ValueError, match="which LinearRegression has not"):
+        ConformalRegressor(plain, conformity_score="cqr").fit(X, y)
+
+
 def test_cqr_calibrates_both_sides_by_themselves():
     rng = np.random.default_rng(11)
     X = rng.uniform(1, 2, (3000, 1))
@@ -563,6 +587,25 @@ def test_the_tail_of_student_is_continuous_and_covers_gaussian_groups():
         model.fit(X[old], y[old], groups=groups[old])
         covered.append(covers(model.predict_interval(X[~old], 0.95), y[~old]).mean())
     assert_covers(covered, 0.95)
+
+
+def test_what_tells_no_category_no_group_and_no_class_is_an_error():
+    rng = np.random.default_rng(42)
+    X, y = rng.normal(size=(50, 3)), rng.normal(size=50)
+    with pytest.raises(ValueError, match=r"column 7, but the events have the columns \[0, 1, 2\]"):
+        ConformalRegressor(mondrian=7).fit(X, y)
+    with pytest.raises(ValueError, match="column 'a', but the events have no names"):
+        ConformalRegressor(mondrian="a").fit(X, y)
+    pd = pytest.importorskip("pandas")
+    with pytest.raises(ValueError, match=r"column 'a', but the events have the columns \['b', 'c'"):
+        ConformalRegressor(mondrian="a").fit(pd.DataFrame(X, columns=list("bcd")), y)
+    with pytest.raises(ValueError, match="Got NaN for 1 of 50 events"):
+        ConformalRegressor().fit(X, y, groups=np.r_[np.nan, np.arange(49) // 10])
+    with (
+        pytest.raises(ValueError, match=r"one class to learn from, \[0\]: class 1 has 1 event\."),
+        pytest.warns(UserWarning, match="least populated class"),
+    ):
+        ConformalClassifier().fit(X, (np.arange(50) == 7).astype(int))
 
 
 def test_groups_stay_together():

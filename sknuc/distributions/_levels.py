@@ -88,8 +88,8 @@ def check_periodic(periodic, n_targets, n_features=0):
     for target, value in periodic.items():
         if not isinstance(target, Integral) or not 0 <= target < n_targets:
             raise ValueError(
-                f"The 'periodic' parameter must name targets from 0 to {n_targets - 1}. Got "
-                f"{target!r} instead."
+                f"The 'periodic' parameter must give targets by their numbers, from 0 to "
+                f"{n_targets - 1}. Got {target!r} instead."
             )
         pair = isinstance(value, list | tuple) and len(value) == 2 and n_features > 0
         period, feature = value if pair else (value, None)

@@ -2,17 +2,28 @@
 
 import numpy as np
 from sklearn.compose import TransformedTargetRegressor
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing, check_consistent_length
 
-__all__ = ["final_name", "final_step", "judged_step"]
+__all__ = ["final_name", "final_step", "judged_step", "unfitted_step"]
 
 
 def _held(estimator):
-    """What a search or a pipeline asks for its predictions, None for all others."""
+    """What is asked for the predictions of a search, a pipeline or what is frozen, or None."""
+    if isinstance(estimator, FrozenEstimator):
+        return estimator.estimator
     if hasattr(estimator, "best_estimator_"):
         return estimator.best_estimator_
     return estimator[-1] if isinstance(estimator, Pipeline) else None
+
+
+def unfitted_step(estimator):
+    """Return what :func:`final_step` will find once the estimator is fitted."""
+    while isinstance(estimator, FrozenEstimator | BaseSearchCV | Pipeline):
+        estimator = estimator[-1] if isinstance(estimator, Pipeline) else estimator.estimator
+    return estimator
 
 
 def final_step(estimator, X):

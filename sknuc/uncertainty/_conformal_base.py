@@ -132,6 +132,12 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
         if groups is not None:
             groups = column_or_1d(groups)
             check_consistent_length(y, groups)
+            nowhere = groups != groups
+            if np.any(nowhere):
+                raise ValueError(
+                    "'groups' must tell the group of every event. Got NaN for "
+                    f"{np.sum(nowhere)} of {len(y)} events: leave them out, or give them groups."
+                )
             if self.density_ratio is not None:
                 raise ValueError(
                     "'groups' and the 'density_ratio' parameter exclude each other: a new group "
@@ -152,6 +158,8 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
             )
         if groups is not None:
             _check_groups(groups, splits)
+        if self._stratified and not frozen:
+            _check_classes(y, splits)
         members = [clone(estimator) for _ in splits]
         if self.random_state is not None:
             for member in members:
@@ -270,13 +278,14 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
             categories = np.asarray(self.mondrian(X))
         else:
             key = self.mondrian
+            names = list(getattr(X, "columns", getattr(self, "feature_names_in_", ())))
+            known = names if isinstance(key, str) else range(X.shape[1])
+            if key not in known:
+                raise ValueError(
+                    f"The 'mondrian' parameter is the column {key!r}, but the events have "
+                    + (f"the columns {list(known)}." if len(known) else "no names of columns.")
+                )
             if isinstance(key, str) and not hasattr(X, "columns"):
-                names = list(getattr(self, "feature_names_in_", ()))
-                if key not in names:
-                    raise ValueError(
-                        f"The 'mondrian' parameter is the column {key!r}, but the events have the "
-                        f"columns {names}."
-                    )
                 key = names.index(key)
             categories = np.asarray(_safe_indexing(X, key, axis=1))
         if categories.shape != (X.shape[0],):
@@ -375,6 +384,20 @@ def _check_number(n_folds, y, groups):
             f"The 'cv' parameter asks for {n_folds} parts, but there are {n} {what} with positive "
             f"weight (n_samples={len(y)}). Give more of them, or a smaller cv."
         )
+
+
+def _check_classes(y, splits):
+    for train, _ in splits:
+        labels = np.unique(y[train])
+        if len(labels) < 2:
+            values, counts = np.unique(y, return_counts=True)
+            label, n = values[counts.argmin()].item(), int(counts.min())
+            raise ValueError(
+                f"Without one of the parts of the 'cv' parameter, there is only one class to learn "
+                f"from, {labels.tolist()}: class {label!r} has {n} event{'s' * (n != 1)}. Give "
+                "more of them, or fit the classifier on other events and calibrate it as a "
+                "FrozenEstimator."
+            )
 
 
 def _check_groups(groups, splits):

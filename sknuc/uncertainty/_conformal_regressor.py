@@ -21,6 +21,7 @@ from sknuc.base import (
     check_coverage,
     validate_targets,
 )
+from sknuc.metrics._final_step import final_step, unfitted_step
 from sknuc.uncertainty._conformal_base import BaseConformal, check_weights, weighted_pipeline
 from sknuc.uncertainty._conformal_predictive import (
     N_LEVELS,
@@ -260,10 +261,13 @@ class ConformalRegressor(PredictiveRegressorMixin, BaseConformal):
             asks for.
         """
         method = _METHOD_OF_SCORE[self.conformity_score]
-        if not hasattr(self._get_estimator(), method):
+        asked = self._get_estimator()
+        if self.conformity_score == "cqr":
+            asked = unfitted_step(asked)
+        if not hasattr(asked, method):
             raise ValueError(
                 f"conformity_score={self.conformity_score!r} asks the estimator for {method}, "
-                f"which {type(self._get_estimator()).__name__} has not."
+                f"which {type(asked).__name__} has not."
             )
         if self.conformity_score == "normalized":
             check_return_std(self._get_estimator(), "conformity_score='normalized'")
@@ -327,7 +331,7 @@ class ConformalRegressor(PredictiveRegressorMixin, BaseConformal):
         """Return predictions, (n, t), and the scales of scores."""
         n = X.shape[0]
         if self.conformity_score == "cqr":
-            return np.asarray(estimator.predict_quantiles(X, [0.5])).reshape(n, -1), None
+            return _quantiles(estimator, X, [0.5]).reshape(n, -1), None
         if self.conformity_score == "absolute":
             return np.asarray(estimator.predict(X), dtype=np.float64).reshape(n, -1), None
         mean, std = estimator.predict(X, return_std=True)
@@ -351,7 +355,7 @@ class ConformalRegressor(PredictiveRegressorMixin, BaseConformal):
                 key = tuple(levels)
                 if key not in asked:
                     asked[key] = _join(
-                        np.asarray(e.predict_quantiles(X, levels)).reshape(n, len(levels), t)
+                        _quantiles(e, X, levels).reshape(n, len(levels), t)
                         for e in self.estimators_
                     )
                 return asked[key]
@@ -394,7 +398,7 @@ class ConformalRegressor(PredictiveRegressorMixin, BaseConformal):
         # Blocks of events and repeated calls ask for the same few levels.
         if new:
             parts = [
-                np.asarray(e.predict_quantiles(X, new)).reshape(X.shape[0], len(new), -1)
+                _quantiles(e, X, new).reshape(X.shape[0], len(new), -1)
                 for e, X in zip(self.estimators_, self._calibration_events, strict=True)
             ]
             scores = self._calibration_targets[:, None] - np.concatenate(parts)
@@ -443,6 +447,12 @@ class ConformalRegressor(PredictiveRegressorMixin, BaseConformal):
             X, lambda p, _: (p.region(coverage, self._sizes),), extra=extra
         )
         return self._without_targets_axis(region)
+
+
+def _quantiles(estimator, X, levels):
+    """Quantiles by the last step of a pipeline or a search, which do not pass them on."""
+    estimator, X = final_step(estimator, X)
+    return np.asarray(estimator.predict_quantiles(X, levels))
 
 
 def _join(members):
