@@ -4,21 +4,29 @@ Command: ``python benchmarks/samplers.py [--quick] [--tasks abc] [--samplers flo
 
 (a) 20,000 reconstructed jets (pT, η, φ, m). (b) 10,000 germanium waveforms of 256 samples, three
 kinds of events. (c) 20,000 showers of photons of 1 to 100 GeV in 368 voxels, per energy, given the
-logarithm of the energy. All with default parameters, but for bounds and periods, and as many new
-events of the simulator judge.
+logarithm of the energy. All with default parameters, but for bounds and periods. 5,000 new events
+of the simulator judge.
 
 - AUC: of boosted trees that tell generated from simulated events, cross-fitted, with its error;
   0.5 is indistinguishable, and "null" the interval where 95 % of indistinguishable samples lie.
 - W1: Wasserstein distance per column in units of its standard deviation, the mean of all columns,
   and of two samples of the simulator.
-- Overlap of features that no sampler has seen, over what two samples of the simulator reach.
-- Events per second on two cores; those of the simulator itself beside them.
+- Distance between the correlations of features that no sampler has seen, where they are defined,
+  and what it is for two samples of the simulator.
+- Overlap of these features, over what two samples of the simulator reach; events where one is not
+  defined, as the drift time of a pulse that never rises, are in a bin of their own.
+- Events per second, and those of the simulator itself, which is given as many threads; that of jets
+  works in one.
+
+Goals are those of the best sampler: an AUC, and of A/E and drift time an overlap of 0.9. Quick runs
+are judged by none.
 """
 
 import argparse
 import time
 
 import numpy as np
+import torch
 from _timing import machine
 
 from sknuc import samplers
@@ -33,11 +41,15 @@ SAMPLERS = {
     "diffusion": "DiffusionSampler",
 }
 
+# Of the overlap, over its ceiling.
+GOAL = 0.9
+
 
 class Jets:
     """A table."""
 
     title, n, goal = "(a) jets, a table of 4 columns", 20_000, 0.55
+    overlap_goals = ()
     parameters = {"bounds": {0: (0, None), 3: (0, None)}, "periodic": {2: 2 * np.pi}}
     features = ("pT m", "m / pT")
 
@@ -54,12 +66,15 @@ class Waveforms:
     """Signals."""
 
     title, n, goal = "(b) germanium waveforms of 256 samples", 10_000, 0.65
+    overlap_goals = ("A/E", "drift time")
     parameters = {}
     features = ("A/E", "drift time", "tail slope")
 
     def simulate(self, n, seed):
         """Events and conditions."""
-        return make_hpge_waveforms(n, waveform_length=256, random_state=seed).data[:, None], None
+        n_jobs = torch.get_num_threads()
+        pulses = make_hpge_waveforms(n, waveform_length=256, n_jobs=n_jobs, random_state=seed)
+        return pulses.data[:, None], None
 
     def measure(self, X, y):
         """Features (n, n_features); the filters are set on simulated waveforms."""
@@ -74,12 +89,14 @@ class Showers:
     """Many sparse columns, and a condition."""
 
     title, n, goal = "(c) showers in 368 voxels, given the energy", 20_000, 0.65
+    overlap_goals = ()
     parameters = {"bounds": (0, None)}
     features = ("energy sum", "mean layer", "mean radius", "hit voxels")
 
     def simulate(self, n, seed):
         """Events and conditions."""
-        showers = make_calorimeter_showers(n, random_state=seed)
+        n_jobs = torch.get_num_threads()
+        showers = make_calorimeter_showers(n, n_jobs=n_jobs, random_state=seed)
         self.voxels = showers.voxels
         energy = showers.target[:, :1]
         return showers.data / energy, np.log(energy)
@@ -92,24 +109,26 @@ class Showers:
         return np.column_stack([X.sum(1), depth, radius, (X > 0).sum(1)])
 
 
-def overlaps(task, true, generated):
-    """Overlap over its ceiling, of each feature, with its error."""
-    text = []
-    for a, b in zip(true.T, generated.T, strict=True):
-        both = [values[np.isfinite(values)] for values in (a, b)]
-        if min(map(len, both)) == 0:
-            text.append("none")
-            continue
-        span = np.quantile(both[0], [0.005, 0.995])
-        found = histogram_iou(*both, bins=50, range=tuple(span))
-        lost = len(b) - len(both[1])
-        text.append(f"{found.ratio:.2f} ± {found.error / found.ceiling:.2f}")
-        if lost > 5 * np.sqrt(len(a) - len(both[0]) + 1) + len(a) - len(both[0]):
-            text[-1] += f" ({lost} undefined)"
-    return ", ".join(text)
+def overlap(true, generated):
+    """Overlap of a feature over its ceiling, and its error."""
+    low, high = np.quantile(true[np.isfinite(true)], [0.005, 0.995])
+    edges = np.linspace(low, high, 51)
+    width = edges[1] - edges[0]
+    # Three bins more: what is below, what is above, and what is not defined.
+    edges = np.concatenate([[low - width], edges, high + width * np.array([1, 2])])
+    both = (
+        np.where(
+            np.isfinite(values),
+            np.clip(values, low - width / 2, high + width / 2),
+            high + 1.5 * width,
+        )
+        for values in (true, generated)
+    )
+    found = histogram_iou(*both, bins=edges)
+    return found.ratio, found.error / found.ceiling
 
 
-def run(task, names, n, n_judge):
+def run(task, names, n, n_judge, quick):
     X, y = task.simulate(n, 0)
     start = time.perf_counter()
     X_true, y_true = task.simulate(n_judge, 1)
@@ -117,9 +136,10 @@ def run(task, names, n, n_judge):
     twin, y_twin = task.simulate(n_judge, 2)
     true = task.measure(X_true, y_true)
     print(f"\n### {task.title}: {n:,} events\n")
-    print("| sampler | AUC | goal reached | W1 mean (null) | correlations | "
-          f"overlap: {', '.join(task.features)} | fit s | events/s |")  # fmt: skip
-    print("|---" * 8 + "|", flush=True)
+    second = " and ".join(f"{name} ≥ {GOAL}" for name in task.overlap_goals)
+    print(f"| sampler | AUC | AUC ≤ {task.goal} | W1 mean (null) | correlations (null) | "
+          f"overlap: {', '.join(task.features)} | {second} | fit s | events/s |")  # fmt: skip
+    print("|---" * 9 + "|", flush=True)
 
     def flat(X, y):
         X = X.reshape(len(X), -1)
@@ -131,14 +151,19 @@ def run(task, names, n, n_judge):
         auc = two_sample_auc(flat(X_true, y_true), flat(events, y))
         distance = wasserstein_distance(flat(X_true, None), flat(events, None), standardize=True)
         both = (true, task.measure(events, y))
-        # What is not defined, as the drift time of a pulse that never rises, is counted below.
         away = correlation_distance(*(a[np.isfinite(a).all(1)] for a in both))
-        reached = "yes" if auc.auc <= task.goal else "**no**"
+        columns = zip(task.features, true.T, both[1].T, strict=True)
+        common = {name: overlap(*pair) for name, *pair in columns}
+        reached = [auc.auc <= task.goal]
+        if task.overlap_goals:
+            reached.append(all(common[name][0] >= GOAL for name in task.overlap_goals))
+        words = ["" if quick else ("yes" if good else "**no**") for good in reached] + [""]
         print(
             f"| {name} | {auc.auc:.3f} ± {auc.error:.3f} (null {auc.null_interval[0]:.3f}–"
-            f"{auc.null_interval[1]:.3f}) | {reached} | {distance.mean():.3f} ({null:.3f}) | "
-            f"{away.distance:.3f} | {overlaps(task, true, task.measure(events, y))} | {seconds} | "
-            f"{rate:,.0f} |",
+            f"{auc.null_interval[1]:.3f}) | {words[0]} | {distance.mean():.3f} ({null:.3f}) | "
+            f"{away.distance:.3f} ({away.noise:.3f}) | "
+            f"{', '.join(f'{ratio:.2f} ± {error:.2f}' for ratio, error in common.values())} | "
+            f"{words[1]} | {seconds} | {rate:,.0f} |",
             flush=True,
         )
 
@@ -159,11 +184,11 @@ def main():
     parser.add_argument("--tasks", default="abc")
     parser.add_argument("--samplers", default="flow,vae,gan,diffusion")
     options = parser.parse_args()
-    print(machine(), flush=True)
+    print(f"{machine()}, threads: {torch.get_num_threads()}", flush=True)
     for letter, task in zip("abc", (Jets(), Waveforms(), Showers()), strict=True):
         if letter in options.tasks:
             n = 1000 if options.quick else task.n
-            run(task, options.samplers.split(","), n, min(n, 5000))
+            run(task, options.samplers.split(","), n, min(n, 5000), options.quick)
 
 
 if __name__ == "__main__":

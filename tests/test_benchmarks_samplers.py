@@ -50,3 +50,24 @@ def test_networks_of_other_sizes_are_not_compared(benchmark):
     other.fit(X, 1)
     with pytest.raises(ValueError, match=r"VAESampler learns .* numbers, but the bare loop"):
         speed.check_same(side, speed.BareVAE(other.model), X, 1)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9])
+def test_undefined_features_are_a_bin_of_the_overlap(benchmark, share):
+    overlap = benchmark("samplers").overlap
+    n = 100_000
+    true = np.random.default_rng(0).normal(size=n)
+    true[: n // 10] = np.nan
+    # As many values are lost as are then in the bin of what is not defined.
+    lost = true.copy()
+    lost[n // 10 : n // 10 + round(share * n)] = np.inf
+    iou = (1 - share) / (1 + share)
+    # What two samples reach in as many bins, at least.
+    noise = np.sqrt(53 / (np.pi * n))
+    ratio, error = overlap(true, lost)
+    assert iou < ratio < iou * (1 + noise) / (1 - noise)
+    assert 0 < error < 0.01
+    # Values far away, on either side, are not taken for them.
+    for far in (-1e6, 1e6):
+        assert overlap(true, np.where(np.isfinite(lost), lost, far))[0] < ratio
+        assert overlap(true, np.full(n, far))[0] < 0.01
