@@ -448,6 +448,7 @@ def test_reliability_of_a_model_that_is_right(classified):
     assert abs(display.error.debiased) < 4 * display.error.std
     assert f"ECE {expected.value:.3f} ± {expected.std:.3f}" in legend(display.ax_)[1]
     assert display.histogram_ax_.get_xlabel() == "Predicted probability of signal"
+    assert display.ax_.get_ylabel() == "Fraction of signal"
     assert_allclose(display.histogram, np.histogram(p, bins=50, range=(0, 1))[0])
     points = display.errorbar_.lines[0].get_xydata()
     assert_allclose(points, np.column_stack([display.curve.predicted, display.curve.observed]))
@@ -455,6 +456,70 @@ def test_reliability_of_a_model_that_is_right(classified):
         model, X[2000:], y[2000:], n_bins=10, pos_label="background"
     )
     assert_allclose(other.error.value, expected.value)
+
+
+def test_reliability_of_one_class_against_all_others_counts_this_class(classified):
+    X, y = classified
+    numbers = np.where(X[:, 1] > 1, 2, np.where(y == "signal", 1, 0))
+    p = np.random.default_rng(6).dirichlet([1, 1, 1], len(X))
+    names = np.array(["background", "signal", "other"])
+    for classes, label in ((np.arange(3), "class 1"), (names, "signal")):
+        model = LogisticRegression().fit(X, classes[numbers])
+        display = ReliabilityDisplay.from_estimator(
+            model, X, classes[numbers], pos_label=classes[1]
+        )
+        column = list(model.classes_).index(classes[1])
+        expected = expected_calibration_error(numbers == 1, model.predict_proba(X)[:, column])
+        assert display.error == expected
+        assert display.ax_.get_ylabel() == f"Fraction of {label}"
+        assert display.histogram_ax_.get_xlabel() == f"Predicted probability of {label}"
+    given = ReliabilityDisplay.from_predictions(y, p[:, 0], pos_label="signal")
+    assert given.ax_.get_ylabel() == "Fraction of signal"
+    bare = ReliabilityDisplay.from_predictions(y == "signal", p[:, 0])
+    assert bare.ax_.get_ylabel() == "Fraction of hits"
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_reliability_refuses_truths_that_the_classifier_does_not_know(classified, n_classes):
+    X, _ = classified
+    y = np.digitize(X[:, 0], [0.0, 1.0][: n_classes - 1])
+    model = LogisticRegression().fit(X, y)
+    message = r"'y' parameter of ReliabilityDisplay.from_estimator .* knows, \[0, 1"
+    for wrong in (y + 1, y.astype(str), np.array(["bkg", "sig", "other"])[y]):
+        for pos_label in (None, 1):
+            with pytest.raises(ValueError, match=message):
+                ReliabilityDisplay.from_estimator(model, X, wrong, pos_label=pos_label)
+    for wrong, message in (
+        (X[:, 0], "continuous"),
+        (np.where(X[:, 1] > 2, np.nan, y), "NaN"),
+        (y[1:], "inconsistent numbers of samples"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ReliabilityDisplay.from_estimator(model, X, wrong, pos_label=1)
+    # The same classes of another type are those that it knows.
+    expected = ReliabilityDisplay.from_estimator(model, X, y, pos_label=1).error
+    as_floats = ReliabilityDisplay.from_estimator(model, X, y.astype(float), pos_label=1)
+    assert as_floats.error == expected
+
+
+def test_reliability_has_the_name_of_the_last_step(classified):
+    X, y = classified
+    pipe = make_pipeline(StandardScaler(), LogisticRegression())
+    search = GridSearchCV(pipe, {"logisticregression__C": [1.0]}, cv=2).fit(X, y)
+    for wrapped in (search, search.best_estimator_, search.best_estimator_[-1]):
+        display = ReliabilityDisplay.from_estimator(wrapped, X, y)
+        assert legend(display.ax_)[1].startswith("LogisticRegression: ECE ")
+
+
+def test_the_legend_of_reliability_leaves_the_points_free():
+    # All probabilities are too small by far, so that the curve is in the upper left corner.
+    p = np.linspace(0.01, 0.3, 2000)
+    hits = np.arange(2000) % 10 > 0
+    display = ReliabilityDisplay.from_predictions(hits, p)
+    display.figure_.canvas.draw()
+    box = display.ax_.get_legend().get_window_extent()
+    points = display.ax_.transData.transform(display.errorbar_.lines[0].get_xydata())
+    assert not any(box.contains(*point) for point in points)
 
 
 def test_reliability_of_several_classes_and_on_shared_axes(classified):

@@ -1,7 +1,10 @@
 """Display of the reliability of classifiers: hits against probability, and where events lie."""
 
 import numpy as np
+from sklearn.utils import check_consistent_length
 
+from sknuc.base import validate_labels
+from sknuc.metrics._final_step import final_name
 from sknuc.metrics._plot import COLORS, MARKERS, _axes
 from sknuc.metrics._score_calibration import expected_calibration_error, reliability_curve
 from sknuc.metrics._score_probabilities import check_probabilities, reduce_classes
@@ -9,6 +12,14 @@ from sknuc.metrics._score_probabilities import check_probabilities, reduce_class
 __all__ = ["ReliabilityDisplay"]
 
 HISTOGRAM_BINS = 50
+
+
+def _names(pos_label):
+    """Names of the axes for a positive class; True and False need none."""
+    if pos_label is None or pos_label is True:
+        return "Predicted probability", "Fraction of hits"
+    positive = pos_label if isinstance(pos_label, str) else f"class {pos_label}"
+    return f"Predicted probability of {positive}", f"Fraction of {positive}"
 
 
 class ReliabilityDisplay:
@@ -29,6 +40,8 @@ class ReliabilityDisplay:
         Name of the classifier.
     x_name : str, default="Predicted probability"
         Name of the probability.
+    y_name : str, default="Fraction of hits"
+        Name of what the probability is of.
 
     Attributes
     ----------
@@ -50,12 +63,22 @@ class ReliabilityDisplay:
     'Fraction of hits'
     """
 
-    def __init__(self, *, curve, error, histogram, name=None, x_name="Predicted probability"):
+    def __init__(
+        self,
+        *,
+        curve,
+        error,
+        histogram,
+        name=None,
+        x_name="Predicted probability",
+        y_name="Fraction of hits",
+    ):
         self.curve = curve
         self.error = error
         self.histogram = histogram
         self.name = name
         self.x_name = x_name
+        self.y_name = y_name
 
     @classmethod
     def from_estimator(
@@ -81,14 +104,15 @@ class ReliabilityDisplay:
         X : array-like of shape (n_events, ...)
             The events.
         y : array-like of shape (n_events,)
-            Their true classes.
+            Their true classes, among those of the classifier.
         sample_weight, n_bins, strategy, multiclass, ax
             As in :meth:`from_predictions`.
         pos_label : int, float, bool or str, default=None
             The class whose probability is drawn; None for the second of two classes, and for what
             `multiclass` says of more.
         name : str, default=None
-            Name of the classifier; None for that of its class.
+            Name of the classifier; None for that of its class, or of the last step of a pipeline
+            or a search.
 
         Returns
         -------
@@ -100,17 +124,28 @@ class ReliabilityDisplay:
                 f"method predict_proba. {type(estimator).__name__} has none; see "
                 "sklearn.calibration.CalibratedClassifierCV."
             )
-        y, prob, labels = np.asarray(y), np.asarray(estimator.predict_proba(X)), estimator.classes_
+        check_consistent_length(X, y)
+        y, prob = validate_labels(y), np.asarray(estimator.predict_proba(X))
+        labels = np.asarray(estimator.classes_).tolist()
+        # Elements are compared: arrays of numbers and of words would become words.
+        unknown = [label for label in np.unique(y).tolist() if label not in labels]
+        if unknown:
+            raise ValueError(
+                "The 'y' parameter of ReliabilityDisplay.from_estimator must hold classes that the "
+                f"classifier knows, {labels!r:.200}. Got {unknown!r:.200} as well."
+            )
         if pos_label is None and len(labels) == 2:
             pos_label = labels[1]
+        x_name = y_name = None
         if pos_label is not None:
-            if pos_label not in list(labels):
+            if pos_label not in labels:
                 raise ValueError(
                     "The 'pos_label' parameter of ReliabilityDisplay must be one of the classes "
-                    f"{list(labels)!r:.200}. Got {pos_label!r} instead."
+                    f"{labels!r:.200}. Got {pos_label!r} instead."
                 )
-            y, prob = y == pos_label, prob[:, list(labels).index(pos_label)]
-            labels = None
+            y, prob = y == pos_label, prob[:, labels.index(pos_label)]
+            x_name, y_name = _names(pos_label)
+            labels, pos_label = None, True
         return cls.from_predictions(
             y,
             prob,
@@ -119,9 +154,10 @@ class ReliabilityDisplay:
             strategy=strategy,
             multiclass=multiclass,
             labels=labels,
-            pos_label=None if labels is not None else True,
-            name=name or type(estimator).__name__,
-            x_name=None if labels is not None else f"Predicted probability of {pos_label}",
+            pos_label=pos_label,
+            name=name or final_name(estimator),
+            x_name=x_name,
+            y_name=y_name,
             ax=ax,
         )
 
@@ -139,6 +175,7 @@ class ReliabilityDisplay:
         pos_label=None,
         name=None,
         x_name=None,
+        y_name=None,
         ax=None,
     ):
         """Compute and draw the reliability of given probabilities.
@@ -152,8 +189,8 @@ class ReliabilityDisplay:
             or every class of every event as an event of its own.
         name : str, default=None
             Name of the classifier.
-        x_name : str, default=None
-            Name of the probability; None for what it is.
+        x_name, y_name : str, default=None
+            Names of the probability and of what it is of; None for what they are.
         ax : matplotlib Axes, default=None
             None for a new figure.
 
@@ -181,12 +218,18 @@ class ReliabilityDisplay:
             range=(0, 1),
             weights=np.tile(weight, len(columns)),
         )
-        if x_name is None:
-            x_name = "Predicted probability"
-            if prob.ndim == 2:
-                top = multiclass == "top-label"
-                x_name += " of the most probable class" if top else " of every class"
-        display = cls(curve=curve, error=error, histogram=histogram, name=name, x_name=x_name)
+        x_own, y_own = _names(pos_label)
+        if prob.ndim == 2:
+            top = multiclass == "top-label"
+            x_own += " of the most probable class" if top else " of every class"
+        display = cls(
+            curve=curve,
+            error=error,
+            histogram=histogram,
+            name=name,
+            x_name=x_name or x_own,
+            y_name=y_name or y_own,
+        )
         return display.plot(ax=ax)
 
     def plot(self, ax=None):
@@ -235,9 +278,10 @@ class ReliabilityDisplay:
         below.set_yscale("log" if np.all(self.histogram >= 0) else "linear")
         below.minorticks_off()
         ax.set(xlim=(0, 1), ylim=(0, 1))
-        ax.set_ylabel("Fraction of hits", fontsize=12)
+        ax.set_ylabel(self.y_name, fontsize=12)
         below.set_xlabel(self.x_name, fontsize=12)
         below.set_ylabel("Events", fontsize=12)
-        ax.legend(loc="upper left", frameon=False, fontsize=10)
+        # Above the diagonal or below it, wherever the curves are not.
+        ax.legend(loc="best", frameon=False, fontsize=10)
         self.ax_, self.histogram_ax_, self.figure_ = ax, below, ax.figure
         return self
