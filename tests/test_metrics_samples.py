@@ -11,10 +11,18 @@ from scipy.special import gamma
 from scipy.stats import binom, norm
 from sklearn.base import BaseEstimator
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
-from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
+from sklearn.model_selection import (
+    GridSearchCV,
+    KFold,
+    RepeatedStratifiedKFold,
+    StratifiedKFold,
+    StratifiedShuffleSplit,
+    cross_val_score,
+)
 from sklearn.neighbors import KernelDensity, KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -91,18 +99,24 @@ def test_the_error_is_the_spread_of_the_area():
 
 
 @pytest.mark.parametrize(
-    ("classifier", "n_features", "weighted"),
+    ("classifier", "n_features", "weighted", "empty"),
     [
-        (LinearDiscriminantAnalysis(), 6, False),
-        (KNeighborsClassifier(25), 2, False),
-        (LogisticRegression(), 6, True),
+        (LinearDiscriminantAnalysis(), 6, False, 0.0),
+        (KNeighborsClassifier(25), 2, False, 0.0),
+        (LogisticRegression(), 6, True, 0.0),
+        (LogisticRegression(), 2, False, 0.4),
+        (LogisticRegression(), 2, False, 0.9),
     ],
 )
-def test_samples_of_one_distribution_are_within_the_null_interval(classifier, n_features, weighted):
+def test_samples_of_one_distribution_are_within_the_null_interval(
+    classifier, n_features, weighted, empty
+):
     rng, n_repetitions, level = np.random.default_rng(3), 150, 0.9
     inside, z = 0, []
     for _ in range(n_repetitions):
         true, generated = rng.normal(size=(150, n_features)), rng.normal(size=(200, n_features))
+        true[rng.random(150) < empty] = 0
+        generated[rng.random(200) < empty] = 0
         weights = {"weight_generated": rng.exponential(size=200)} if weighted else {}
         result = two_sample_auc(
             true, generated, classifier=classifier, confidence_level=level, cv=4, **weights
@@ -148,6 +162,55 @@ def test_copies_are_not_recognised():
     result = two_sample_auc(rng.normal(size=(900, 2)), np.repeat(X, 3, axis=0))
     # Three copies say as much as one event: the error is that of 300.
     assert abs(result.auc - 0.5) < 4 * np.sqrt(2 * (1 / 300 + 1 / 900) / 12)
+
+
+@pytest.mark.parametrize(
+    ("n_features", "of_true", "of_generated"), [(1, 0.3, 0.1), (4, 0.4, 0.2), (4, 0.0, 0.5)]
+)
+def test_a_spike_is_judged_by_its_frequency(n_features, of_true, of_generated):
+    # Exact zeros, empty events, a mode to which half of the generated events have collapsed.
+    rng = np.random.default_rng(8)
+    true, generated = rng.normal(size=(2, 2000, n_features))
+    true[rng.random(2000) < of_true] = 0
+    generated[rng.random(2000) < of_generated] = 0
+    classifier = HistGradientBoostingClassifier(max_iter=20, early_stopping=False)
+    result = two_sample_auc(true, generated, classifier=classifier)
+    # The best classifier knows the spike only: of two events that differ in it, it tells which.
+    best = 0.5 + abs(of_true - of_generated) / 2
+    assert abs(result.auc - best) < 4 * result.error
+
+
+def test_samples_of_a_single_value_cannot_be_told_apart():
+    result = two_sample_auc(np.zeros((50, 1)), np.zeros((40, 1)))
+    assert_allclose([result.auc, *result.null_interval], 0.5, atol=0.02)
+    assert result.error == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("cv", "match"),
+    [
+        (KFold(5), "a fold without one of them"),
+        (StratifiedShuffleSplit(1, test_size=0.2, random_state=0), "0 to 1 tests"),
+        (RepeatedStratifiedKFold(n_splits=5, n_repeats=2, random_state=0), "2 to 2 tests"),
+    ],
+)
+def test_splitters_test_every_event_once(cv, match):
+    X = np.random.default_rng(9).normal(size=(40, 1))
+    with pytest.raises(ValueError, match=rf"'cv' parameter of two_sample_auc must .*{match}"):
+        two_sample_auc(X, X + 1, classifier=LogisticRegression(), cv=cv)
+
+
+def test_the_error_of_folds_of_single_events():
+    rng = np.random.default_rng(10)
+    true, generated = normal(rng, 100), normal(rng, 100, [1.0])
+    few, many = (
+        two_sample_auc(true, generated, classifier=LinearDiscriminantAnalysis(), cv=cv).error
+        for cv in (5, 100)
+    )
+    # Pairs of one event each say less than all pairs; the error doubles the variance of these.
+    area = norm.cdf(1 / np.sqrt(2))
+    assert_allclose(many, np.sqrt(2 * area * (1 - area) / 100), rtol=4 / np.sqrt(200))
+    assert few < many
 
 
 def test_counts_are_told_apart_by_their_frequencies():

@@ -14,7 +14,9 @@ those of l teach about those of k. For classifiers whose scores are sums of what
 :math:`s_{kl} = s_{lk}`, in which every term appears twice, so that the variance is
 :math:`2\sigma_0^2`. Intervals that miss this factor exclude 1/2 far too often: one of 95 % holds
 83 % of samples that are alike. Weighted events count with Kish's number,
-:math:`(\sum w)^2 / \sum w^2`.
+:math:`(\sum w)^2 / \sum w^2`. Equal scores, as those of all events without a signal, cannot be put
+in a wrong order: where shares :math:`p_t` of the events have the same ones,
+:math:`1 - \sum_t p_t^3` of the variance remains.
 """
 
 from numbers import Integral
@@ -83,7 +85,8 @@ def two_sample_auc(
         Any classifier with ``predict_proba`` or ``decision_function``, also in a Pipeline. None for
         :class:`~sklearn.ensemble.HistGradientBoostingClassifier` without early stopping.
     cv : int or cross-validation generator, default=5
-        Number of folds, of both samples in proportion, or a splitter.
+        Number of folds, of both samples in proportion, or a splitter of two classes that tests
+        every event once, with events of both samples in every fold.
     weight_true, weight_generated : array-like of shape (n_events,), default=None
         Non-negative weights; only their ratios within a sample matter. The classifier must accept
         ``sample_weight`` if one is given, and sees either sample with the same total weight.
@@ -95,22 +98,24 @@ def two_sample_auc(
     Returns
     -------
     result : TwoSampleAUC
-        With `auc`, the mean over folds, its `error` (DeLong), `null_interval`, in which `auc` lies
-        with the probability `confidence_level` if the samples come from one distribution, and
-        `p_value`.
+        With `auc`, the mean over folds, its `error` (DeLong; up to :math:`\sqrt2` too large where
+        folds hold single events), `null_interval`, in which `auc` lies with the probability
+        `confidence_level` if the samples come from one distribution, and `p_value`.
 
     Raises
     ------
     ValueError
         If shapes do not fit, a value is not finite, a sample has fewer events than there are folds,
-        a weight is negative, or the classifier takes no weights or gives no scores.
+        a splitter leaves out or repeats events or has folds without one of the samples, a weight is
+        negative, or the classifier takes no weights or gives no scores.
 
     Notes
     -----
     The area is that of this classifier: a better one may still tell the samples apart. Copies of an
     event go to the same fold, so that nobody recognises them: a generator that repeats true events
-    reaches 0.5. Where fewer than half of the events are distinct, as those of counts are, copies
-    are values that events share, and are dealt one by one.
+    reaches 0.5. What has more copies in both samples together than there are folds is a value that
+    events share: empty events, exact zeros, small counts, or the mode to which a generator
+    collapsed. It is in every fold, and judged by how frequent it is.
 
     References
     ----------
@@ -155,21 +160,24 @@ def two_sample_auc(
             )
         cv = PredefinedSplit(_deal(X, y, cv, rng))
     fit_params = _fit_weights(classifier, weight) if weighted else {}
-    folds = []
-    for train, test in check_cv(cv, y, classifier=True).split(X, y):
+    splits = list(check_cv(cv, y, classifier=True).split(X, y))
+    _check_splits(splits, y)
+    areas, chances, placements = [], [], []
+    for train, test in splits:
         part = {name: values[train] for name, values in fit_params.items()}
         fitted = clone(classifier).fit(X[train], y[train], **part)
-        score, is_true = _scores(fitted, X[test]), y[test] == 0
-        w = weight[test]
-        folds.append(_area(score[is_true], score[~is_true], w[is_true], w[~is_true]))
-    areas, variances = np.transpose(folds)
-    auc = float(areas.mean())
-    n, m = kish_number(w_true), kish_number(w_generated)
-    std = np.sqrt(2 * (1 / n + 1 / m + len(folds) / (n * m)) / 12)
+        score, is_true, w = _scores(fitted, X[test]), y[test] == 0, weight[test]
+        area, chance, placed = _judge(score[is_true], score[~is_true], w[is_true], w[~is_true])
+        areas.append(area)
+        chances.append(chance)
+        placements.append(placed)
+    auc = float(np.mean(areas))
+    share, placement = np.concatenate(placements, axis=1)
+    std = np.sqrt(2 * np.sum(chances)) / len(splits)
     half = float(ndtri((1 + confidence_level) / 2) * std)
     return TwoSampleAUC(
         auc=auc,
-        error=float(np.sqrt(variances.sum()) / len(folds)),
+        error=float(np.linalg.norm(share * (placement - auc)) / len(splits)),
         null_interval=(0.5 - half, 0.5 + half),
         p_value=float(ndtr((0.5 - auc) / std)),
     )
@@ -177,11 +185,12 @@ def two_sample_auc(
 
 def _deal(X, y, n_folds, rng):
     """Fold of every event, of both samples in proportion, with copies of an event in one."""
-    group = np.arange(len(X))
-    _, copies = group_identical(X)
-    distinct = [len(np.unique(copies[y == label])) for label in (0, 1)]
-    if 2 * (copies.max() + 1) >= len(X) and min(distinct) >= n_folds:
-        group = copies
+    _, group = group_identical(X)
+    # What has more copies than there are folds is a value that events share: it is in every fold.
+    shared = np.bincount(group)[group] > n_folds
+    _, group = np.unique(np.where(shared, len(X) + np.arange(len(X)), group), return_inverse=True)
+    if min(len(np.unique(group[y == label])) for label in (0, 1)) < n_folds:
+        group = np.arange(len(X))
     n_groups = group.max() + 1
     in_true, in_generated = (np.bincount(group[y == k], minlength=n_groups) > 0 for k in (0, 1))
     # What both samples have comes between what one of them has: either is a run, dealt evenly.
@@ -189,6 +198,19 @@ def _deal(X, y, n_folds, rng):
     fold = np.empty(n_groups, dtype=np.intp)
     fold[order] = np.arange(n_groups) % n_folds
     return fold[group]
+
+
+def _check_splits(splits, y):
+    """Refuse what would be judged on a part of the events, or twice on some."""
+    tests = np.bincount(np.concatenate([test for _, test in splits]), minlength=len(y))
+    classes = min(len(np.unique(y[part])) for split in splits for part in split)
+    if not np.all(tests == 1) or classes < 2:
+        raise ValueError(
+            "The 'cv' parameter of two_sample_auc must test every event once, and have events of "
+            "both samples in every training and test fold, as StratifiedKFold does. Got "
+            + ("a fold without one of them." if classes < 2 else "")
+            + (f"{tests.min()} to {tests.max()} tests of an event." if classes == 2 else "")
+        )
 
 
 def _fit_weights(classifier, weight):
@@ -216,15 +238,18 @@ def _scores(classifier, X):
     )
 
 
-def _area(true, generated, w_true, w_generated):
-    """Area under the ROC curve, and its variance."""
-    # For each event the share of the other sample that looks less generated; ties count half.
-    above = _share_below(generated, true, w_true)
-    below = 1 - _share_below(true, generated, w_generated)
+def _judge(true, generated, w_true, w_generated):
+    """Area under the ROC curve, its variance by chance, and shares and placements of all events."""
     w_true, w_generated = w_true / w_true.sum(), w_generated / w_generated.sum()
-    area = w_generated @ above
-    variance = w_generated**2 @ (above - area) ** 2 + w_true**2 @ (below - area) ** 2
-    return area, variance
+    # The placements: of each event the share of the other sample on its right side, ties half.
+    below = _share_below(generated, true, w_true)
+    above = 1 - _share_below(true, generated, w_generated)
+    share = np.concatenate([w_true, w_generated])
+    _, tied = np.unique(np.concatenate([true, generated]), return_inverse=True)
+    ties = (np.bincount(tied, weights=share / 2) ** 3).sum() - ((share / 2) ** 3).sum()
+    n, m = kish_number(w_true), kish_number(w_generated)
+    chance = (1 / n + 1 / m + 1 / (n * m)) / 12 * (1 - ties)
+    return w_generated @ below, chance, np.stack([share, np.concatenate([above, below])])
 
 
 def _share_below(points, others, weight):
