@@ -106,6 +106,8 @@ for (low, high), top, bottom in zip(panels, *axes, strict=True):
     filled = expected >= 5
     ratio = counts["network"][filled] / expected[filled]
     bottom.errorbar(middle[filled], ratio, 1 / np.sqrt(expected[filled]), fmt=".", color="#0072B2")
+    for beyond, edge, marker in ((ratio > 1.5, 1.46, "^"), (ratio < 0.5, 0.54, "v")):
+        bottom.plot(middle[filled][beyond], np.full(beyond.sum(), edge), marker, color="#0072B2")
     bottom.axhline(1, color="#D55E00", lw=2)
     bottom.set(
         xlabel="Reconstructed pT / generated pT",
@@ -180,7 +182,10 @@ for k, (name, pt) in enumerate(
         error.append(np.sqrt(np.sum(moved**2)) / true.sum())
     centre = np.sqrt(np.array(edges[1:]) * edges[:-1]) * (0.99 + 0.02 * k)
     right.errorbar(centre, share, error, fmt="o", color=("0.5", "#0072B2")[k], label=name)
-    ratios = ", ".join(f"{s:.2f} ± {e:.2f}" for s, e in zip(share, error, strict=True))
+    ratios = ", ".join(
+        f"{low:g}–{high:g} GeV {s:.2f} ± {e:.2f}"
+        for (low, high), s, e in zip(pairwise(edges), share, error, strict=True)
+    )
     print(f"Spectrum over the generated one, {name}: {ratios}")
 print(f"After the correction the bin at the threshold closes to {100 * abs(share[0] - 1):.0f} %")
 right.axhline(1, color="#D55E00", lw=2)

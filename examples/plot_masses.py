@@ -177,14 +177,15 @@ for magic in (20, 28, 50, 82, 126, 184):
         across = other[(here == magic) & (bound > 0.5)]
         if len(across):
             draw(magic, across.min() - 4, across.max() + 3, color="0.35", lw=0.8, ls=":")
-            place = (across.max() + 4, magic) if here is Z else (magic, across.min() - 8)
-            side = {"ha": "left", "va": "center"} if here is Z else {"ha": "center", "va": "center"}
+            # At the ends where the lines leave the chart, so that they meet no other.
+            place = (across.max() + 4, magic) if here is Z else (magic, across.max() + 4)
+            side = {"ha": "left", "va": "center"} if here is Z else {"ha": "center", "va": "bottom"}
             ax.text(*place, f"{'Z' if here is Z else 'N'} = {magic}", fontsize=10, **side)
 ax.set(
     xlabel="Neutrons N",
     ylabel="Protons Z",
     xlim=(0, N[bound > 0.5].max() + 18),
-    ylim=(0, Z[bound > 0.5].max() + 4),
+    ylim=(0, Z[bound > 0.5].max() + 12),
     title=f"Masses by {theory_name} and a Gaussian process: {train.sum()} measured nuclei, "
     f"{np.count_nonzero((bound > 0.5) & ~train)} more that should be bound",
 )

@@ -101,6 +101,8 @@ measured = make_optical_model(N_TEST, noise=NOISE, random_state=4)
 draws = to_parameters(inverse.sample_y(measured.target, 255).transpose(0, 2, 1)).transpose(0, 2, 1)
 ranks = pit(measured.data, draws)
 tests = [pit_test(column) for column in ranks.T]
+# What the measurement tells: 1 less the variance of the posterior over that of the prior. At 0 it
+# tells nothing, at 1 everything.
 contraction = 1 - draws.var(axis=2).mean(axis=0) / ((HIGH - LOW) ** 2 / 12)
 for name, result, share in zip(runs.parameter_names, tests, contraction, strict=True):
     print(f"{name}: ranks {result}; contraction {share:.2f}")
@@ -108,8 +110,9 @@ for name, result, share in zip(runs.parameter_names, tests, contraction, strict=
 # %%
 # May it be trusted? Each parameter is tested three times: are its ranks flat, is their mean in the
 # middle, and do they scatter as they should? Of so many tests some look odd by chance, so that only
-# those count whose p-value is below 5 % over their number. Too wide a posterior is the lesser evil:
-# its intervals hold more than they say.
+# those count whose p-value is below 5 % over their number. The dispersion is negative where ranks
+# crowd in the middle: the posterior is too wide then, the lesser evil, as its intervals hold more
+# than they say.
 limit = 0.05 / (3 * len(tests))
 findings = []
 for name, result in zip(runs.parameter_names, tests, strict=True):
