@@ -108,6 +108,11 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, TreeEstimator):
     rounds with `early_stopping` pay: 7 % of the pinball loss of the first, at an interval's share
     of 0.66. :class:`~sknuc.uncertainty.ConformalRegressor` makes intervals hold what they say.
 
+    Outer levels converge last, as few events lie beyond them to pull. Where targets are in groups
+    far from each other, they reach across until the trees have divided the groups: of two branches
+    of a curve, 95 % intervals of 1,000 events were 1.4 times as wide as the true ones after 100
+    rounds (2.7 after 50, 0.9 after 300). More rounds with `early_stopping` show it.
+
     Where two quantiles of an event coincide, the density there is infinite. With few events per
     leaf this happens; `log_prob` is then no measure of quality, the pinball loss is.
 
