@@ -396,6 +396,28 @@ def test_endless_intervals_leave_the_picture():
     assert np.all(lines[:, 0, 1] < display.ax_.get_ylim()[0])
 
 
+def test_many_bars_leave_those_that_miss_the_truth_to_be_seen(events):
+    X, y = events
+    model = NormalRegressor().fit(X, y)
+
+    def ink(bars):
+        return bars.get_linewidth()[0] * bars.get_alpha()
+
+    few, some, many = (
+        IntervalDisplay.from_estimator(model, X, y, max_events=n) for n in (20, 100, 800)
+    )
+    assert ink(few.intervals_[0]) == ink(some.intervals_[0])
+    # As much of the picture is covered by them all as by a hundred.
+    assert_allclose(800 * ink(many.intervals_[0]), 100 * ink(some.intervals_[0]))
+    for display in (few, some, many):
+        covered, missed = display.intervals_
+        assert missed.get_alpha() > covered.get_alpha()
+        children = display.ax_.get_children()
+        parts = (covered, missed, display.line_)
+        layers = [(part.get_zorder(), children.index(part)) for part in parts]
+        assert layers == sorted(layers)
+
+
 @pytest.mark.parametrize(
     ("draw", "given", "value"),
     [

@@ -15,6 +15,9 @@ from sknuc.metrics._score_validation import check_interval_ends, check_predictio
 
 __all__ = ["IntervalDisplay"]
 
+#: Bars that can be told from each other.
+MANY = 100
+
 DRAWN = {
     "max_events": [Interval(Integral, 1, None, closed="left")],
     "style": [StrOptions({"bars", "band"})],
@@ -312,9 +315,17 @@ class IntervalDisplay:
             band = ax.fill_between(x, lower, upper, color=COLORS[0], alpha=0.25, lw=0)
             self.intervals_ = [band]
         else:
+            # Many bars overlap: thin and pale ones leave those to be seen that miss the truth and
+            # lie above them, and the predictions above both.
+            fade = min(1.0, np.sqrt(MANY / len(x)))
             self.intervals_ = [
-                ax.vlines(x[mask], lower[mask], upper[mask], color=color, lw=1.2, alpha=0.7)
-                for mask, color in ((inside, COLORS[0]), (~inside, COLORS[1]))
+                ax.vlines(
+                    x[mask], lower[mask], upper[mask], color=color, lw=1.2 * fade, alpha=alpha
+                )
+                for mask, color, alpha in (
+                    (inside, COLORS[0], 0.7 * fade),
+                    (~inside, COLORS[1], 0.9),
+                )
             ]
         r = self.coverage
         self.intervals_[0].set_label(
@@ -323,10 +334,12 @@ class IntervalDisplay:
         if style == "bars":
             self.intervals_[1].set_label("Truth outside")
         if self.x is None:
-            (self.line_,) = ax.plot(x, prediction, ".", color="#333333", ms=4, label="Prediction")
+            (self.line_,) = ax.plot(
+                x, prediction, ".", color="#333333", ms=4 * fade, label="Prediction"
+            )
             ax.plot([y.min(), y.max()], [y.min(), y.max()], color="#666666", lw=1, ls="--")
         else:
-            form = {"lw": 1.8} if style == "band" else {"ls": "", "marker": ".", "ms": 4}
+            form = {"lw": 1.8} if style == "band" else {"ls": "", "marker": ".", "ms": 4 * fade}
             (self.line_,) = ax.plot(x, prediction, color=COLORS[0], label="Prediction", **form)
             ax.plot(x, y, "x", color="#333333", ms=4, label="Truth")
         unit = f" ({self.unit})" if self.unit else ""
