@@ -1,7 +1,6 @@
 """GAN sampler: losses and penalties of the game, what its networks see, collapse."""
 
 import pickle
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from torch import nn
 from sknuc.encoders import CNN, MLP
 from sknuc.losses import critic_loss, generator_loss, gradient_penalty
 from sknuc.nn import Critic, SpectralNorm
-from sknuc.samplers import GANSampler, _base
+from sknuc.samplers import GANSampler
 from sknuc.samplers._collapse import find_collapse
 from sknuc.samplers._columns import Columns
 from sknuc.samplers._gan import _Meaning, _White
@@ -85,28 +84,42 @@ def test_penalty_of_a_linear_critic_is_known():
     assert torch.isfinite(weight.grad).all()
 
 
+def spread_singular_values(network):
+    """Singular values 5, 5/2, 5/4, ... of all weights.
+
+    A step of the power iteration takes three quarters of the error of the largest one away, twice
+    over in its square, and 30 of them all that float64 tells.
+    """
+    with torch.no_grad():
+        for weight in network.parameters():
+            if weight.ndim > 1:
+                u, s, v = torch.linalg.svd(weight.flatten(1), full_matrices=False)
+                values = 5 * 0.5 ** torch.arange(len(s), dtype=s.dtype)
+                weight.copy_(((u * values) @ v).reshape(weight.shape))
+
+
 def test_spectral_norm_bounds_the_slope():
     network = MLP(hidden_layer_sizes=(50, 40)).build((6,)).double()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter *= 5
+    spread_singular_values(network)
     norm = SpectralNorm(network)
-    for _ in range(200):
+    for _ in range(30):
         norm(doubles(0, 2, 6))
     norm.eval()
     for name, weight in norm.normalized().items():
         if weight.ndim > 1:
             largest = torch.linalg.matrix_norm(weight.flatten(1), 2).item()
-            assert largest == pytest.approx(1, rel=1e-3), name
+            assert largest == pytest.approx(1, rel=1e-12), name
     a, b = doubles(1, 500, 6), doubles(2, 500, 6)
     stretch = (norm(a) - norm(b)).norm(dim=1) / (a - b).norm(dim=1)
-    assert stretch.max() <= 1 + 1e-3
+    assert stretch.max() <= 1 + 1e-12
     # Convolutions are matrices from a window to channels.
-    norm = SpectralNorm(CNN(channels=(4,), n_blocks=0).build((2, 30)).double())
-    for _ in range(200):
+    network = CNN(channels=(4,), n_blocks=0).build((2, 30)).double()
+    spread_singular_values(network)
+    norm = SpectralNorm(network)
+    for _ in range(30):
         norm(doubles(0, 2, 2, 30))
     kernels = [w.flatten(1) for w in norm.normalized().values() if w.ndim > 1]
-    assert torch.linalg.matrix_norm(kernels[0], 2).item() == pytest.approx(1, rel=1e-3)
+    assert torch.linalg.matrix_norm(kernels[0], 2).item() == pytest.approx(1, rel=1e-12)
     # The gradient is that of the quotient: it is orthogonal to the weights' own direction.
     weights = norm.normalized()
     (name, quotient), *_ = ((n, w) for n, w in weights.items() if w.ndim > 1)
@@ -153,7 +166,9 @@ def test_a_wasserstein_critic_measures_the_shift(shift):
     with torch.no_grad():
         true, made = draw(50_000)
         distance = -critic_loss(critic(true, None), critic(made, None), kind="wasserstein").mean()
-    assert distance.item() == pytest.approx(shift * (1 + shift / 20), rel=0.05)
+    slope = 1 + shift / 20
+    # The events that tell the distance have unit variance along the shift, on both sides.
+    assert abs(distance.item() - shift * slope) < 4 * slope * np.sqrt(2 / 50_000)
 
 
 # What the networks see.
@@ -243,15 +258,33 @@ def test_the_average_is_the_recursion():
 
 
 def test_at_the_start_events_are_normal_with_the_covariance_of_the_truth():
+    class Silent:
+        """A decoder that says nothing at first."""
+
+        def build(self, n_inputs, output_shape):
+            decoder = nn.Linear(n_inputs, *output_shape)
+            nn.init.zeros_(decoder.weight)
+            nn.init.zeros_(decoder.bias)
+            return decoder
+
     rng = np.random.default_rng(0)
     X = rng.normal(size=(2000, 4)) @ rng.normal(size=(4, 4)) + [1, 2, 3, 4]
     model = GANSampler(
-        max_epochs=1, learning_rate=1e-12, critic_learning_rate=1e-12, random_state=0
+        decoder=Silent(),
+        max_epochs=1,
+        learning_rate=1e-12,
+        critic_learning_rate=1e-12,
+        random_state=0,
     ).fit(X)
-    drawn = model.sample(20_000, random_state=0)
-    spread = np.sqrt(np.diag(np.cov(X.T)))
-    assert np.abs((drawn.mean(0) - X.mean(0)) / spread).max() < 0.2
-    np.testing.assert_allclose(np.corrcoef(drawn.T), np.corrcoef(X.T), atol=0.1)
+    n = 20_000
+    factor = np.linalg.cholesky(np.cov(X.T, bias=True))
+    white = np.linalg.solve(factor, (model.sample(n, random_state=0) - X.mean(0)).T)
+    # Statistical errors of means, covariances and variances of unit normal numbers.
+    assert np.abs(white.mean(1)).max() < 4 / np.sqrt(n)
+    error = np.sqrt((1 + np.eye(4)) / n)
+    assert np.abs((np.cov(white) - np.eye(4)) / error).max() < 4
+    for row in white:
+        assert stats.kstest(row, "norm").pvalue > 1e-4
 
 
 # What is learnt.
@@ -265,29 +298,66 @@ def ring(n, seed):
     return (X + 0.1 * rng.normal(size=(n, 2))).astype(np.float32), mode
 
 
+def near(events):
+    """How many events each mode has within three of its standard deviations."""
+    angle = np.pi / 4 * np.arange(8)
+    modes = 2 * np.column_stack([np.cos(angle), np.sin(angle)])
+    return np.count_nonzero(np.linalg.norm(events[:, None] - modes, axis=2) < 0.3, axis=0)
+
+
+def exceed(many, few):
+    """Whether counts differ by more than five of their statistical errors."""
+    return np.all(many - few > 5 * np.sqrt(many + few))
+
+
 @pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("loss", ["non_saturating", "minimax", "wasserstein", "hinge"])
-def test_all_modes_of_a_ring_are_found(loss, seed):
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"loss": "non_saturating"},
+        {"loss": "minimax"},
+        {"loss": "wasserstein"},
+        {"loss": "hinge"},
+        {"loss": "hinge", "spectral_norm": True},
+    ],
+    ids=str,
+)
+def test_all_modes_of_a_ring_are_found(parameters, seed):
     X, mode = ring(1000, seed)
-    model = GANSampler(
-        loss=loss,
-        encoder=SMALL,
-        max_epochs=100,
-        random_state=seed,
-    ).fit(X)
-    drawn = model.sample(8000, random_state=0)
-    angle = np.arctan2(drawn[:, 1], drawn[:, 0]) * 4 / np.pi
-    nearest = np.round(angle).astype(int) % 8
-    centers = 2 * np.column_stack([np.cos(np.pi / 4 * nearest), np.sin(np.pi / 4 * nearest)])
-    near = np.linalg.norm(drawn - centers, axis=1) < 0.4
-    # Of the normal distribution with their covariance 0.12 are, with a spread of 0.2 there. Not all
-    # can be: a continuous map of normal numbers to separate modes has bridges between them.
-    assert near.mean() > 0.6
-    assert (drawn - centers)[near].std() < 0.15
-    # Shares as of the events it learnt from, within four of their statistical errors.
-    shares = np.bincount(nearest, minlength=8) / len(drawn)
-    seen = np.bincount(mode, minlength=8) / len(mode)
-    assert np.abs(shares - seen).max() < 4 * np.sqrt(7 / 64 / len(mode))
+    model = GANSampler(encoder=SMALL, max_epochs=100, random_state=seed, **parameters).fit(X)
+    n = 8000
+    drawn = model.sample(n, random_state=seed)
+    # A mode is found if there are more events than in the normal distribution of all events, where
+    # the generator begins, and which is all that a linear one can make.
+    rng = np.random.default_rng(seed)
+    normal = rng.multivariate_normal(X.mean(0), np.cov(X.T), n)
+    assert exceed(near(drawn), near(normal))
+    # And modes are told from each other: not all is what a ring without gaps has there.
+    if "spectral_norm" not in parameters:
+        angle = rng.uniform(0, 2 * np.pi, n)
+        even = 2 * np.column_stack([np.cos(angle), np.sin(angle)]) + 0.1 * rng.normal(size=(n, 2))
+        assert exceed(near(drawn).sum(), near(even).sum())
+    # Shares are those of the events it learnt from, as far as so many events know them.
+    nearest = np.round(np.arctan2(drawn[:, 1], drawn[:, 0]) * 4 / np.pi).astype(int) % 8
+    shares, seen = (np.bincount(of, minlength=8) / len(of) for of in (nearest, mode))
+    assert np.abs(shares - seen).max() < 4 * np.sqrt(7 / 64 / len(X))
+
+
+# Of a game there is no bound to how close it comes. The margin is what a cut may tell: the area
+# under its ROC curve, for which 0.65 is the goal of what samplers make of signals and showers.
+LARGEST_AREA = 0.65
+
+
+def assert_alike(drawn, mean, covariance):
+    """No cut on a linear combination of the variables tells events from those of a normal law.
+
+    By a shift of d standard deviations the area is Φ(d/√2); by a width that is wrong by a factor r,
+    with a cut on the distance from the mean, (2/π) arctan r.
+    """
+    white = np.linalg.solve(np.linalg.cholesky(covariance), (drawn - mean).T)
+    assert stats.norm.cdf(np.linalg.norm(white.mean(1)) / np.sqrt(2)) < LARGEST_AREA
+    ratio = np.sqrt(np.linalg.eigvalsh(np.cov(white)))
+    assert np.max(2 / np.pi * np.arctan(np.maximum(ratio, 1 / ratio))) < LARGEST_AREA
 
 
 @pytest.fixture(scope="module")
@@ -302,11 +372,7 @@ def conditional():
 def test_numbers_move_and_widen_the_distribution(conditional):
     for value in (0.3, 1.0, 1.7):
         drawn = conditional.sample(4000, y=value, random_state=0)
-        width = 0.3 + 0.1 * value
-        assert drawn[:, 0].mean() == pytest.approx(value**2, abs=0.4 * width)
-        assert drawn[:, 0].std() == pytest.approx(width, rel=0.3)
-        assert abs(drawn[:, 1].mean()) < 0.25
-        assert drawn[:, 1].std() == pytest.approx(1, abs=0.2)
+        assert_alike(drawn, [value**2, 0], np.diag([(0.3 + 0.1 * value) ** 2, 1]))
 
 
 def test_classes_have_their_own_means_covariances_and_shares():
@@ -320,11 +386,14 @@ def test_classes_have_their_own_means_covariances_and_shares():
     X[:, 1] += slope * (X[:, 0] - centre)
     model = GANSampler(encoder=SMALL, max_epochs=30, random_state=0).fit(X.astype(np.float32), kind)
     for name, mean in means.items():
-        drawn = model.sample(4000, y=name, random_state=0)
-        np.testing.assert_allclose(drawn.mean(0), mean, atol=0.3)
-        np.testing.assert_allclose(drawn[:, 0].std(), 1, atol=0.2)
-        fitted = np.polyfit(drawn[:, 0], drawn[:, 1], 1)[0]
-        assert fitted == pytest.approx(slopes[name], abs=0.25)
+        slope = slopes[name]
+        covariance = [[1, slope], [slope, 1 + slope**2]]
+        assert_alike(model.sample(4000, y=name, random_state=0), mean, covariance)
+    # Without a class, shares are those of the fit, whose conditions are drawn again.
+    drawn = model.sample(8000, random_state=0)
+    share, seen = np.mean(drawn[:, 1] > 2.5), np.mean(X[:, 1] > 2.5)
+    error = np.sqrt(seen * (1 - seen) * (1 / 3000 + 1 / 8000))
+    assert abs(share - seen) < 4 * error
 
 
 def test_weights_count_events():
@@ -335,7 +404,9 @@ def test_weights_count_events():
     weight = np.where(right, 4.0, 1.0)
     model = GANSampler(encoder=SMALL, max_epochs=30, random_state=0).fit(X, sample_weight=weight)
     drawn = model.sample(8000, random_state=0)
-    assert np.mean(drawn[:, 0] > 0) == pytest.approx(0.5, abs=0.08)
+    # As far as so many events know it, by Kish's number.
+    known = weight.sum() ** 2 / (weight**2).sum()
+    assert abs(np.mean(drawn[:, 0] > 0) - 0.5) < 4 * np.sqrt(0.25 / known)
     # Events of weight zero are not there, whatever they are.
     model.set_params(max_epochs=2)
     far = np.vstack([X, np.full((50, 2), 1e6, np.float32)])
@@ -366,12 +437,15 @@ def test_zeros_and_counts():
         encoder=SMALL, bounds={"energy": (0, None)}, max_epochs=30, random_state=0
     ).fit(X)
     drawn = model.sample(8000, random_state=0)
-    assert np.mean(drawn[:, 0] == 0) == pytest.approx(0.6, abs=0.08)
+    assert abs(np.mean(drawn[:, 0] == 0) - np.mean(energy == 0)) < 4 * np.sqrt(0.24 / len(X))
     assert drawn[:, 0].min() == 0
     assert np.all(drawn[:, 1] == np.round(drawn[:, 1]))
-    for there, mean in ((False, 1), (True, 4)):
+    # Counts of both kinds of events, and energies, are told from true ones by no cut.
+    for there in (False, True):
         own = drawn[(drawn[:, 0] > 0) == there]
-        assert own[:, 1].mean() == pytest.approx(mean, abs=0.5)
+        for made, true in ((own[:, 1], X["hits"][hit == there]), (own[:, 0], energy[hit == there])):
+            area = stats.mannwhitneyu(made, true).statistic / (len(made) * len(true))
+            assert abs(area - 0.5) < LARGEST_AREA - 0.5
 
 
 # Collapse.
@@ -427,7 +501,7 @@ def test_coverage_of_equal_samples_is_the_expected_one():
 # The contract.
 
 
-def test_same_seed_same_bits_in_copies_and_blocks(conditional, monkeypatch):
+def test_same_seed_same_bits_in_copies(conditional):
     X = np.random.default_rng(0).normal(size=(60, 3))
     spectral = GANSampler(spectral_norm=True, max_epochs=2, random_state=0).fit(X)
     for model in (conditional, spectral):
@@ -438,11 +512,6 @@ def test_same_seed_same_bits_in_copies_and_blocks(conditional, monkeypatch):
     np.testing.assert_array_equal(again.sample(10, random_state=0), drawn)
     other = clone(spectral).set_params(random_state=1).fit(X)
     assert not np.allclose(other.sample(10, random_state=0), drawn)
-    whole = conditional.sample(1000, random_state=3)
-    monkeypatch.setattr(_base, "_BLOCK_NUMBERS", 5000)
-    np.testing.assert_allclose(
-        conditional.sample(1000, random_state=3), whole, rtol=1e-4, atol=1e-5
-    )
 
 
 def test_signals_and_images_with_one_s_own_networks():
@@ -467,20 +536,7 @@ def test_events_of_a_pipeline_come_back_in_its_units():
     X = 1000 + 50 * np.random.default_rng(0).normal(size=(1000, 2))
     model = make_pipeline(StandardScaler(), GANSampler(max_epochs=10, random_state=0)).fit(X)
     drawn = model[:-1].inverse_transform(model[-1].sample(2000, random_state=0))
-    np.testing.assert_allclose(drawn.mean(0), X.mean(0), atol=20)
-    np.testing.assert_allclose(drawn.std(0), X.std(0), rtol=0.3)
-
-
-def test_memory_of_sampling_is_bounded():
-    X = np.random.default_rng(0).normal(size=(100, 50)).astype(np.float32)
-    model = GANSampler(max_epochs=1, random_state=0).fit(X)
-    n = 100_000
-    tracemalloc.start()
-    drawn = model.sample(n, random_state=0)
-    _, most = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    # Besides the result, some blocks of 16 MiB.
-    assert most < drawn.nbytes + 10 * 2**24
+    assert_alike(drawn, X.mean(0), np.cov(X.T))
 
 
 def test_there_is_no_density_and_no_early_stopping():
