@@ -124,6 +124,14 @@ def test_who_refuses_a_level_is_told_who_asked_for_it(events):
     levels = np.arange(1, 20) / 20
     expected = -crps_quantile(y[:, 0], model.predict_quantiles(X, levels), levels)
     assert make_distribution_scorer(levels=levels)(model, X, y[:, 0]) == expected
+    # Who assumes how the tails go on refuses none, in a search neither.
+    search = GridSearchCV(
+        ConformalRegressor(LinearRegression(), tail="student", random_state=0),
+        {"cv": [3, 5]},
+        scoring=make_distribution_scorer(),
+        cv=3,
+    ).fit(X[:60], y[:60, 0])
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
 @pytest.mark.parametrize(

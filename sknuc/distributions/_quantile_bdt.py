@@ -113,8 +113,11 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, TreeEstimator):
     of a curve, 95 % intervals of 1,000 events were 1.4 times as wide as the true ones after 100
     rounds (2.7 after 50, 0.9 after 300). More rounds with `early_stopping` show it.
 
-    Where two quantiles of an event coincide, the density there is infinite. With few events per
-    leaf this happens; `log_prob` is then no measure of quality, the pinball loss is.
+    Where two quantiles of an event coincide, the density there is infinite, and beyond outermost
+    ones that lie close together it falls as fast as they are close. Both happen: of fits to 300 and
+    2,000 events, the two in a thousand of new events with the lowest `log_prob`, nearly all of them
+    beyond gaps of a thousandth to a tenth of the usual ones, lowered its mean by 0.1 to 1.2. It is
+    no measure of quality then; the pinball loss is.
 
     References
     ----------

@@ -141,12 +141,15 @@ def make_distribution_scorer(metric="crps", **params):
             "log_prob"}, default="crps"
         See the table, and :func:`crps_quantile`, :func:`pinball_loss`, :func:`interval_score`,
         :func:`energy_score` and :func:`variogram_score`. "log_prob" is the mean log density, in
-        nats per event.
+        nats per event: a few events far out in tails that are too short decide it, so that
+        distributions given by quantiles, as those of
+        :class:`~sknuc.distributions.QuantileBDTRegressor`, are better compared by "crps".
     **params : dict
         `levels` : array-like of shape (n_levels,), \
                 default=(0.005, 0.025, 0.05, 0.1, ..., 0.95, 0.975, 0.995)
             Levels in (0, 1), rising. Beyond the outermost ones nothing is judged; an estimator may
-            refuse them, as a :class:`~sknuc.uncertainty.ConformalRegressor` of few events does.
+            refuse them, as a :class:`~sknuc.uncertainty.ConformalRegressor` of fewer than 99
+            events does: give levels farther in, or set its ``tail="student"``.
         `coverage` : float, default=0.68
             In (0, 1).
         `multioutput` : {"uniform_average"} or array-like of shape (n_targets,)
