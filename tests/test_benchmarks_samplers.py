@@ -71,3 +71,29 @@ def test_undefined_features_are_a_bin_of_the_overlap(benchmark, share):
     for far in (-1e6, 1e6):
         assert overlap(true, np.where(np.isfinite(lost), lost, far))[0] < ratio
         assert overlap(true, np.full(n, far))[0] < 0.01
+
+
+@pytest.mark.parametrize(
+    ("law", "parts", "limits"),
+    [
+        ("Mixture", (2, 5, 0), {}),
+        ("Rings", (), {}),
+        ("HeavyTails", (), {}),
+        ("Exponential", (), {"bounds": {0: (0, None)}, "periodic": {1: 2 * np.pi}}),
+    ],
+)
+def test_closed_forms_are_densities_of_what_is_drawn_and_integrate_to_one(
+    benchmark, law, parts, limits
+):
+    density = benchmark("density")
+    law = getattr(density, law)(*parts)
+    X = law.draw(20_000, np.random.default_rng(0))
+    assert density.integral(law.log_density, X, **limits) == pytest.approx(1, abs=1e-4)
+    # Half of the events are below their median, and half of the density.
+    middle = np.median(X[:, 0])
+
+    def half(x):
+        with np.errstate(divide="ignore"):
+            return law.log_density(x) + np.log(x[:, 0] < middle)
+
+    assert density.integral(half, X, **limits) == pytest.approx(0.5, abs=0.03)
