@@ -7,6 +7,7 @@ of its flattened events, and a table is read as events of ``input_shape``, so th
 same bits.
 """
 
+import functools
 import inspect
 import math
 import re
@@ -276,7 +277,8 @@ class SharedParameters:
     Of a base class that inherits from this one, a method ``def __init__(self, *, own=1, **shared)``
     gets the signature of all parameters, which is what scikit-learn and ``help`` read, and
     {shared_parameters} in its docstring their text. Those in ``_without`` have no meaning for the
-    method, and are no parameters of it.
+    method, and are no parameters of it. A method without ``**shared`` has the parameters that it
+    declares.
     """
 
     _without = ()
@@ -284,6 +286,7 @@ class SharedParameters:
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         if SharedParameters in cls.__bases__:
+            cls.__init__ = _refuse_unknown(cls.__init__)
             return
         base = next(c for c in cls.__mro__ if SharedParameters in c.__bases__)
         constraints = cls._parameter_constraints
@@ -296,13 +299,29 @@ class SharedParameters:
             shared = "".join(entry for entry in entries if entry.split(" : ")[0].strip() not in own)
             cls.__doc__ = cls.__doc__.replace("    {shared_parameters}\n", shared)
         init = cls.__dict__.get("__init__")
-        if init is not None:
-            parent = super(cls, cls).__init__
-            own, shared = (inspect.signature(f).parameters for f in (init, parent))
+        own = inspect.signature(init).parameters if init is not None else {}
+        if any(p.kind == p.VAR_KEYWORD for p in own.values()):
+            shared = inspect.signature(super(cls, cls).__init__).parameters
             merged = {name: p for name, p in own.items() if p.kind != p.VAR_KEYWORD} | {
                 name: p for name, p in shared.items() if name not in (*own, *cls._without)
             }
             init.__signature__ = inspect.Signature(merged.values())
+
+
+def _refuse_unknown(init):
+    """Let a base class's ``__init__`` refuse, in the name of the method, what is no parameter."""
+    known = inspect.signature(init).parameters
+
+    @functools.wraps(init)
+    def __init__(self, **params):
+        for name in params:
+            if name not in known or name in self._without:
+                raise TypeError(
+                    f"{type(self).__name__}.__init__() got an unexpected keyword argument {name!r}"
+                )
+        init(self, **params)
+
+    return __init__
 
 
 class Uncertainty(NamedTuple):

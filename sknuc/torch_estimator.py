@@ -179,11 +179,6 @@ class TorchEstimator(SharedParameters, BaseEstimator):
         self.compile = compile
         self.random_state = random_state
         self.verbose = verbose
-        for name in self._without:
-            if getattr(self, name) is not TorchEstimator.__init__.__kwdefaults__[name]:
-                raise TypeError(
-                    f"{type(self).__name__}.__init__() got an unexpected keyword argument {name!r}"
-                )
 
     # For the methods to define.
 
@@ -314,12 +309,16 @@ class TorchEstimator(SharedParameters, BaseEstimator):
                 f"{len(self.target_mean_)} targets. Set warm_start=False to start anew."
             )
         scaled = (targets - self.target_mean_) / self.target_scale_
-        # Rounding errors of constant targets are no unit for others.
+        # Constant targets, or all but constant ones, give no unit for others. Far events of heavy
+        # tails are no sign of that, but where there was no width at all, each of them is.
         constant = is_rounding(self.target_mean_, self.target_scale_)
-        if np.any(np.abs(scaled[:, constant]) > 1e9):
+        away = np.abs(scaled)
+        away = np.where(constant, away.max(axis=0), np.median(away, axis=0))
+        if np.any(away > 1e6):
             raise ValueError(
-                f"The targets of the first fit were constant, {self.target_mean_[constant]}, and "
-                "give no scale to go on with for others. Set warm_start=False to start anew."
+                f"The targets lie {away.max():.2g} times the width of those of the first fit away "
+                f"from them, which were nearly constant, {self.target_mean_[away > 1e6]}. Set "
+                "warm_start=False to start anew."
             )
         return scaled
 

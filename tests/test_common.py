@@ -13,6 +13,10 @@ from sklearn.datasets import make_classification
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import sknuc
+from sknuc.base import SharedParameters
+from sknuc.baselines import BDTRegressor
+from sknuc.encoders import LSTM
+from sknuc.networks import NeuralRegressor
 
 
 def public_modules():
@@ -129,3 +133,38 @@ def test_every_parameter_and_public_method_is_documented(E):
     for name, method in inspect.getmembers(E, inspect.isfunction):
         if not name.startswith("_") and method.__module__.startswith("sknuc"):
             assert inspect.getdoc(method), name
+
+
+class Stump(BDTRegressor):
+    def __init__(self, *, max_depth=1):
+        super().__init__(max_depth=max_depth)
+
+
+class Narrow(LSTM):
+    def __init__(self, *, hidden_size=4):
+        super().__init__(hidden_size=hidden_size)
+
+
+class Hasty(NeuralRegressor):
+    def __init__(self, *, max_epochs=1):
+        super().__init__(max_epochs=max_epochs)
+
+
+@pytest.mark.parametrize("E", [Stump, Narrow, Hasty])
+def test_a_subclass_has_the_parameters_that_it_declares(E):
+    (name,) = inspect.signature(E).parameters
+    copied = clone(E(**{name: 3}))
+    assert copied.get_params(deep=False) == {name: 3}
+    with pytest.raises(TypeError, match="unexpected keyword argument 'verbose'"):
+        E(verbose=1)
+
+
+@pytest.mark.parametrize(
+    "E",
+    [*(E for E in ESTIMATORS if issubclass(E, SharedParameters)), LSTM],
+    ids=lambda E: E.__name__,
+)
+def test_what_is_no_parameter_is_refused_in_the_name_of_the_estimator(E):
+    for name in ("no_such", *E._without):
+        with pytest.raises(TypeError, match=rf"^{E.__name__}\.__init__\(\) got .* '{name}'$"):
+            E(**{name: None})
