@@ -132,7 +132,7 @@ class ReliabilityDisplay:
         if unknown:
             raise ValueError(
                 "The 'y' parameter of ReliabilityDisplay.from_estimator must hold classes that the "
-                f"classifier knows, {labels!r:.200}. Got {unknown!r:.200} as well."
+                f"classifier knows, {labels!r:.200}. Got {unknown!r:.200} instead."
             )
         if pos_label is None and len(labels) == 2:
             pos_label = labels[1]
