@@ -415,18 +415,59 @@ def test_the_ceiling_of_equiprobable_bins():
     assert_allclose(result.ceiling, (1 - d) / (1 + d), atol=0.003)
 
 
-def test_the_ceiling_of_weighted_events():
+@pytest.mark.parametrize("bins", [20, 50, 300])
+def test_the_ceiling_of_weighted_events(bins):
     rng = np.random.default_rng(2)
-    gaps, spread = [], []
+    results = []
     for i in range(80):
-        x, w = rng.uniform(size=(2, 3000))
+        x, y = rng.uniform(size=(2, 1000))
+        # Heavy tails: a twentieth of the events counts, and most bins hold less than one of them.
+        weights = rng.exponential(size=(2, 1000)) ** 3
         result = histogram_iou(
-            x, rng.uniform(size=3000), bins=20, range=(0, 1), weight_true=w, random_state=i
+            x,
+            y,
+            bins=bins,
+            range=(0, 1),
+            weight_true=weights[0],
+            weight_generated=weights[1],
+            n_draws=50,
+            random_state=i,
         )
-        gaps.append(result.iou - result.ceiling)
-        spread.append(result.error)
-    # Without Kish's number the ceiling would be 0.007 too high, eight times this.
-    assert abs(np.mean(gaps)) < 4 * np.std(gaps) / np.sqrt(80)
+        results.append(result)
+    iou, ceiling, _, error = np.transpose(results)
+    assert abs(np.mean(iou - ceiling)) < 4 * np.std(iou - ceiling) / np.sqrt(80)
+    # A few heavy events decide: bootstraps of them know the spread to a quarter.
+    assert_allclose(np.mean(error), iou.std(), rtol=0.25)
+
+
+@pytest.mark.parametrize("bins", [20, 200])
+def test_the_ceiling_where_weights_depend_on_the_quantity(bins):
+    rng = np.random.default_rng(3)
+    results = []
+    for i in range(60):
+        x, y = rng.uniform(size=2000), rng.uniform(size=2000) ** (1 / 3)
+        # Uniform events of weight x² are distributed like the others.
+        result = histogram_iou(
+            x, y, bins=bins, range=(0, 1), weight_true=x**2, n_draws=50, random_state=i
+        )
+        results.append(result)
+    iou, ceiling, _, error = np.transpose(results)
+    assert_allclose(ceiling.mean(), iou.mean(), rtol=0.02)
+    assert_allclose(np.mean(error), iou.std(), rtol=4 / np.sqrt(120))
+
+
+def test_equal_weights_are_none():
+    rng = np.random.default_rng(4)
+    x, y = rng.uniform(size=(2, 300))
+    w = np.full(300, 0.25)
+    weighted = histogram_iou(x, y, weight_true=w, weight_generated=w)
+    assert_allclose(weighted, histogram_iou(x, y), rtol=1e-12)
+
+
+def test_what_never_overlaps_has_no_ratio():
+    result = histogram_iou([0.0], [1.0])
+    assert result[:2] == (0, 0)
+    assert np.isnan(result.ratio)
 
 
 @pytest.mark.parametrize(
@@ -435,6 +476,8 @@ def test_the_ceiling_of_weighted_events():
         ({"bins": [1.0, 1.0]}, "'bins' parameter"),
         ({"bins": [0, 1], "range": (0, 1)}, "'bins' parameter"),
         ({"range": (1, 0)}, "'range' parameter"),
+        ({"range": ("a", "b")}, "'range' parameter"),
+        ({"range": (0, 1, 2)}, "'range' parameter"),
         ({"weight_true": [-1, 1, 1]}, "'weight_true' parameter"),
         ({"weight_generated": [0, 0, 0]}, "'weight_generated' parameter"),
         ({"x_true": [np.nan, 0, 1]}, "'x_true' parameter"),

@@ -10,6 +10,11 @@ likely, :math:`D \approx \sqrt{B / (\pi n)}`; 5000 events in 70 bins reach 87.5 
 samples come from one distribution, it does not matter which of their events belong to which. So
 the events of both are dealt anew, many times, to two samples of the same sizes; the mean overlap is
 the ceiling, exact for any histogram, however few events a bin holds.
+
+Weighted events are dealt together with their weights, in units of :math:`\sum w^2 / \sum w` of
+their own sample. In these, sums of weights and of their squares are both Kish's number of events,
+:math:`(\sum w)^2 / \sum w^2`, so that the pool fluctuates as the samples do. Samples are dealt in
+proportion to these numbers; the ceiling is then about that of the weighted samples.
 """
 
 from numbers import Integral
@@ -20,8 +25,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
 
 from sknuc.base import validate_weights
-from sknuc.metrics._score_validation import kish_number
-from sknuc.metrics._validation import check_column
+from sknuc.metrics._validation import check_column, check_interval
 
 __all__ = ["HistogramIoU", "histogram_iou"]
 
@@ -84,8 +88,8 @@ def histogram_iou(
     Returns
     -------
     result : HistogramIoU
-        With `iou`, `ceiling`, `ratio` and `error`. For weighted events ceiling and error are those
-        of Kish's number of events of weight one.
+        With `iou`, `ceiling`, `ratio` and `error`. The ratio is NaN where events are so few that
+        samples of one distribution never overlap.
 
     Raises
     ------
@@ -108,42 +112,63 @@ def histogram_iou(
     0.89 of 0.88
     """
     x_true, x_generated = check_column("x_true", x_true), check_column("x_generated", x_generated)
-    w_true = _check_weights("true", weight_true, x_true)
-    w_generated = _check_weights("generated", weight_generated, x_generated)
-    edges = _edges(bins, range, x_true[w_true > 0])
-    p, q = _shares(x_true, w_true, edges), _shares(x_generated, w_generated, edges)
-    n, m = (max(round(kish_number(w)), 1) for w in (w_true, w_generated))
+    x_true, w_true = _weighted("true", weight_true, x_true)
+    x_generated, w_generated = _weighted("generated", weight_generated, x_generated)
+    edges = _edges(bins, range, x_true)
+    n_bins = len(edges) + 1
+    bins_true, bins_generated = _find_bins(x_true, edges), _find_bins(x_generated, edges)
     rng = check_random_state(random_state)
     rng = np.random.default_rng(rng.randint(2**32, size=4, dtype=np.uint32))
-    # Whole events: those there are, or effective ones of weighted histograms.
-    pool = np.rint(n * p + m * q).astype(np.int64)
-    first = np.clip(round(pool.sum() * n / (n + m)), 1, pool.sum() - 1)
-    dealt = rng.multivariate_hypergeometric(pool, first, size=n_draws, method="marginals")
-    ceiling = _iou(dealt / first, (pool - dealt) / (pool.sum() - first)).mean()
-    drawn = _iou(rng.multinomial(n, p, size=n_draws) / n, rng.multinomial(m, q, size=n_draws) / m)
-    iou = float(_iou(p, q))
+
+    # In units in which the weights and their squares sum to Kish's number.
+    unit_true, unit_generated = (w.sum() / (w**2).sum() * w for w in (w_true, w_generated))
+    index, weight, count = _distinct(
+        np.concatenate([bins_true, bins_generated]), np.concatenate([unit_true, unit_generated])
+    )
+    n_pool, share = count.sum(), unit_true.sum() / (unit_true.sum() + unit_generated.sum())
+    n_first = np.clip(round(n_pool * share), 1, n_pool - 1)
+    # The one takes time for every pair, the other, a shuffle, a third of it for every event.
+    method = "marginals" if 3 * len(count) < n_pool else "count"
+
+    def deal():
+        first = rng.multivariate_hypergeometric(count, n_first, method=method)
+        return (_shares(index, part * weight, n_bins) for part in (first, count - first))
+
+    pairs = [_distinct(bins_true, w_true), _distinct(bins_generated, w_generated)]
+
+    def bootstrap():
+        for index, weight, count in pairs:
+            drawn = rng.multinomial(count.sum(), count / count.sum())
+            yield _shares(index, drawn * weight, n_bins)
+
+    # One draw after the other: weighted events are as many as they are, not as there are bins.
+    ceiling = np.mean([_iou(*deal()) for _ in np.arange(n_draws)])
+    error = np.std([_iou(*bootstrap()) for _ in np.arange(n_draws)])
+    iou = _iou(_shares(bins_true, w_true, n_bins), _shares(bins_generated, w_generated, n_bins))
     return HistogramIoU(
-        iou=iou, ceiling=float(ceiling), ratio=float(iou / ceiling), error=float(drawn.std())
+        iou=float(iou),
+        ceiling=float(ceiling),
+        ratio=float(iou / ceiling) if ceiling > 0 else np.nan,
+        error=float(error),
     )
 
 
-def _check_weights(which, weight, x):
+def _weighted(which, weight, x):
+    """The events of positive weight, and their weights."""
     try:
         weight = validate_weights(weight, x)
     except ValueError as error:
         raise ValueError(f"The 'weight_{which}' parameter is not valid: {error}") from error
-    return np.ones(len(x)) if weight is None else weight
+    weight = np.ones(len(x)) if weight is None else weight
+    return x[weight > 0], weight[weight > 0]
 
 
 def _edges(bins, limits, x):
     if np.ndim(bins) == 0:
         if limits is None:
             limits = (x.min(), x.max())
-        elif len(limits) != 2 or not -np.inf < limits[0] < limits[1] < np.inf:
-            raise ValueError(
-                "The 'range' parameter of histogram_iou must be (low, high), finite and with low < "
-                f"high, or None. Got {limits!r} instead."
-            )
+        else:
+            limits = check_interval("range", limits)
         return np.histogram_bin_edges(x, bins, limits)
     edges = check_column("bins", bins)
     if limits is not None or len(edges) < 2 or not np.all(np.diff(edges) > 0):
@@ -154,14 +179,25 @@ def _edges(bins, limits, x):
     return edges
 
 
-def _shares(x, weight, edges):
-    """Share of the weight in every bin, below the first and above the last."""
-    # The last edge belongs to the last bin, as in numpy.
+def _find_bins(x, edges):
+    """The bin of every event, from 0, below the first edge, to len(edges), above the last."""
     index = np.searchsorted(edges, x, side="right")
+    # The last edge belongs to the last bin, as in numpy.
     index[x == edges[-1]] = len(edges) - 1
-    counts = np.bincount(index, weights=weight, minlength=len(edges) + 1)
-    return counts / counts.sum()
+    return index
+
+
+def _distinct(index, weight):
+    """Distinct pairs of bin and weight, and the number of events of each."""
+    values, kind = np.unique(weight, return_inverse=True)
+    pair, count = np.unique(index * len(values) + kind, return_counts=True)
+    return pair // len(values), values[pair % len(values)], count
+
+
+def _shares(index, weight, n_bins):
+    sums = np.bincount(index, weights=weight, minlength=n_bins)
+    return sums / sums.sum()
 
 
 def _iou(p, q):
-    return np.minimum(p, q).sum(axis=-1) / np.maximum(p, q).sum(axis=-1)
+    return np.minimum(p, q).sum() / np.maximum(p, q).sum()

@@ -23,10 +23,13 @@ def check_column(name, values):
 
 def check_interval(name, interval):
     """Return the ends of a non-empty, finite interval."""
-    values = np.asarray(interval, dtype=float)
-    if values.shape != (2,) or not values[0] < values[1] or not np.all(np.isfinite(values)):
+    try:
+        low, high = (float(value) for value in interval)
+    except (TypeError, ValueError):
+        low, high = np.nan, np.nan
+    if not -np.inf < low < high < np.inf:
         raise ValueError(
             f"The '{name}' parameter must give (low, high), finite and with low < high. "
-            f"Got {values.tolist()} instead."
+            f"Got {interval!r:.200} instead."
         )
-    return float(values[0]), float(values[1])
+    return low, high
