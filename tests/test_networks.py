@@ -14,6 +14,7 @@ from imblearn.pipeline import Pipeline as ImbalancedPipeline
 from scipy.special import expit
 from scipy.stats import norm
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -427,9 +428,24 @@ def test_values_whose_squares_overflow_are_refused():
     assert model.fit(X.astype(np.float64), y).score(X.astype(np.float64), y) == 1
 
 
-def test_a_first_chunk_of_one_event_gives_no_unit():
+@pytest.mark.parametrize("unit", [2.0**-66, 2.0**-20, 1.0, 2.0**20])
+def test_a_first_chunk_of_one_event_gives_no_unit(unit):
     X = np.random.default_rng(0).normal(size=(100, 2))
-    model = NeuralRegressor(random_state=0).partial_fit(X[:1], X[:1, 0])
+    y = unit * np.c_[X[:, 0], np.full(100, 3.0)]
+    model = NeuralRegressor(random_state=0).partial_fit(X[:1], y[:1])
     for _ in range(60):
-        model.partial_fit(X, X[:, 0])
-    assert model.score(X, X[:, 0]) > 0.5
+        model.partial_fit(X, y)
+    varying, constant = model.predict(X).T
+    assert r2_score(y[:, 0], varying) > 0.5
+    np.testing.assert_allclose(constant, 3 * unit, rtol=1e-12)
+
+
+@pytest.mark.parametrize("constant", [0.0, 1e-20, 3e-6, 1e6])
+def test_constant_targets_are_predicted(constant):
+    X = np.random.default_rng(0).normal(size=(100, 2))
+    y = np.c_[np.full(100, constant), X[:, 0]]
+    model = NeuralRegressor(random_state=0, max_epochs=5).fit(X, y)
+    np.testing.assert_allclose(model.predict(X)[:, 0], constant, rtol=1e-12, atol=1e-18)
+    model.set_params(warm_start=True)
+    with pytest.raises(ValueError, match="nearly constant"):
+        model.fit(X, X)

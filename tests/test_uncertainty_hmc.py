@@ -19,7 +19,7 @@ from sknuc.uncertainty._posterior import (
     diagonal_curvature,
     largest_curvature,
 )
-from sknuc.uncertainty._sghmc import SGHMC, epoch_noise, stable_step
+from sknuc.uncertainty._sghmc import SGHMC, epoch_noise, memory_friction, stable_step
 
 SHORT = {"n_warmup": 150, "n_samples": 500, "n_leapfrog": 6}
 
@@ -393,6 +393,34 @@ def test_noise_of_epochs_is_what_a_chain_makes_of_it(step_size, friction):
     # Some 280 steps of a motion that forgets within thirty.
     error = 4 * np.sqrt(2 / 20_000 / 9)
     assert epoch_noise(k, step_size, friction) == pytest.approx(found, rel=error)
+
+
+@pytest.mark.parametrize(("k", "step_size"), [(2, 0.01), (4, 0.1), (10, 0.01), (30, 0.02)])
+def test_friction_of_what_batches_remember_is_that_of_a_chain(k, step_size):
+    rng, total, omega = np.random.default_rng(0), 1000, np.sqrt(step_size)
+    theta = rng.normal(size=20_000)
+    velocity = omega * rng.normal(size=20_000)
+    squares = np.ones((k, 20_000))
+    energies = []
+    n_steps = int(8 * np.pi / omega)
+    for i in range(3 * k + n_steps + 1):
+        if i in (3 * k, 3 * k + n_steps):
+            # What these steps keep but for terms of higher order.
+            kept = velocity**2 + step_size * theta**2 - step_size * theta * velocity
+            energies.append(kept.mean())
+        squares[i % k] = theta**2
+        force = theta / (1 + (squares.mean(0) - 1) / total)
+        velocity = velocity - step_size * force
+        theta = theta + velocity
+    found = -np.log(energies[1] / energies[0]) / n_steps
+    # To first order in ω, and 20,000 chains of which the largest swings decide.
+    exact = np.sin((k - 1) * omega) * np.sin(k * omega) / (k * total)
+    assert found == pytest.approx(exact, rel=omega**2 + 5 * np.sqrt(8 / 20_000))
+    assert memory_friction(k, step_size, total) >= exact
+    worst = max(
+        memory_friction(k, step_size * share, total) for share in np.geomspace(1e-4, 1, 100)
+    )
+    assert memory_friction(k, step_size, total) == pytest.approx(worst)
 
 
 def test_batches_bring_a_fifth_of_the_heat_at_most():

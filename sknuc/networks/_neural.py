@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import nn
 
 from sknuc import losses
-from sknuc.base import center_and_scale, validate_targets, validate_weights
+from sknuc.base import center_and_scale, is_rounding, validate_targets, validate_weights
 from sknuc.nn import class_probabilities
 from sknuc.torch_estimator import Player, TorchEstimator
 
@@ -372,6 +372,7 @@ class NeuralRegressor(RegressorMixin, _Neural):
         X = self._validate_events(X, reset=reset)
         float32 = getattr(y, "dtype", None) == np.float32 and X.dtype == np.float32
         y = validate_targets(y, self)
+        check_consistent_length(X, y)
         sample_weight = validate_weights(sample_weight, X)
         if self.loss == "poisson" and (y.min() < 0 or y.sum() <= 0):
             raise ValueError(
@@ -379,15 +380,15 @@ class NeuralRegressor(RegressorMixin, _Neural):
                 f"{y.min():g} to {y.max():g}."
             )
         if reset:
-            check_consistent_length(X, y)
             self._start_anew()
             self._y_ndim = y.ndim
             self._output_dtype = np.float32 if float32 else np.float64
-            # Further chunks may vary where the first, of one event say, was constant.
-            mean, scale = center_and_scale(y.reshape(len(y), -1), sample_weight)
+            mean, scale = center_and_scale(y.reshape(len(y), -1), sample_weight, features=False)
             if self.loss == "poisson":
                 mean, scale = np.zeros_like(mean), np.where(mean > 0, mean, 1.0)
             self.target_mean_, self.target_scale_ = mean, scale
+        elif max_epochs is not None:
+            self._find_units(y.reshape(len(y), -1), sample_weight)
         self._fit_events(
             X,
             {"y": self._continue_with(X, y)},
@@ -397,6 +398,18 @@ class NeuralRegressor(RegressorMixin, _Neural):
             n_members=None if member_weights is None else len(member_weights),
         )
         return self
+
+    def _find_units(self, targets, sample_weight):
+        """Take the unit of targets that have been constant from the first chunk where they vary."""
+        if targets.shape[1] != len(self.target_mean_):
+            return
+        away = targets - self.target_mean_
+        weight = None if sample_weight is None else np.tile(sample_weight, 2)
+        scale = center_and_scale(np.vstack([away, -away]), weight, features=False)[1]
+        constant = is_rounding(self.target_mean_, self.target_scale_)
+        self.target_scale_ = np.where(
+            constant & (scale > self.target_scale_), scale, self.target_scale_
+        )
 
     def _predict_stack(self, X):
         exponential = torch.exp if self.loss == "poisson" else None

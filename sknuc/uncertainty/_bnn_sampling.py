@@ -21,7 +21,7 @@ from sknuc.uncertainty._posterior import (
     diagonal_curvature,
     largest_curvature,
 )
-from sknuc.uncertainty._sghmc import SGHMC, epoch_noise, stable_step, unhurried_step
+from sknuc.uncertainty._sghmc import SGHMC, epoch_noise, stable_step
 
 __all__ = ["ChainInference"]
 
@@ -104,10 +104,8 @@ class ChainInference:
         spread = len(w) * (w**2).sum() / w.sum() ** 2
         # Heat goes with 1/W, the noise of batches with 1/n.
         heat = spread * total / len(w)
-        largest = self.step_size
-        if likelihood.has_noise and n_batches > 1:
-            largest = min(largest, unhurried_step(self.friction, total / n_batches))
-        stable = stable_step(largest, self.friction, n_batches, heat)
+        known = total if likelihood.has_noise else np.inf
+        stable = stable_step(self.step_size, self.friction, n_batches, heat, known)
 
         @torch.enable_grad()
         def metric():
@@ -193,11 +191,12 @@ class ChainInference:
         self.r_hat_ = float(reductions[moving].max(initial=1.0))
         self.ess_ = float(sizes[moving].min(initial=trace.shape[0] * trace.shape[1]))
         if self.r_hat_ > _R_HAT or self.ess_ < _ESS_PER_CHAIN * self.n_chains:
+            small = "" if self.inference == "hmc" else " or batch_size, which allows longer steps"
             warnings.warn(
                 f"The chains have not converged: R-hat is {self.r_hat_:.3f} (1.01 at most) and the "
                 f"effective sample size {self.ess_:.0f} ({_ESS_PER_CHAIN} per chain at least) for "
                 "the worst of predictions and noise. Raise n_samples, n_warmup or "
-                "n_leapfrog, or take a smaller encoder.",
+                f"n_leapfrog{small}, or take a smaller encoder.",
                 ConvergenceWarning,
                 stacklevel=6,
             )

@@ -76,7 +76,8 @@ class BayesianNetwork(ChainInference, LaplaceInference, TorchEstimator):
     step_size : float in (0, 1], default=0.1
         η of "sghmc" at most, in units of the largest curvature: draws are a quarter of it too
         wide (variance, in the direction of that curvature, for a small friction). Steps are smaller
-        where the noise of batches would bring more than a fifth of the heat.
+        where batches would bring more than a fifth of the heat, or a tenth of the friction by the
+        squares that a learned noise remembers of them: of small or many batches, or light weights.
     friction : float in (0, 1], default=0.03
         α of "sghmc", the share of the velocity that is lost in a step.
     n_cycles : int or None, default=None

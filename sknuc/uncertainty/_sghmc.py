@@ -37,7 +37,7 @@ import math
 import numpy as np
 import torch
 
-__all__ = ["SGHMC", "epoch_noise", "stable_step", "unhurried_step"]
+__all__ = ["SGHMC", "epoch_noise", "memory_friction", "stable_step"]
 
 
 class SGHMC(torch.optim.Optimizer):
@@ -138,35 +138,37 @@ def epoch_noise(n_batches, step_size, friction):
     return float(np.average(n_batches - epochs, weights=weight))
 
 
-def stable_step(largest, friction, n_batches, weight=1.0):
-    r"""The largest step η up to `largest` in which batches bring a fifth of the heat at most.
+def memory_friction(n_batches, step_size, weight):
+    r"""The friction that remembered squares bring, at most, in any direction.
 
-    .. math:: \eta\, n\beta\, s \le 0.4\, \alpha
+    The force follows the noise σ, hence the squares S of all events, which are those of the last k
+    batches: an average over the positions of k steps, (k-1)/2 steps old. A chain that climbs, and
+    for which S rises, is pulled back by a σ that is too small, and by one too large on its way
+    down. For a swing of frequency ω and W events, of which S/W fluctuates by :math:`\theta^2/W` in
+    units of the width of θ, the mean loss of energy is that of a friction
 
-    with :func:`epoch_noise` nβ, of which weights make s = `weight` times as much of the heat; η in
-    units of the largest curvature, where the noise is strongest.
+    .. math:: \gamma = \frac{\sin((k-1)\omega)\, \sin(k\omega)}{k W}
+
+    to first order in 1/W and ω. No noise belongs to it, so that it cools. Frequencies are
+    :math:`\sqrt\eta` and below; slower ones are worst where :math:`(2k-1)\,\omega=\pi` is reached.
+    """
+    omega = min(math.sqrt(step_size), math.pi / (2 * n_batches - 1))
+    return math.sin((n_batches - 1) * omega) * math.sin(n_batches * omega) / (n_batches * weight)
+
+
+def stable_step(largest, friction, n_batches, weight=1.0, total=math.inf):
+    r"""The largest step η up to `largest` that batches disturb little.
+
+    They bring a fifth of the heat at most, :math:`\eta\, n\beta\, s \le 0.4\, \alpha` with
+    :func:`epoch_noise` nβ, of which weights make s = `weight` times as much of the heat; and a
+    tenth of the friction, by :func:`memory_friction` of events of weight W = `total`, infinite
+    where no σ is to be found. η is in units of the largest curvature, where the noise is strongest.
     """
     step = largest
-    # With k batches, nβ is k at most.
-    while step * epoch_noise(n_batches, step, friction) * weight > 0.4 * friction:
+    # With k batches, nβ is k at most, and the memory's friction falls with η for small steps.
+    while (
+        step * epoch_noise(n_batches, step, friction) * weight > 0.4 * friction
+        or memory_friction(n_batches, step, total) > friction / 10
+    ):
         step *= 0.9
     return step
-
-
-def unhurried_step(friction, weight):
-    r"""The largest step η in which what batches remember brings little friction.
-
-    The force follows the noise σ, hence the squares S of all events, and those of the other
-    batches are τ steps old, half an epoch of k batches on average. A chain that climbs, and for
-    which S rises, is pulled back by a σ that is too small, and by one too large on its way down.
-    For θ in units of its width, :math:`\dot S/S = 2\theta\dot\theta/W`, and at unit curvature
-    that is a friction of :math:`2\eta\tau\theta^2/W`, on average :math:`\eta k/W`, which no noise
-    belongs to. It is held at a twentieth of the friction.
-
-    Parameters
-    ----------
-    friction : float
-    weight : float
-        W/k, of the events of a batch.
-    """
-    return friction * weight / 20
