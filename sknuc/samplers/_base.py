@@ -355,22 +355,36 @@ class Sampler(TorchEstimator):
         X = X.reshape(len(X), -1)
         if self._conditions is not None and y is None:
             nodes, weights = self._conditions.nodes()
-            scores = [self._score(X, np.broadcast_to(c, (len(X), len(c)))) for c in nodes]
-            return logsumexp(scores, axis=0, b=weights[:, None])
+            return self._score_each(X, nodes, weights)
         conditions = None
         if self._conditions is not None:
             conditions = self._conditions.for_samples(y, len(X))
         return self._score(X, conditions)
 
+    def _blocks(self, n, share=1):
+        """Slices of n events, each of so many that all of them `share` times fill a block."""
+        step = max(1, self._block_length() // share)
+        starts = range(0, n, step)
+        for start in tqdm(starts, desc=type(self).__name__, disable=not self.verbose):
+            yield slice(start, start + step)
+
     def _score(self, X, conditions):
         result = np.empty(len(X))
-        step = self._block_length()
-        for start in tqdm(
-            range(0, len(X), step), desc=type(self).__name__, disable=not self.verbose
-        ):
-            rows = slice(start, start + step)
+        for rows in self._blocks(len(X)):
             given = None if conditions is None else conditions[rows]
             result[rows] = self._score_block(X[rows].astype(np.float64), given)
+        return result
+
+    def _score_each(self, X, conditions, weights):
+        """Log of the weighted mean of the densities under each of some conditions (k, width)."""
+        result, k = np.empty(len(X)), len(conditions)
+        for rows in self._blocks(len(X), k):
+            # All conditions of an event together, since a call takes its time for one event, too.
+            part = X[rows].astype(np.float64)
+            scores = self._score_block(
+                np.tile(part, (k, 1)), np.repeat(conditions, len(part), axis=0)
+            )
+            result[rows] = logsumexp(scores.reshape(k, -1), axis=0, b=weights[:, None])
         return result
 
     def _score_block(self, X, condition):

@@ -429,10 +429,15 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
         if y is not None:
             return self._encode(X, self._conditions.for_samples(y, len(X)))[:, 1:]
         nodes, weights = self._conditions.nodes()
-        encoded = np.stack([self._encode(X, np.broadcast_to(c, (len(X), len(c)))) for c in nodes])
-        log_evidence, latent = encoded[:, :, :1], encoded[:, :, 1:]
-        probability = softmax(log_evidence + np.log(weights)[:, None, None], axis=0)
-        return (probability * latent).sum(0).astype(self._output_dtype)
+        Z, k = np.empty((len(X), self.n_latent), self._output_dtype), len(nodes)
+        for rows in self._blocks(len(X), k):
+            part = X[rows]
+            encoded = self._encode(np.tile(part, (k, 1)), np.repeat(nodes, len(part), axis=0))
+            encoded = encoded.reshape(k, len(part), -1)
+            log_evidence, latent = encoded[:, :, :1], encoded[:, :, 1:]
+            probability = softmax(log_evidence + np.log(weights)[:, None, None], axis=0)
+            Z[rows] = (probability * latent).sum(0)
+        return Z
 
     def _encode(self, X, conditions):
         """Log evidence, by the curvature at the mean (Laplace), and mean of the latent variables.
