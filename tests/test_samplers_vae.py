@@ -81,7 +81,7 @@ def test_more_importance_samples_tighten_the_bound(linear):
     # the likelihood by KL[N(1, 1) || N(0, 1)] = 1/2 each; the importance weights correct it.
     wrong = pickle.loads(pickle.dumps(model))
     module = wrong.module_[1]
-    events = torch.tensor(wrong._columns.encode(X[:1], None)[0]).reshape(1, 1, 6)
+    events = torch.tensor(wrong._columns.encode(X[:1])[0]).reshape(1, 1, 6)
     with torch.no_grad():
         module.head.bias[:2] += module.posterior(events, None)[1][0].exp()
     scores = [wrong.set_params(n_importance=k).score(X[:300]) for k in (1, 8, 64)]
@@ -117,7 +117,7 @@ def test_free_bits_keep_latent_variables_in_use():
             max_epochs=60,
             random_state=0,
         ).fit(X)
-        x = torch.tensor(model._columns.encode(X, None)[0])
+        x = torch.tensor(model._columns.encode(X)[0])
         mean, log_std = (part.detach() for part in model.module_[1].posterior(x, None))
         q = distributions.Normal(mean, log_std.exp())
         return distributions.kl_divergence(q, distributions.Normal(0.0, 1.0)).mean(0)
@@ -145,7 +145,7 @@ def test_beta_weighs_the_divergence():
 def test_loss_is_the_negative_bound_with_its_weights():
     X = low_rank(64)
     model = VAESampler(n_latent=3, max_epochs=5, random_state=0).fit(X)
-    module, x = model.module_[1], torch.tensor(model._columns.encode(X, None)[0])
+    module, x = model.module_[1], torch.tensor(model._columns.encode(X)[0])
     phase = torch.tensor(model._own_columns(X)["phase"])
 
     def loss(progress=1.0, **parameters):

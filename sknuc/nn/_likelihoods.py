@@ -22,6 +22,10 @@ _SMALLEST_SCALE, _LARGEST_SCALE = 1e-4, 2.0
 # have to make.
 _HASTE = 10.0
 _FAR = 1000.0
+# Parts of the normal law that are so narrow, also in units of its slope, are nearly points.
+_NARROW = 0.1
+# So many standard deviations behind the origin differences have lost half of their digits.
+_BEHIND = 1e4
 
 
 class Gaussian(nn.Module):
@@ -37,10 +41,15 @@ class Gaussian(nn.Module):
     scale : {"channel", "value", "event"} or float
         The standard deviation σ: learned, one for each channel (a column of a table is one) or one
         for each value; or of the decoder's output, for each value of each event; or that number.
+    circles : pair of ndarray of int of shape (n_angles,), default=((), ())
+        Places, in the flattened event, of cosines and sines of angles, whose likelihood is that of
+        their direction: how far from the origin a point is says nothing.
     """
 
-    def __init__(self, mean, std, scale):
+    def __init__(self, mean, std, scale, circles=((), ())):
         super().__init__()
+        for name, places in zip(("cosines", "sines"), circles, strict=True):
+            self.register_buffer(name, torch.tensor(np.asarray(places, dtype=np.int64)))
         self.register_buffer("center", mean)
         self.register_buffer("unit", std)
         self.shape = tuple(mean.shape)
@@ -80,24 +89,29 @@ class Gaussian(nn.Module):
         share = _SMALLEST_SCALE + _LARGEST_SCALE * torch.sigmoid(log_scale)
         return mean, (self.spread * share).expand_as(mean)
 
-    def log_prob(self, output, x, parts=None):
+    def log_prob(self, output, x, *parts):
         """Log density (n,) of events (n, *shape).
 
         Of values that are known to lie in a part only it is the logarithm of the part's
-        probability: `parts` are their places (k,) in the flattened event, and lower and upper ends
-        (n, k); values whose ends are equal are known.
+        probability: each of `parts` holds their places (k,) in the flattened event, and lower and
+        upper ends (n, k); values whose ends are equal are known.
         """
         mean, std = self.moments(output)
         each = -((x - mean) / std).square() / 2 - std.log() - math.log(2 * math.pi) / 2
-        each = each.flatten(1)
-        if parts is not None:
-            places, low, high = parts
-            mean, std = mean.flatten(1)[:, places], std.flatten(1)[:, places]
+        each, x, mean, std = (part.flatten(1) for part in (each, x, mean, std))
+        for places, low, high in parts:
+            center, width = mean[:, places], std[:, places]
             within = high > low
             # Ends that are equal would have the logarithm of zero, whose gradient is NaN.
             high = torch.where(within, high, low + 1)
-            inside = log_normal_part((low - mean) / std, (high - mean) / std)
+            inside = log_normal_part((low - center) / width, (high - center) / width)
             each = each.index_copy(1, places, torch.where(within, inside, each[:, places]))
+        if len(self.cosines):
+            points = (
+                torch.stack([part[:, self.cosines], part[:, self.sines]]) for part in (x, mean, std)
+            )
+            each = each.index_copy(1, self.cosines, log_direction(*points).to(each.dtype))
+            each = each.index_fill(1, self.sines, 0.0)
         return each.sum(1)
 
     def mean(self, output):
@@ -112,6 +126,13 @@ class Gaussian(nn.Module):
 
 def log_normal_part(low, high):
     r"""Logarithm of :math:`\Phi(high) - \Phi(low)`, for finite low < high, also in the tails."""
+    middle, width = (low + high) / 2, high - low
+    narrow = width * (1 + middle.abs()) < _NARROW
+    # Where differences lose their digits, two terms of the density's series do not.
+    width = torch.where(narrow, width, _NARROW)
+    middle = torch.where(narrow, middle, 0)
+    curved = torch.log1p((middle.square() - 1) * width.square() / 24)
+    series = width.log() - (middle.square() + math.log(2 * math.pi)) / 2 + curved
     # Farther out, derivatives lose their digits in 32 bits.
     low, high = low.clamp(min=-_FAR, max=_FAR - 1), high.clamp(min=1 - _FAR, max=_FAR)
     # In the lower tail no digits are lost.
@@ -119,7 +140,42 @@ def log_normal_part(low, high):
     low, high = torch.where(mirrored, -high, low), torch.where(mirrored, -low, high)
     log_low, log_high = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
     ratio = (log_low - log_high).clamp(max=-torch.finfo(low.dtype).eps)
-    return log_high + torch.log(-torch.expm1(ratio))
+    return torch.where(narrow, series, log_high + torch.log(-torch.expm1(ratio)))
+
+
+def log_direction(point, mean, std):
+    r"""Log density of the angle of a normal point of the plane, whose distance is not known.
+
+    With the unit vector u of the angle, the density is
+
+    .. math:: \int_0^\infty N(ru; \mu, \sigma)\,r\,dr = \frac{e^{-E/2}}{2\pi\sigma_1\sigma_2 A}
+              \left[e^{-D^2/2} + \sqrt{2\pi}\,D\,\Phi(D)\right],
+
+    where :math:`A = \sum u_i^2/\sigma_i^2`, :math:`D = A^{-1/2}\sum u_i\mu_i/\sigma_i^2` and
+    :math:`E = (u_1\mu_2 - u_2\mu_1)^2/(A\sigma_1^2\sigma_2^2)` (projected normal distribution).
+
+    Parameters
+    ----------
+    point, mean, std : Tensor of shape (2, *shape)
+
+    Returns
+    -------
+    log_density : Tensor of float64 of shape (*shape)
+        Per radian.
+    """
+    point, mean, std = (part.double() for part in (point, mean, std))
+    unit = point / torch.hypot(*point)
+    both = (unit / std).square().sum(0)
+    along = (unit * mean / std.square()).sum(0) / both.sqrt()
+    across = (unit[0] * mean[1] - unit[1] * mean[0]).square() / (both * std.prod(0).square())
+    # Behind the origin the bracket is a difference; there it is taken from the scaled tail.
+    ahead, behind = along.clamp(min=-1), along.clamp(max=-1, min=-_BEHIND)
+    forward = (-ahead.square() / 2).exp()
+    forward = forward + math.sqrt(2 * math.pi) * ahead * torch.special.ndtr(ahead)
+    tail = math.sqrt(math.pi / 2) * torch.special.erfcx(-behind / math.sqrt(2))
+    backward = torch.log1p(behind * tail) - along.clamp(max=-1).square() / 2
+    bracket = torch.where(along > -1, forward.log(), backward)
+    return bracket - across / 2 - (2 * math.pi * std.prod(0) * both).log()
 
 
 class Bernoulli(nn.Module):

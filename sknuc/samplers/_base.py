@@ -120,6 +120,17 @@ class Sampler(TorchEstimator):
         """Whether the network reads signals and images, whose variables keep their places."""
         return len(self.input_shape_) > 1
 
+    def _channel_axis(self):
+        """The axis of signals and images that counts channels, as the encoder reads them."""
+        padding = getattr(self.encoder, "padding_axis", lambda input_shape: None)
+        if padding(self.input_shape_) is not None:
+            raise ValueError(
+                f"The 'encoder' parameter of {type(self).__name__} must read events of one size. "
+                f"{type(self.encoder).__name__} takes rows of zeros for padding, and how many "
+                "there are is not generated."
+            )
+        return getattr(self.encoder, "channel_axis", lambda input_shape: 0)(self.input_shape_)
+
     def _numbers_per_event(self):
         """How many numbers the network holds per event, which sets the size of blocks."""
         return 20 * (self._columns.n_variables + self._n_noise())
@@ -142,6 +153,7 @@ class Sampler(TorchEstimator):
             periodic=self.periodic,
             circles=self._circles,
             by_channel=self._by_channel(),
+            channel_axis=self._channel_axis(),
         )
 
     def _own_columns(self, X):
@@ -205,10 +217,10 @@ class Sampler(TorchEstimator):
             columns["condition"] = self._conditions.encode(y)
             if self._conditions.classes is not None:
                 self.classes_ = self._conditions.classes
-        z, low, high = self._columns.encode(X, row_uniforms(X, X.shape[1]))
+        z, low, high = self._columns.encode(X, self._output_dtype)
         if low.shape[1]:
             columns["low"], columns["high"] = low, high
-        self._fit_variables(z.astype(self._output_dtype), columns, sample_weight)
+        self._fit_variables(z, columns, sample_weight)
         return self
 
     def _fit_variables(self, z, columns, sample_weight):
@@ -225,13 +237,8 @@ class Sampler(TorchEstimator):
         """The variables of a batch, with those that are random drawn anew."""
         if not hasattr(batch, "low"):
             return batch.X
-        z = batch.X.flatten(1).clone()
-        random = self._columns.random
-        level = torch.rand(batch.low.shape, dtype=z.dtype, device=z.device)
-        level = batch.low + (batch.high - batch.low) * level
-        eps = torch.finfo(z.dtype).eps
-        drawn = torch.special.ndtri(level.clamp(eps / 2, 1 - eps / 2))
-        z[:, random] = torch.where(batch.high > batch.low, drawn, z[:, random])
+        uniform = torch.rand_like(batch.low)
+        z = self._columns.draw(batch.X.flatten(1), batch.low, batch.high, uniform)
         return z.reshape(batch.X.shape)
 
     # Draw.
@@ -327,9 +334,10 @@ class Sampler(TorchEstimator):
     def score_samples(self, X, y=None):
         r"""Log density of events.
 
-        Of discrete columns and atoms it is the logarithm of their probability, as the mean over
-        draws of the variables that stand for them, of which the logarithm is a lower bound on
-        average.
+        Of discrete columns, rounded integers and atoms it is the logarithm of their probability, as
+        the mean over draws of the variables that stand for them, of which the logarithm is a lower
+        bound on average. A measured number at a bound at which none was in the fit has the density
+        0, of which the logarithm is minus infinity.
 
         Parameters
         ----------
@@ -349,6 +357,11 @@ class Sampler(TorchEstimator):
         ------
         ValueError
             If an event is not possible, or a condition unknown.
+
+        Warns
+        -----
+        UserWarning
+            If a discrete value was not in the fit: it counts as half an event.
         """
         check_is_fitted(self)
         X = np.asarray(self._validate_events(X, reset=False))
@@ -388,21 +401,17 @@ class Sampler(TorchEstimator):
         return result
 
     def _score_block(self, X, condition):
-        z, low, high = self._columns.encode(X, row_uniforms(X, X.shape[1]))
+        z, low, high = self._columns.encode(X)
         condition = self._tensor(condition)
         n_draws = 16 if low.shape[1] else 1
-        drawn = high > low
         scores = []
         for i in range(n_draws):
             uniform = (row_uniforms(X, low.shape[1]) + i / n_draws) % 1
             point = self._columns.draw(z, low, high, uniform)
-            part = point[:, self._columns.random]
-            # Density relative to that of the normal law, times the probability of the part.
-            weight = np.where(drawn, np.log(np.where(drawn, high - low, 1)) + part**2 / 2, 0)
-            weight += drawn * (np.log(2 * np.pi) / 2)
             with torch.no_grad(), self._threads(len(point)):
                 log_density = self._log_density(self._tensor(point), condition)
-            scores.append(log_density.double().cpu().numpy() + weight.sum(1))
+            weight = self._columns.log_weight(point, low, high)
+            scores.append(log_density.double().cpu().numpy() + weight)
         log_density = np.logaddexp.reduce(scores, axis=0) - np.log(n_draws)
         return log_density + self._columns.log_det(X)
 

@@ -391,7 +391,7 @@ class GANSampler(Sampler):
         made = self._draw(noise, given, self._tile_length(n))
         # As events tell: the energy of an empty voxel is what is drawn for a true one.
         X = self._columns.decode(made)
-        z, low, high = self._columns.encode(X, row_uniforms(X, X.shape[1]))
+        z, low, high = self._columns.encode(X)
         made = self._columns.draw(z, low, high, row_uniforms(z, low.shape[1]))
         seen = find_collapse(points[rows], made)
         if seen is not None:

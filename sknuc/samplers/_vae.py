@@ -44,6 +44,8 @@ __all__ = ["VAESampler"]
 
 # Draws from q of every event that a bound is the mean of.
 _N_DRAWS = 64
+# Numbers that are averaged at a time.
+_BLOCK_NUMBERS = 2**20
 # Where the normal law ends in practice: an infinite end has no gradient.
 _FARTHEST = 40.0
 
@@ -247,19 +249,18 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
         return {"phase": row_uniforms(X, self.n_latent)}
 
     def _fit_variables(self, z, columns, sample_weight):
-        used = slice(None) if sample_weight is None else sample_weight != 0
-        weight = None if sample_weight is None else sample_weight[used]
-        events = z[used].astype(np.float64)
-        mean = np.average(events, axis=0, weights=weight)
+        weight = np.ones(len(z)) if sample_weight is None else sample_weight
+        mean = _mean_of_rows(z, weight, lambda rows: rows)
         if self.likelihood == "gaussian":
-            std = np.sqrt(np.average((events - mean) ** 2, axis=0, weights=weight))
+            std = np.sqrt(_mean_of_rows(z, weight, lambda rows: (rows - mean) ** 2))
             # What is drawn within a part of the normal law, or does not vary, is measured by it.
             mean[self._columns.random], std[self._columns.random] = 0.0, 1.0
             std[std <= 1e-6] = 1.0
             self._start = mean, std
         else:
-            # Half an event more of each kind, so that what never happened may.
-            total = len(events) if weight is None else weight.sum()
+            # Half an event more of each kind, so that what never happened may. Weights count
+            # events; where all are smaller than 1, one is as large as the largest.
+            total = weight.sum() / min(1.0, weight.max())
             top = 1.0 if self.likelihood == "bernoulli" else np.maximum(mean.max(), 1.0)
             self._start = ((total * mean + 0.5 * top) / (total + top),)
         super()._fit_variables(z, columns, sample_weight)
@@ -269,7 +270,8 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
         shape = self._columns.shape
         start = [torch.from_numpy(part.reshape(shape)) for part in self._start]
         if self.likelihood == "gaussian":
-            likelihood = Gaussian(*start, self.scale)
+            circles = self._columns.cosines, self._columns.sines
+            likelihood = Gaussian(*start, self.scale, circles=circles)
         else:
             likelihood = (Bernoulli if self.likelihood == "bernoulli" else Poisson)(*start)
         n_conditions = 0 if self._conditions is None else self._conditions.width
@@ -318,21 +320,30 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
     def _with_parts(self, z, low, high):
         """Events as the encoder reads them, and the parts of the normal law that are all one knows.
 
-        Levels and atoms are parts, whose probability needs no draws. What is not there, as the
-        energy of a voxel without any, may be anything, with the probability 1.
+        Levels, rounded integers and atoms are parts, whose probability needs no draws. What is not
+        there, as the energy of a voxel without any, may be anything, with the probability 1.
         """
-        parts = None
-        if low is not None and low.shape[1]:
-            places = torch.as_tensor(self._columns.random, device=z.device)
+        parts = []
+        sizes = len(self._columns.random), len(self._columns.rounded)
+        if sum(sizes):
+            random, rounded = (
+                torch.as_tensor(places, device=z.device)
+                for places in (self._columns.random, self._columns.rounded)
+            )
+            low, low_cell = low[:, : sum(sizes)].split(sizes, 1)
+            high, high_cell = high[:, : sum(sizes)].split(sizes, 1)
             eps = torch.finfo(z.dtype).eps
-            known = z[:, places]
+            known = z[:, random]
             within = high > low
             low, middle, high = (
                 torch.special.ndtri(level.clamp(0, 1)).clamp(-_FARTHEST, _FARTHEST)
                 for level in (low, ((low + high) / 2).clamp(eps, 1 - eps), high)
             )
-            z = z.index_copy(1, places, torch.where(within, middle, known))
-            parts = places, torch.where(within, low, 0), torch.where(within, high, 0)
+            z = z.index_copy(1, random, torch.where(within, middle, known))
+            parts = [
+                (random, torch.where(within, low, 0), torch.where(within, high, 0)),
+                (rounded, low_cell, high_cell),
+            ]
         return z.reshape(-1, *self._columns.shape), parts
 
     # Draw.
@@ -351,7 +362,7 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
     # Bound.
 
     def _score_block(self, X, condition):
-        z, low, high = self._columns.encode(X, row_uniforms(X, X.shape[1]))
+        z, low, high = self._columns.encode(X)
         parts = (self._tensor(level) for level in (low, high))
         with torch.no_grad(), self._threads(len(X)):
             bound = self._log_density(self._tensor(z), self._tensor(condition), *parts)
@@ -446,7 +457,7 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
         """
 
         def encode(X, condition):
-            z, low, high = self._columns.encode(X.astype(np.float64), row_uniforms(X, X.shape[1]))
+            z, low, high = self._columns.encode(X.astype(np.float64))
             parts = (self._tensor(level) for level in (low, high))
             x, parts = self._with_parts(self._tensor(z), *parts)
             module = self.module_[1]
@@ -527,6 +538,13 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
     @property
     def _n_features_out(self):
         return self.n_latent
+
+
+def _mean_of_rows(z, weight, function):
+    """Weighted mean, in 64 bits, of a function of the rows of an array (n, n_variables)."""
+    step = max(1, _BLOCK_NUMBERS // z.shape[1])
+    blocks = (slice(start, start + step) for start in range(0, len(z), step))
+    return sum(weight[b] @ function(z[b].astype(np.float64)) for b in blocks) / weight.sum()
 
 
 def _even_noise(n, n_latent):

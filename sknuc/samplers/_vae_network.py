@@ -54,13 +54,10 @@ class Autoencoder(nn.Module):
         return self.decoder(z if condition is None else torch.cat([z, condition], 1))
 
     def log_likelihood(self, z, x, condition, parts):
-        """Log of p(x|z), of shape (n,); `parts` of the normal law, or None, as its likelihood."""
-        output = self.decode(z, condition)
-        if parts is None:
-            return self.likelihood.log_prob(output, x)
-        return self.likelihood.log_prob(output, x, parts)
+        """Log of p(x|z), of shape (n,); `parts` as the likelihood knows them."""
+        return self.likelihood.log_prob(self.decode(z, condition), x, *parts)
 
-    def log_weight(self, x, condition, mean, log_std, eps, parts=None):
+    def log_weight(self, x, condition, mean, log_std, eps, parts=()):
         """Log of p(x|z) p(z) / q(z) at z = mean + std eps, of shape (n,)."""
         z = mean + log_std.exp() * eps
         log_likelihood = self.log_likelihood(z, x, condition, parts)
@@ -81,10 +78,11 @@ class AsMeasured:
         """Take the shape of the events."""
         self.shape = tuple(input_shape)
         self.n_variables = X.shape[1]
-        self.random = np.array([], dtype=int)
+        none = np.array([], dtype=int)
+        self.random = self.rounded = self.cosines = self.sines = none
         return self
 
-    def encode(self, X, uniform):
+    def encode(self, X, dtype=np.float64):
         """Return the events, and no variables that are drawn.
 
         Raises
@@ -93,16 +91,17 @@ class AsMeasured:
             If a value is none that the likelihood can have.
         """
         if self.likelihood == "bernoulli":
-            wrong, allowed = (X < 0) | (X > 1), "hits: 0, 1, or probabilities between"
+            right, allowed = (X >= 0) & (X <= 1), "hits: 0, 1, or probabilities between"
         else:
-            wrong, allowed = (X < 0) | (np.round(X) != X), "counts: integers that are not negative"
-        if wrong.any():
+            right = (X >= 0) & (np.round(X) == X) & np.isfinite(X)
+            allowed = "counts: integers that are not negative"
+        if not right.all():
             raise ValueError(
                 f"likelihood={self.likelihood!r} needs {allowed}. Got X with "
-                f"{X[wrong][0]:g}. Take likelihood='gaussian' for measured numbers."
+                f"{X[~right][0]:g}. Take likelihood='gaussian' for measured numbers."
             )
-        none = np.empty((len(X), 0))
-        return X.astype(np.float64), none, none
+        none = np.empty((len(X), 0), dtype)
+        return X.astype(dtype), none, none
 
     def draw(self, z, low, high, uniform):
         """Return the events: nothing is drawn."""

@@ -1,0 +1,123 @@
+r"""Values as parts of the normal distribution, and which values of a column are such parts.
+
+The level :math:`x_k` of :math:`x_1 < x_2 < \dots` with probabilities p takes the part of the normal
+distribution with quantiles from :math:`P_{k-1}` to :math:`P_k = p_1+\dots+p_k`. A value that no
+event of the fit had lies between two levels, or beyond them all. It is never generated, but others
+may have it: of n events, half a one is a fair guess at how often something comes that did not come
+(Krichevsky and Trofimov). So it has the part of probability 1/2n around the place where it belongs.
+"""
+
+import warnings
+
+import numpy as np
+from scipy.special import ndtri
+
+__all__ = ["Levels", "find_atoms"]
+
+# A value that so many events share, and significantly more than its neighbours, is no accident of
+# a continuous distribution.
+_ATOM_SHARE, _SIGNIFICANT = 0.01, 3.0
+
+
+class Levels:
+    """Values that are parts of the normal distribution, in the order in which they come.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_levels,)
+        NaN stands for all other values.
+    events : ndarray of shape (n_levels,)
+        How many there are of each.
+    closed : bool, default=False
+        Whether there are no other values.
+    """
+
+    def __init__(self, values, events, *, closed=False):
+        self.values = values
+        self.closed = closed
+        edges = np.append(0, np.cumsum(events))
+        self.edges = edges / edges[-1]
+        self.unseen = 0.5 / edges[-1]
+        # From the upper end, where ones minus small numbers would lose their digits.
+        self.inner = np.where(
+            self.edges < 0.5,
+            ndtri(self.edges),
+            -ndtri(np.append(np.cumsum(events[::-1])[::-1], 0) / edges[-1]),
+        )[1:-1]
+
+    def is_atom(self, x):
+        """Whether values (n,) are levels themselves."""
+        return np.isin(x, self.values)
+
+    def parts(self, x, name):
+        """Lower and upper ends, (n,), of the parts of values (n,) of the column of that name."""
+        others = np.flatnonzero(np.isnan(self.values))
+        known = np.delete(np.arange(len(self.values)), others)
+        at = np.searchsorted(self.values[known], x)
+        place = known[at.clip(max=len(known) - 1)]
+        new = self.values[place] != x
+        if len(others):
+            place = np.where(new, others[0], place)
+            new = np.zeros_like(new)
+        low, high = self.edges[place], self.edges[place + 1]
+        if new.any():
+            self._report(x[new][0], name)
+            start = (self.edges[at] - self.unseen / 2).clip(0, 1 - self.unseen)
+            low = np.where(new, start, low)
+            high = np.where(new, start + self.unseen, high)
+        return low, high
+
+    def _report(self, value, name):
+        seen = (
+            f"X has the value {value:g} in column {name!r}, which in fit had "
+            f"{_shown(self.values)} only"
+        )
+        if self.closed:
+            raise ValueError(
+                f"{seen}, and the 'discrete' parameter says that there are no others. Leave it out "
+                "of 'discrete' if there are."
+            )
+        warnings.warn(
+            f"{seen}: it has the probability of half an event. Give fit events with all values, or "
+            "set atoms=None if these are measured numbers whose few values were taken for atoms.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+    def values_at(self, z):
+        """Values of normal deviates (n,)."""
+        return self.values[np.searchsorted(self.inner, z, side="right")]
+
+
+def find_atoms(values, events, *, integer):
+    """Which values so many events share that they are more than points of a density.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_values,)
+        Ascending.
+    events : ndarray of shape (n_values,)
+        How many there are of each.
+    integer : bool
+        Whether the density is one of integers, which events share in any case: there, an atom
+        stands out from both of its neighbours.
+
+    Returns
+    -------
+    atoms : ndarray of bool of shape (n_values,)
+    """
+    expected = np.zeros(len(values))
+    if integer:
+        close = np.diff(values) == 1
+        expected[1:] = np.where(close, events[:-1], 0)
+        expected[:-1] = np.maximum(expected[:-1], np.where(close, events[1:], 0))
+    excess = events - expected
+    error = np.sqrt(events + expected)
+    return (excess > _ATOM_SHARE * events.sum()) & (excess > _SIGNIFICANT * error)
+
+
+def _shown(values):
+    text = [f"{value:g}" for value in values[:10]]
+    return ("the values " if len(text) > 1 else "the value ") + (
+        ", ".join(text) + (" …" if len(values) > 10 else "")
+    )
