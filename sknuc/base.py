@@ -260,15 +260,19 @@ def center_and_scale(y, sample_weight, *, features=True):
     unit = np.abs(y - mean).max(0)
     unit = np.where(unit > 0, np.ldexp(1.0, np.frexp(unit)[1] - 1), 1.0)
     scale = unit * np.sqrt(np.average(((y - mean) / unit) ** 2, axis=0, weights=sample_weight))
+    varies = scale > 10 * np.finfo(np.float64).eps * np.abs(mean)
+    return mean, np.where(varies, scale, 1.0 if features else _rounding(mean))
+
+
+def _rounding(mean):
+    """The scale of the rounding of constants; of zeros, one whose inverse square is a number."""
     rounding = 10 * np.finfo(np.float64).eps * np.abs(mean)
-    # Of zeros, a number whose square, inverse and inverse square are numbers.
-    smallest = 1.0 if features else np.where(rounding > 0, rounding, _ALMOST_ZERO)
-    return mean, np.where(scale > rounding, scale, smallest)
+    return np.where(rounding > 0, rounding, _ALMOST_ZERO)
 
 
 def is_rounding(mean, scale):
     """Which targets were constant, so that their scales are those of rounding errors."""
-    return scale <= np.maximum(10 * np.finfo(np.float64).eps * np.abs(mean), _ALMOST_ZERO)
+    return scale <= _rounding(mean)
 
 
 class SharedParameters:

@@ -406,10 +406,9 @@ class NeuralRegressor(RegressorMixin, _Neural):
         away = targets - self.target_mean_
         weight = None if sample_weight is None else np.tile(sample_weight, 2)
         scale = center_and_scale(np.vstack([away, -away]), weight, features=False)[1]
-        constant = is_rounding(self.target_mean_, self.target_scale_)
-        self.target_scale_ = np.where(
-            constant & (scale > self.target_scale_), scale, self.target_scale_
-        )
+        mean, known = self.target_mean_, self.target_scale_
+        found = is_rounding(mean, known) & ~is_rounding(mean, scale)
+        self.target_scale_ = np.where(found, scale, known)
 
     def _predict_stack(self, X):
         exponential = torch.exp if self.loss == "poisson" else None
