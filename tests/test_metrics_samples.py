@@ -374,6 +374,35 @@ def test_what_collapse_and_outliers_do():
     assert far == (0, 0, 0, 0)
 
 
+def test_how_far_an_outlier_is_does_not_matter():
+    rng = np.random.default_rng(3)
+    X, Y = rng.normal(size=(300, 2)), rng.normal(2.0, size=(300, 2))
+    results = []
+    for far in (1e3, 1e9):
+        true, generated = X.copy(), Y.copy()
+        true[0], generated[0] = [-far, 0.0], [far, far]
+        results.append(precision_recall_density_coverage(true, generated, standardize=False))
+    assert results[0] == results[1]
+    assert results[0].recall < 0.9
+
+
+@pytest.mark.parametrize("k", [3, 8])
+def test_the_density_of_weighted_events(k):
+    rng = np.random.default_rng(4)
+    results = []
+    for _ in range(150):
+        X, Y = rng.normal(size=(2, 150, 2))
+        w = rng.exponential(size=150)
+        results.append(precision_recall_density_coverage(X, Y, n_neighbors=k, weight_true=w))
+    density = [result.density for result in results]
+    assert abs(np.mean(density) - 1) < 4 * np.std(density) / np.sqrt(150)
+    # Ratios of weights matter, and equal ones are none.
+    scaled = precision_recall_density_coverage(X, Y, n_neighbors=k, weight_true=0.01 * w)
+    assert_allclose(scaled, results[-1])
+    equal = precision_recall_density_coverage(X, Y, weight_generated=np.full(150, 0.01))
+    assert_allclose(equal, precision_recall_density_coverage(X, Y))
+
+
 # Histograms.
 
 
@@ -562,7 +591,6 @@ def test_weight_two_is_the_event_twice():
         (wasserstein_distance, slice(None)),
         (sliced_wasserstein_distance, slice(None)),
         (frechet_distance, -1),
-        (precision_recall_density_coverage, slice(None)),
         (correlation_distance, 0),
     ):
         assert_allclose(
@@ -601,8 +629,10 @@ def test_bad_samples(name, X, Y, params, match):
 def test_too_few_events():
     with pytest.raises(ValueError, match="'n_groups' parameter"):
         frechet_distance(np.eye(9), np.eye(9))
-    with pytest.raises(ValueError, match=r"weigh 0\.9 in all"):
-        precision_recall_density_coverage(np.eye(9), np.eye(9), weight_true=np.full(9, 0.1))
+    with pytest.raises(ValueError, match=r"Got 5 for 3\.56 events in X_true"):
+        # (8 + 8)² / (64 + 8)
+        weight = np.append(8.0, np.ones(8))
+        precision_recall_density_coverage(np.eye(9), np.eye(9), weight_true=weight)
 
 
 # Scorers.

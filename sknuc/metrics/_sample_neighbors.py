@@ -17,6 +17,11 @@ the expected coverage
 .. math:: 1 - \prod_{i=0}^{k-1} \frac{n - 1 - i}{n + m - 1 - i} \approx 1 - 2^{-k} \quad (n = m).
 
 Precision and recall of good generators depend on the distribution and are below 1.
+
+Weights are taken in units in which a sample weighs Kish's number of events,
+:math:`(\sum w)^2 / \sum w^2`, and a ball reaches to where its event and the neighbours weigh more
+than :math:`k + \frac12`. With equal weights that is the k-th neighbour; with others a ball holds
+k + 1 on average, too.
 """
 
 from numbers import Integral
@@ -33,7 +38,7 @@ __all__ = ["PRDC", "precision_recall_density_coverage"]
 # Distances in memory at a time: 64 MiB, of which a few copies are made.
 _BLOCK = 2**23
 
-# Of the squared norms of events: squared distances round by this.
+# Squared distances round by this part of the squared norms.
 _ROUNDING = 1e-14
 
 
@@ -77,9 +82,7 @@ def precision_recall_density_coverage(
         Divide features by the standard deviation of the true sample. Features that are constant in
         it are left as they are.
     weight_true, weight_generated : array-like of shape (n_events,), default=None
-        Non-negative weights that count events: a ball reaches as far as the neighbours, copies of
-        the event itself included, weigh `n_neighbors`. Weights of another scale are to be divided
-        by their mean.
+        Non-negative weights; only their ratios within a sample matter.
 
     Returns
     -------
@@ -89,8 +92,8 @@ def precision_recall_density_coverage(
     Raises
     ------
     ValueError
-        If shapes do not fit, a value is not finite, a weight is negative, or a sample does not
-        weigh more than `n_neighbors` + 1.
+        If shapes do not fit, a value is not finite, a weight is negative, or Kish's number of
+        events of a sample is below `n_neighbors` + 1.
 
     Notes
     -----
@@ -118,14 +121,17 @@ def precision_recall_density_coverage(
     X_true, X_generated, w_true, w_generated = check_two_samples(
         X_true, X_generated, weight_true, weight_generated
     )
-    for name, weight in (("weight_true", w_true), ("weight_generated", w_generated)):
-        if weight.sum() < n_neighbors + 1:
+    w_true, w_generated = (w.sum() / (w**2).sum() * w for w in (w_true, w_generated))
+    for name, weight in (("X_true", w_true), ("X_generated", w_generated)):
+        # What sums of weights round by is far below half an event.
+        if weight.sum() < n_neighbors + 0.5:
             raise ValueError(
-                f"The 'n_neighbors' parameter is {n_neighbors}, but the events of a sample weigh "
-                f"{weight.sum():g} in all ('{name}', 1 each without): balls reach to neighbours "
-                f"that weigh {n_neighbors}. Divide weights by their mean, or take more events."
+                f"The 'n_neighbors' parameter must be below the number of events of either sample, "
+                f"(sum w)² / sum w² if they have weights. Got {n_neighbors} for {weight.sum():.3g} "
+                f"events in {name}."
             )
-    scale, origin = scale_of(X_true, w_true, standardize), X_true.mean(axis=0)
+    # Around an event in the middle, wherever outliers are, since norms round distances.
+    scale, origin = scale_of(X_true, w_true, standardize), np.median(X_true, axis=0)
     X_true, X_generated = (X_true - origin) / scale, (X_generated - origin) / scale
     radius_true = _radii(X_true, w_true, n_neighbors)
     radius_generated = _radii(X_generated, w_generated, n_neighbors)
@@ -154,9 +160,9 @@ def _blocks(X, other):
 
 
 def _radii(X, weight, n_neighbors):
-    """Squared distance of every event to where its neighbours weigh `n_neighbors`."""
+    """Squared distance of every event to its neighbour of rank `n_neighbors`."""
     radii = np.empty(len(X))
-    plain = np.all(weight == 1)
+    plain = weight.min() == weight.max()
     for rows in _blocks(X, X):
         distance = euclidean_distances(X[rows], X, squared=True)
         # The event itself is the first, whatever its copies do.
@@ -166,8 +172,10 @@ def _radii(X, weight, n_neighbors):
             radii[rows] = np.partition(distance, n_neighbors, axis=1)[:, n_neighbors]
         else:
             order = np.argsort(distance, axis=1)
-            reached = np.cumsum(weight[order], axis=1) >= n_neighbors + 1 - 1e-9
+            reached = np.cumsum(weight[order], axis=1) > n_neighbors + 0.5
             last = np.take_along_axis(order, reached.argmax(axis=1)[:, None], axis=1)
             radii[rows] = np.take_along_axis(distance, last, axis=1)[:, 0]
-    # Copies of one event have a distance of zero, up to rounding.
-    return np.maximum(radii, 0) + _ROUNDING * (X**2).sum(axis=1).max()
+    # Copies of one event have a distance of zero, up to rounding; norms of what is in a ball are
+    # those of its event and its radius.
+    radii = np.maximum(radii, 0)
+    return radii + _ROUNDING * (radii + (X**2).sum(axis=1))
