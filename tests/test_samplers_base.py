@@ -333,5 +333,21 @@ def test_bad_requests_are_named():
         Gaussian(max_epochs=1).fit(X, label[:-1])
 
 
+def test_conditions_after_a_fit_without_them_are_refused():
+    model, X, label = fitted()
+    assert model.classes_.tolist() == ["high", "low"]
+    model.fit(X)
+    assert not hasattr(model, "classes_")
+    for refused in (model.score_samples, model.score):
+        with pytest.raises(ValueError, match="fitted without y"):
+            refused(X[:2], [1, 2, 3])
+    # A search passes y to all that it fits and scores, whether it is a condition or not.
+    aside = clone(model).set_params(condition=None).fit(X, label)
+    assert aside.score(X, label) == model.score(X)
+    np.testing.assert_array_equal(aside.sample(5, random_state=0), model.sample(5, random_state=0))
+    with pytest.raises(ValueError, match="condition"):
+        aside.sample(5, y="low")
+
+
 def test_check_estimator():
     check_estimator(Gaussian(max_epochs=3), on_fail="raise", on_skip=None)

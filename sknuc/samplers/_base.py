@@ -44,9 +44,10 @@ class Sampler(TorchEstimator):
 
     Parameters
     ----------
-    condition : {"auto", "classes", "continuous"}, default="auto"
+    condition : {"auto", "classes", "continuous"} or None, default="auto"
         What y is: classes, of which each is a part of its own, or numbers, between which the model
-        interpolates. "auto": numbers if they are of a floating-point type.
+        interpolates. "auto": numbers if they are of a floating-point type. None: no condition;
+        ``fit`` and ``score`` do not read y, which a Pipeline and a search pass to all their steps.
     bounds : dict, tuple or None, default=None
         Physical bounds ``{column: (low, high)}`` by number or name of the column, each end a number
         or None; ``(0, None)`` for all columns. No event is ever generated beyond. Values at a bound
@@ -65,7 +66,7 @@ class Sampler(TorchEstimator):
 
     _parameter_constraints = {
         **TorchEstimator._parameter_constraints,
-        "condition": [StrOptions({"auto", "classes", "continuous"})],
+        "condition": [StrOptions({"auto", "classes", "continuous"}), None],
         "bounds": [dict, "array-like", None],
         "discrete": [StrOptions({"auto"}), "array-like", None],
         "atoms": [StrOptions({"auto"}), dict, None],
@@ -171,8 +172,8 @@ class Sampler(TorchEstimator):
         X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
             The events.
         y : array-like of shape (n_events,) or (n_events, n_conditions), or None, default=None
-            What events depend on: a class, an energy, an angle. None learns the distribution of
-            all events.
+            What events depend on: a class, an energy, an angle. None, or ``condition=None``, learns
+            the distribution of all events.
         sample_weight : array-like of shape (n_events,) or None, default=None
             Non-negative weights of the events.
 
@@ -194,6 +195,7 @@ class Sampler(TorchEstimator):
         X = X.reshape(len(X), -1)
         sample_weight = validate_weights(sample_weight, X)
         self._start_anew()
+        self.__dict__.pop("classes_", None)
         used = len(X) if sample_weight is None else np.count_nonzero(sample_weight)
         if used < 2:
             raise ValueError(
@@ -211,7 +213,7 @@ class Sampler(TorchEstimator):
         )
         columns = self._own_columns(X)
         self._conditions = None
-        if y is not None:
+        if y is not None and self.condition is not None:
             check_consistent_length(X, y)
             self._conditions = Conditions(self.condition).fit(y, sample_weight)
             columns["condition"] = self._conditions.encode(y)
@@ -279,17 +281,10 @@ class Sampler(TorchEstimator):
                 f"{n_samples!r} instead."
             )
         rng = check_random_state(random_state)
-        conditions = None
-        if self._conditions is not None:
-            if y is None:
-                conditions = self._conditions.draw(n_samples, rng)
-            else:
-                conditions = self._conditions.for_samples(y, n_samples)
-        elif y is not None:
-            raise ValueError(
-                f"This {type(self).__name__} was fitted without y, so that sample cannot depend on "
-                "it. Give fit the conditions, or sample none."
-            )
+        if self._conditions is not None and y is None:
+            conditions = self._conditions.draw(n_samples, rng)
+        else:
+            conditions = self._encode_conditions(y, n_samples, "sample")
         result = np.empty((n_samples, self.n_features_in_), self._output_dtype)
         n_noise = self._n_noise()
         tile = self._tile_length(n_samples)
@@ -369,10 +364,18 @@ class Sampler(TorchEstimator):
         if self._conditions is not None and y is None:
             nodes, weights = self._conditions.nodes()
             return self._score_each(X, nodes, weights)
-        conditions = None
+        return self._score(X, self._encode_conditions(y, len(X), "score_samples"))
+
+    def _encode_conditions(self, y, n_samples, method):
+        """Conditions (n_samples, width) as the network reads them; None if it has none."""
         if self._conditions is not None:
-            conditions = self._conditions.for_samples(y, len(X))
-        return self._score(X, conditions)
+            return self._conditions.for_samples(y, n_samples)
+        if y is not None:
+            raise ValueError(
+                f"This {type(self).__name__} was fitted without y, so that {method} cannot depend "
+                "on it. Give fit the conditions (with 'condition' not None), or leave out y here."
+            )
+        return None
 
     def _blocks(self, n, share=1):
         """Slices of n events, each of so many that all of them `share` times fill a block."""
@@ -424,13 +427,14 @@ class Sampler(TorchEstimator):
         X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
             The events.
         y : array-like of shape (n_events,) or (n_events, n_conditions), default=None
-            Their conditions.
+            Their conditions; not read with ``condition=None``.
 
         Returns
         -------
         score : float
             The larger the better.
         """
+        y = None if self.condition is None else y
         return float(self.score_samples(X, y).mean())
 
 

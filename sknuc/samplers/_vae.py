@@ -129,6 +129,9 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
     An event twice in the data meets the noise that a single one of twice the weight would: it is
     drawn for the batch, and shifted (as a level, modulo 1) by numbers that belong to the event.
 
+    A step of a Pipeline that ends with a classifier is fitted with its classes, and encodes what
+    they do not tell: set ``condition=None`` there.
+
     Levels of discrete columns and atoms, such as voxels without energy, enter the bound with their
     exact probability :math:`\Phi(b) - \Phi(a)` given the latent variables. An energy that is not
     there enters with the probability 1: the decoder describes those that are.
@@ -419,6 +422,9 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
     def transform(self, X, y=None):
         """Encode events.
 
+        What y tells of an event is not in the latent variables of a model that was fitted with y,
+        as by a Pipeline: where that is what they are to tell, fit with ``condition=None``.
+
         Parameters
         ----------
         X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
@@ -435,10 +441,8 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
         check_is_fitted(self)
         X = np.asarray(self._validate_events(X, reset=False))
         X = X.reshape(len(X), -1)
-        if self._conditions is None:
-            return self._encode(X, None)[:, 1:]
-        if y is not None:
-            return self._encode(X, self._conditions.for_samples(y, len(X)))[:, 1:]
+        if self._conditions is None or y is not None:
+            return self._encode(X, self._encode_conditions(y, len(X), "transform"))[:, 1:]
         nodes, weights = self._conditions.nodes()
         Z, k = np.empty((len(X), self.n_latent), self._output_dtype), len(nodes)
         for rows in self._blocks(len(X), k):
@@ -476,8 +480,7 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
         Z : array-like of shape (n_events, n_latent)
             Latent variables.
         y : scalar or array-like of shape (n_events,) or (n_events, n_conditions), default=None
-            The condition of all events, or of each. None, after a fit with y, is the mean over the
-            classes of the fit, or over 64 of its other conditions.
+            The condition of all events, or of each; needed after a fit with y.
 
         Returns
         -------
@@ -488,7 +491,7 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
         Raises
         ------
         ValueError
-            If `Z` has another number of variables, or `y` an unknown class.
+            If `Z` has another number of variables, `y` an unknown class, or is missing.
         """
         check_is_fitted(self)
         Z = check_array(Z, dtype=(np.float64, np.float32), input_name="Z")
@@ -497,30 +500,21 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
                 f"Z has {Z.shape[1]} columns, but this {type(self).__name__} has n_latent="
                 f"{self.n_latent} latent variables."
             )
-        if self._conditions is None and y is not None:
+        if self._conditions is not None and y is None:
             raise ValueError(
-                f"This {type(self).__name__} was fitted without y, so that inverse_transform "
-                "cannot depend on it."
+                f"This {type(self).__name__} was fitted with y, so that inverse_transform needs "
+                "the condition of the events, too: their mean over conditions is no event. Give "
+                "y, or fit with condition=None."
             )
+        conditions = self._encode_conditions(y, len(Z), "inverse_transform")
 
         def decode(Z, condition):
             module = self.module_[1]
             return module.likelihood.mean(module.decode(self._tensor(Z), condition)).flatten(1)
 
-        def events(conditions):
-            return self._each_block(
-                decode, Z, conditions, self.n_features_in_, finish=self._columns.decode
-            )
-
-        if self._conditions is None:
-            X = events(None)
-        elif y is None:
-            X = sum(
-                weight * events(np.broadcast_to(condition, (len(Z), len(condition))))
-                for condition, weight in zip(*self._conditions.nodes(), strict=True)
-            ).astype(self._output_dtype)
-        else:
-            X = events(self._conditions.for_samples(y, len(Z)))
+        X = self._each_block(
+            decode, Z, conditions, self.n_features_in_, finish=self._columns.decode
+        )
         return X.reshape(len(Z), *self.input_shape_) if self._event_ndim > 1 else X
 
     def _each_block(self, function, rows, conditions, width, finish=np.asarray):
