@@ -403,11 +403,13 @@ class NeuralRegressor(RegressorMixin, _Neural):
         """Take the unit of targets that have been constant from the first chunk where they vary."""
         if targets.shape[1] != len(self.target_mean_):
             return
-        away = targets - self.target_mean_
-        weight = None if sample_weight is None else np.tile(sample_weight, 2)
-        scale = center_and_scale(np.vstack([away, -away]), weight, features=False)[1]
         mean, known = self.target_mean_, self.target_scale_
-        found = is_rounding(mean, known) & ~is_rounding(mean, scale)
+        used = slice(None) if sample_weight is None else sample_weight != 0
+        away = (targets - mean)[used]
+        weight = None if sample_weight is None else np.tile(sample_weight[used], 2)
+        # Around the mean of the first chunk, which stays.
+        _, scale = center_and_scale(np.vstack([away, -away]), weight)
+        found = is_rounding(mean, known) & (np.abs(away).max(axis=0, initial=0.0) > known)
         self.target_scale_ = np.where(found, scale, known)
 
     def _predict_stack(self, X):
