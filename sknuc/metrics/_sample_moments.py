@@ -8,6 +8,10 @@ sample,
 
 Computed from n events it is too large by a term that falls as 1/n, which the jackknife takes off;
 of correlations the jackknife tells how far those of equal distributions are from each other.
+
+The jackknife's variance is that of functionals that are about linear in the fluctuations. The
+Fréchet distance of equal distributions is quadratic in them: there the jackknife tells twice the
+variance, an error that is :math:`\sqrt2` times too large.
 """
 
 from typing import NamedTuple
@@ -38,7 +42,7 @@ class FrechetDistance(NamedTuple):
 
     #: Squared distance, without the bias of finite samples; negative by chance where there is none.
     distance: float
-    #: Its standard deviation.
+    #: Its standard deviation; up to √2 times that where the distance is not beyond the noise.
     error: float
     #: Squared distance of the moments of these samples, never negative.
     plug_in: float
@@ -87,8 +91,9 @@ def frechet_distance(
     -------
     result : FrechetDistance
         With `distance`, :math:`d^2` as the field gives it, extrapolated to infinitely many events,
-        its `error`, and `plug_in`, the value of these samples, which is larger by a bias of the
-        order of ``n_features**2 / n_events``.
+        its `error` (of equal distributions :math:`\sqrt2` times the standard deviation), and
+        `plug_in`, the value of these samples, which is larger by a bias of the order of
+        ``n_features**2 / n_events``.
 
     Raises
     ------
@@ -167,7 +172,7 @@ class CorrelationDistance(NamedTuple):
 
     #: Root mean square difference of correlation coefficients, over all pairs of features.
     distance: float
-    #: Standard deviation of `distance`.
+    #: Standard deviation of `distance`; up to 1.7 times that where it is not beyond `noise`.
     error: float
     #: The distance that samples of these sizes from one distribution would have.
     noise: float
@@ -203,8 +208,9 @@ def correlation_distance(
     Returns
     -------
     result : CorrelationDistance
-        With `distance`, its `error`, and `noise`, what it would be for samples of one distribution:
-        the root mean square error of a difference.
+        With `distance`, its `error` (of equal distributions too large, for two features
+        :math:`1 / \sqrt{1 - 2 / \pi}` times the standard deviation), and `noise`, what it would be
+        for samples of one distribution: the root mean square error of a difference.
 
     Raises
     ------
