@@ -19,6 +19,7 @@ from sknuc.nn import ConditionalUNet
 from sknuc.samplers import DiffusionSampler, ResidualMLP, UNet
 from sknuc.samplers._probability_flow import (
     Gaussian,
+    PrincipalComponents,
     log_density,
     n_structured,
     principal_axes,
@@ -291,6 +292,31 @@ def test_components_that_are_more_than_noise_are_counted():
     assert n_structured(z, moments, weight, y[:, 9:10] ** 2 + condition) == 10
     noise = rng.standard_normal((n, length))
     assert n_structured(noise, principal_axes(noise, weight), weight) == 1
+
+
+def test_components_count_as_they_stand_out_of_the_noise():
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.normal(size=(4, 4)))[0]
+    scale = np.array([0.01, 0.1, 1.0, 10.0])
+    gaussian = PrincipalComponents((np.zeros(4), scale, axes), 3)
+    # 1, 1 + ln 10 and 1 + ln 100, of mean 1.
+    expected = 1 + np.log([100, 10, 1])
+    np.testing.assert_allclose(gaussian.importance, expected / expected.mean(), rtol=1e-9)
+    flat = PrincipalComponents((np.zeros(4), np.ones(4), axes), 4)
+    np.testing.assert_allclose(flat.importance, 1)
+
+
+def test_times_at_which_components_are_learnt_are_logit_normal():
+    share = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
+    model = DiffusionSampler()
+    model._n_learnt = 4
+    angle, weight = model._levels(share)
+    t = 1 / (1 + angle.tan())
+    assert kstest(torch.logit(t).numpy(), norm(2, 1.5).cdf).statistic < 1e-3
+    torch.testing.assert_close(weight, 1 / (t**2 + (1 - t) ** 2))
+    # The ends that rounding makes have finite angles.
+    ends = model._levels(torch.tensor([0.0, 1.0]))[0]
+    torch.testing.assert_close(ends, torch.tensor([math.pi / 2, 0.0]))
 
 
 def test_signals_are_made_of_their_components():

@@ -138,6 +138,8 @@ class Gaussian(nn.Module):
     def __init__(self, moments):
         super().__init__()
         self.standard = moments is None
+        # How much the squared error of each number counts.
+        self.register_buffer("importance", torch.ones(()))
         self.log_det = 0.0
         if moments is not None:
             self.log_det = -float(np.log(moments[1]).sum())
@@ -195,6 +197,13 @@ class PrincipalComponents(Gaussian):
     noise keep their distribution at every mixture, F = 0, and need no network. It reads and returns
     the others only.
 
+    Any positive weights of their squared errors have the same minimum, but not the same way there.
+    A component that stands out of noise of the width :math:`\lambda_n` takes
+    :math:`\ln(\lambda_i/\lambda_n)` nats more to be told than noise does. Here the last one that is
+    learnt is taken for the noise, and counts 1,
+
+    .. math:: w_i \propto 1 + \ln\frac{\lambda_i}{\lambda_n} .
+
     Parameters
     ----------
     moments : tuple (mean, scale, axes)
@@ -207,6 +216,9 @@ class PrincipalComponents(Gaussian):
         mean, scale, axes = moments
         super().__init__((mean, scale[::-1].copy(), axes[:, ::-1].copy()))
         self.n_components = n_components
+        learnt = self.scale[:n_components]
+        importance = 1 + (learnt / learnt[-1]).log()
+        self.importance = importance / importance.mean()
 
     def mix(self, z, angle):
         """Mix the components that are learnt with noise, both of shape (n, n_components)."""
