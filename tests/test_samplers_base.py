@@ -116,7 +116,7 @@ def test_variables_have_mean_zero_and_width_one():
     scaled = [i for i in range(9) if i != 6]  # the angle is a point on a circle
     spread = z[:, [*scaled, made.second[2]]]
     assert np.abs(spread.mean(0)).max() < 5 / np.sqrt(N)
-    assert np.abs(spread.std(0) - 1).max() < 0.1
+    assert np.abs(spread.std(0) - 1).max() < 5 / np.sqrt(2 * N)
     # Levels, atoms and what has no value are exactly normal.
     for i in made.random:
         assert stats.kstest(z[:, i], "norm").pvalue > 1e-4 or i == 2
@@ -264,12 +264,13 @@ def fitted(**parameters):
 
 
 def test_the_same_events_whatever_the_blocks(monkeypatch):
+    monkeypatch.setattr(_base, "_TILE_EVENTS", 64)
     model, _, _ = fitted()
     whole = model.sample(1000, random_state=3)
     part = model.sample(100, y="low", random_state=3)
     monkeypatch.setattr(_base, "_BLOCK_NUMBERS", 5000)
-    np.testing.assert_allclose(model.sample(1000, random_state=3), whole, rtol=1e-9)
-    np.testing.assert_allclose(model.sample(100, y="low", random_state=3), part, rtol=1e-9)
+    np.testing.assert_array_equal(model.sample(1000, random_state=3), whole)
+    np.testing.assert_array_equal(model.sample(100, y="low", random_state=3), part)
     assert not np.allclose(model.sample(1000, random_state=4), whole)
 
 
@@ -290,7 +291,8 @@ def test_score_without_conditions_is_that_of_the_mixture():
     both = [model.score_samples(X, k) + np.log(np.mean(y == k)) for k in (0, 1)]
     np.testing.assert_allclose(model.score_samples(X), np.logaddexp(*both), rtol=1e-10)
     drawn = model.sample(20_000, random_state=0)[:, 0]
-    assert abs(drawn.mean() - X.mean()) < 0.15
+    # Means and shares that are learnt are those of the events, so that only draws differ.
+    assert abs(drawn.mean() - X.mean()) < 5 * X.std() / np.sqrt(len(drawn))
     for k in (0, 1):
         own = model.sample(5000, y=k, random_state=0)[:, 0]
         assert abs(own.mean() - 4 * k) < 5 / np.sqrt(len(own)) + 5 / np.sqrt(N / 2)
