@@ -9,7 +9,8 @@ from numpy.testing import assert_allclose
 from scipy.linalg import sqrtm
 from scipy.special import gamma
 from scipy.stats import binom, norm
-from sklearn.base import BaseEstimator
+from sklearn import config_context
+from sklearn.base import BaseEstimator, clone
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -22,6 +23,7 @@ from sklearn.model_selection import (
     StratifiedKFold,
     StratifiedShuffleSplit,
     cross_val_score,
+    cross_validate,
 )
 from sklearn.neighbors import KernelDensity, KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -635,6 +637,21 @@ def test_bad_samples(name, X, Y, params, match):
         METRICS[name](X, Y, **params)
 
 
+@pytest.mark.parametrize("name", list(METRICS))
+def test_columns_of_data_frames_must_agree(name):
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(3)
+    X, Y = rng.normal(size=(100, 3)), rng.normal(1.0, size=(100, 3))
+    frames = [pandas.DataFrame(Z, columns=["a", "b", "c"]) for Z in (X, Y)]
+    expected = flat(METRICS[name](X, Y))
+    for samples in (frames, (frames[0], Y)):
+        assert_allclose(flat(METRICS[name](*samples)), expected, rtol=1e-9)
+    for columns in (["a", "c", "b"], ["a", "b", "d"]):
+        other = pandas.DataFrame(Y, columns=columns)
+        with pytest.raises(ValueError, match="must have the columns of X_true, in this order"):
+            METRICS[name](frames[0], other)
+
+
 def test_too_few_events():
     with pytest.raises(ValueError, match="'n_groups' parameter"):
         frechet_distance(np.eye(9), np.eye(9))
@@ -730,6 +747,30 @@ def test_sign_number_and_weights_of_a_scorer():
         return 0.0
 
     make_sample_scorer(only_positive)(sampler, X, y, sample_weight=weight)
+
+
+def test_weights_of_a_scorer_are_routed():
+    rng, cv = np.random.default_rng(6), KFold(3)
+    X, w = rng.normal(size=(300, 2)), rng.exponential(size=300)
+    plain = make_sample_scorer(sliced_wasserstein_distance)
+    with config_context(enable_metadata_routing=True):
+        pipe = make_pipeline(StandardScaler().set_fit_request(sample_weight=False), Gaussian())
+        with pytest.raises(ValueError, match="sample_weight"):
+            cross_val_score(pipe, X, scoring=plain, cv=cv, params={"sample_weight": w})
+        asks, ignores = (
+            make_sample_scorer(sliced_wasserstein_distance).set_score_request(sample_weight=value)
+            for value in (True, False)
+        )
+        scoring = {"weighted": asks, "plain": ignores}
+        found = cross_validate(pipe, X, scoring=scoring, cv=cv, params={"sample_weight": w})
+        grid = {"gaussian__width": [0.2, 1.0, 5.0]}
+        search = GridSearchCV(pipe, grid, scoring=asks, cv=cv).fit(X, sample_weight=w)
+    folds = [(clone(pipe).fit(X[train]), X[test], w[test]) for train, test in cv.split(X)]
+    expected = [plain(fitted, part, sample_weight=weight) for fitted, part, weight in folds]
+    assert_allclose(found["test_weighted"], expected)
+    assert_allclose(found["test_plain"], [plain(fitted, part) for fitted, part, _ in folds])
+    assert search.best_params_ == {"gaussian__width": 1.0}
+    assert_allclose(search.best_score_, np.mean(expected))
 
 
 def test_samplers_of_scikit_learn_are_scored():

@@ -4,6 +4,7 @@ from inspect import signature
 from numbers import Integral
 
 import numpy as np
+from sklearn.metrics._scorer import _BaseScorer
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
@@ -60,7 +61,9 @@ def make_sample_scorer(
     -------
     scorer : callable
         ``scorer(sampler, X, y=None, sample_weight=None) -> float``, higher for better ones. The
-        weights are those of the held-out events, and the metric's `weight_true`.
+        weights are those of the held-out events, and the metric's `weight_true`; in searches they
+        are routed as those of scikit-learn's scorers, by
+        ``scorer.set_score_request(sample_weight=True)``.
 
     See Also
     --------
@@ -86,40 +89,62 @@ def make_sample_scorer(
     >>> search.fit(X).best_params_
     {'bandwidth': 0.1}
     """
-    return _SampleScorer(
-        metric, n_samples, greater_is_better, append_conditions, random_state, metric_params
+    params = {
+        "metric": metric,
+        "n_samples": n_samples,
+        "append_conditions": append_conditions,
+        "random_state": random_state,
+        "metric_params": metric_params,
+    }
+    return _SampleScorer(params, greater_is_better)
+
+
+def _compare(
+    estimator,
+    X,
+    y,
+    *,
+    metric,
+    n_samples,
+    append_conditions,
+    random_state,
+    metric_params,
+    sample_weight=None,
+):
+    rng = check_random_state(random_state)
+    generated, given = generate_like(
+        estimator, X, y, n_samples=n_samples, sample_weight=sample_weight, rng=rng
     )
+    if y is not None and append_conditions:
+        columns, given = _condition_columns(y, given)
+        X, generated = _append(X, columns), _append(generated, given)
+    weights = {} if sample_weight is None else {"weight_true": sample_weight}
+    value = metric(X, generated, **weights, **metric_params)
+    return float(np.mean(value[0] if isinstance(value, tuple) else value))
 
 
-class _SampleScorer:
-    """A scorer that can be pickled, and so passed to other processes."""
+class _SampleScorer(_BaseScorer):
+    """A scorer that can be pickled, and that asks for weights by metadata routing."""
 
-    def __init__(self, metric, n_samples, greater_is_better, append, random_state, metric_params):
-        self.metric = metric
-        self.n_samples = n_samples
-        self.greater_is_better = greater_is_better
-        self.append_conditions = append
-        self.random_state = random_state
-        self.metric_params = metric_params
+    def __init__(self, params, greater_is_better):
+        # scikit-learn wants a method that all have: a Pipeline has no `sample`, its last step has.
+        super().__init__(_compare, 1 if greater_is_better else -1, params, "fit")
 
     def __repr__(self):
-        name = getattr(self.metric, "__name__", repr(self.metric))
-        return f"make_sample_scorer({name}, greater_is_better={self.greater_is_better})"
+        metric = self._kwargs["metric"]
+        name = getattr(metric, "__name__", repr(metric))
+        return f"make_sample_scorer({name}, greater_is_better={self._sign > 0})"
 
-    def __call__(self, estimator, X, y=None, sample_weight=None):
-        rng = check_random_state(self.random_state)
-        generated, given = generate_like(
-            estimator, X, y, n_samples=self.n_samples, sample_weight=sample_weight, rng=rng
-        )
-        if y is not None and self.append_conditions:
-            columns, given = _condition_columns(y, given)
-            X, generated = _append(X, columns), _append(generated, given)
-        weights = {} if sample_weight is None else {"weight_true": sample_weight}
-        value = self.metric(X, generated, **weights, **self.metric_params)
-        if isinstance(value, tuple):
-            value = value[0]
-        value = float(np.mean(value))
-        return value if self.greater_is_better else -value
+    def __call__(self, estimator, X, y=None, **kwargs):
+        return super().__call__(estimator, X, y, **kwargs)
+
+    def _score(self, method_caller, estimator, X, y=None, **kwargs):
+        return self._sign * self._score_func(estimator, X, y, **self._kwargs, **kwargs)
+
+    @classmethod
+    def _get_class_level_metadata_request_values(cls, method_name, **kwargs):
+        # scikit-learn would read them from the signature of the score, parameters included.
+        return {"sample_weight": None}
 
 
 def _append(X, columns):

@@ -43,6 +43,7 @@ def check_two_samples(X_true, X_generated, weight_true, weight_generated, *, min
     Parameters
     ----------
     X_true, X_generated : array-like of shape (n_events, ...)
+        Of two data frames columns must agree in name and order.
     weight_true, weight_generated : array-like of shape (n_events,) or None
     min_events : int, default=2
         Of each sample.
@@ -52,6 +53,13 @@ def check_two_samples(X_true, X_generated, weight_true, weight_generated, *, min
     X_true, X_generated : float64 ndarray of shape (n_events, n_features)
     weight_true, weight_generated : ndarray of shape (n_events,)
     """
+    names = column_names(X_true), column_names(X_generated)
+    if None not in names and names[0] != names[1]:
+        raise ValueError(
+            "The 'X_generated' parameter must have the columns of X_true, in this order: "
+            f"{names[0]!r:.200}. Got {names[1]!r:.200} instead; X_generated[X_true.columns] puts "
+            "them in order."
+        )
     true = _check_sample("true", X_true, weight_true, min_events)
     generated = _check_sample("generated", X_generated, weight_generated, min_events)
     if true[2] != generated[2]:
