@@ -12,7 +12,7 @@ from test_samplers_base import Gaussian as Normal
 
 from sknuc.encoders import ModuleEncoder, PointNet
 from sknuc.nn import Gaussian
-from sknuc.samplers import DiffusionSampler, FlowSampler, ResidualMLP, VAESampler
+from sknuc.samplers import DiffusionSampler, FlowSampler, GANSampler, ResidualMLP, VAESampler
 from sknuc.samplers._columns import Columns
 
 AUTO = {"bounds": None, "discrete": "auto", "atoms": "auto", "periodic": None}
@@ -288,6 +288,21 @@ def test_constant_pixels_count_nothing(likelihood):
         score = model.score_samples(other)
     lost = model.score_samples(X[:1]) - score
     assert lost[0] == pytest.approx(np.log(2 * 400), abs=3)
+
+
+def test_what_is_constant_is_nothing_to_learn():
+    X = np.random.default_rng(0).normal(size=(400, 1, 16))
+    X[:, :, 8:] = 7.0
+    # Principal components are read as of signals that vary everywhere.
+    diffusion = DiffusionSampler(max_epochs=1, random_state=0).fit(X)
+    assert diffusion._n_learnt is not None
+    gan = GANSampler(max_epochs=1, random_state=0).fit(X)
+    z = torch.randn(5, 1, 16, dtype=torch.float64)
+    shown = gan.module_[1].meaning(z)
+    assert not shown[:, :, 8:].any()
+    np.testing.assert_array_equal(shown[:, :, :8], z[:, :, :8])
+    for model in (diffusion, gan):
+        assert np.all(model.sample(5, random_state=0)[:, :, 8:] == 7.0)
 
 
 def test_a_voxel_that_is_always_empty():

@@ -55,13 +55,15 @@ class Sampler(TorchEstimator):
     discrete : "auto", list or None, default="auto"
         Columns whose values are the only ones possible: classes, counts. "auto" takes those of an
         integer type of tables (all of an array, or some of a data frame); of more than 100 values
-        they are rounded numbers.
+        they are rounded numbers. In densities, a value that the fit did not see is an error in
+        columns that are named here, and has else the probability of half an event.
     atoms : "auto", dict or None, default="auto"
         Values ``{column: values}`` that many events have exactly, among others that vary: an
-        energy of 0 where nothing was deposited. "auto" finds those that more than 1 % share.
+        energy of 0 where nothing was deposited. "auto" finds those that more than 1 % share, of
+        rounded integers 1 % more than their neighbours.
     periodic : dict or None, default=None
-        Period ``{column: period}`` of columns that are angles. They are generated around 0, or
-        from the lower end of `bounds` on.
+        Period ``{column: period}`` of columns that are angles. They are continuous, and generated
+        around 0, or from the lower end of `bounds` on.
     """
 
     _parameter_constraints = {

@@ -18,26 +18,20 @@ Here every column becomes one or two variables without bounds, of mean 0 and sta
 - **with atoms**, values that many events share, such as exactly 0: a discrete variable says which
   atom, or none, and a continuous one the value if there is none; else it is normal noise;
 - **periodic**: the angle, for models that know circles, or a point of the plane that lies in its
-  direction, at a distance R around 1 that is drawn as well: events on a circle would have no
-  density in the plane.
+  direction, at a distance around 1 that is drawn as well: events on a circle would have no density
+  in the plane.
 
-The density of x has the factor :math:`|dz/dx|` of the continuous columns. Of what is drawn with a
-density q it is the mean over draws: of a level, of a rounded integer and of an angle,
-
-.. math:: p(x_k) = p_k\,\mathrm{E}\!\left[\frac{p(z)}{\varphi(z)}\right], \qquad
-          p(x) = \Delta z\,\mathrm{E}[p(z)], \qquad
-          p(\phi) = \mathrm{E}\!\left[\frac{R}{q(R)}\,p(R\cos\phi, R\sin\phi)\right],
-
-where the logarithm of a mean over few draws is a lower bound on average.
+The density of x has the factor :math:`|dz/dx|` of the continuous columns. Of what is drawn it is
+a mean over draws (:mod:`sknuc.samplers._drawn`).
 """
 
 import math
 
 import numpy as np
-import torch
 
 from sknuc.samplers._bounds import Bounds
 from sknuc.samplers._column_parameters import ColumnParameters
+from sknuc.samplers._drawn import DrawnVariables
 from sknuc.samplers._levels import Levels, find_atoms
 
 __all__ = ["Columns"]
@@ -46,12 +40,9 @@ __all__ = ["Columns"]
 _MOST_LEVELS = 100
 # Numbers that are transformed at a time, in 64 bits.
 _BLOCK_NUMBERS = 2**20
-# Standard deviation of the logarithm of the distance at which angles are shown: far from zero,
-# where they have no meaning, and no thinner than what networks learn.
-_RADIAL_WIDTH = 0.2
 
 
-class Columns(ColumnParameters):
+class Columns(ColumnParameters, DrawnVariables):
     """The columns of events, and the variables of a network.
 
     Parameters
@@ -84,8 +75,7 @@ class Columns(ColumnParameters):
     angular : ndarray of bool of shape (n_variables,)
         Which variables are angles.
     random, rounded, cosines, sines : ndarray of int
-        Variables that are drawn within a part of the normal distribution, or between two numbers,
-        and those of angles in the plane.
+        See :class:`~sknuc.samplers._drawn.DrawnVariables`.
     constant : ndarray of int
         Those of `random` whose column never varies.
     """
@@ -316,52 +306,6 @@ class Columns(ColumnParameters):
             else:
                 z[:, self.first[i]], z[:, self.second[i]] = np.cos(angle), np.sin(angle)
         high[:, n + len(self.rounded) :] = 1
-
-    def draw(self, z, low, high, uniform):
-        """Fill in variables that are drawn.
-
-        Parameters
-        ----------
-        z, low, high : Tensor or ndarray
-            See `encode`.
-        uniform : Tensor or ndarray of shape (n, n_drawn)
-            Numbers in (0, 1).
-
-        Returns
-        -------
-        z : Tensor or ndarray of shape (n, n_variables)
-        """
-        if isinstance(z, np.ndarray):
-            uniform = np.asarray(uniform, z.dtype)
-            return self.draw(*map(torch.from_numpy, (z, low, high, uniform))).numpy()
-        sizes = len(self.random), len(self.rounded), len(self.cosines)
-        level = low + (high - low) * uniform
-        level, cell, radius = level.split(sizes, 1)
-        eps = torch.finfo(z.dtype).eps
-        z = z.clone()
-        # An atom of a rounded column is drawn as all atoms are.
-        z[:, self.rounded] = cell
-        drawn = torch.special.ndtri(level.clamp(eps / 2, 1 - eps / 2))
-        within = (high > low)[:, : sizes[0]]
-        z[:, self.random] = torch.where(within, drawn, z[:, self.random])
-        radius = torch.exp(_RADIAL_WIDTH * torch.special.ndtri(radius.clamp(eps / 2, 1 - eps / 2)))
-        for places in (self.cosines, self.sines):
-            z[:, places] = z[:, places] * radius
-        return z
-
-    def log_weight(self, z, low, high):
-        """Log of what the density of drawn variables counts, 1/q(z), of shape (n,)."""
-        n, end = len(self.random), len(self.random) + len(self.rounded)
-        # Of a level, and of what is not there: the probability of the part, over the normal law.
-        part, width = z[:, self.random], (high - low)[:, :n]
-        within = width > 0
-        weight = np.log(width, where=within, out=np.zeros_like(width))
-        weight += within * (part**2 + math.log(2 * math.pi)) / 2
-        cells = (high - low)[:, n:end]
-        weight = weight.sum(1) + np.log(cells, where=cells > 0, out=np.zeros_like(cells)).sum(1)
-        log_radius = np.log(np.hypot(z[:, self.cosines], z[:, self.sines]))
-        around = 2 * log_radius + (log_radius / _RADIAL_WIDTH) ** 2 / 2
-        return weight + (around + math.log(_RADIAL_WIDTH * math.sqrt(2 * math.pi))).sum(1)
 
     def log_det(self, X):
         """Log of :math:`|dz/dx|` of the continuous columns, (n,); -inf where no event can be."""

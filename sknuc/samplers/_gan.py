@@ -530,6 +530,7 @@ class _Meaning(nn.Module):
 
       .. math:: g = \mathrm{sigm}\frac{z_1 - a}{w}\;\mathrm{sigm}\frac{b - z_1}{w} .
     - Of cosine and sine of an angle, their ratio counts: they are shown on the unit circle.
+    - What is constant is shown as 0.
 
     The same is done to true and generated events. A critic that saw more would teach the generator
     to make noise as it is made for true events, and circles.
@@ -541,20 +542,23 @@ class _Meaning(nn.Module):
 
     def __init__(self, columns):
         super().__init__()
-        parts = [(columns.second[i], i, *_existing(marks)) for i, marks in columns.marks.items()]
+        parts = [
+            (columns.second[i], columns.first[i], *_existing(marks))
+            for i, marks in columns.marks.items()
+        ]
         mark, value, low, high = zip(*parts, strict=True) if parts else ((), (), (), ())
-        angles = np.flatnonzero(columns.period)
         places = {
             "mark": mark,
             "value": value,
-            "cosine": angles,
-            "sine": [columns.second[i] for i in angles],
+            "cosine": columns.cosines,
+            "sine": columns.sines,
+            "constant": columns.constant,
         }
         for name, place in places.items():
             self.register_buffer(name, torch.tensor(np.asarray(place, dtype=np.int64)))
         self.register_buffer("low", torch.tensor(low, dtype=torch.float64))
         self.register_buffer("high", torch.tensor(high, dtype=torch.float64))
-        self.trivial = not parts and not len(angles)
+        self.trivial = not parts and not len(columns.cosines) and not len(columns.constant)
 
     def forward(self, z):
         """From variables (n, *shape) to their meaning, of the same shape."""
@@ -568,7 +572,8 @@ class _Meaning(nn.Module):
         radius = (cosine.square() + sine.square() + torch.finfo(z.dtype).eps).sqrt()
         places = torch.cat([self.mark, self.value, self.cosine, self.sine])
         told = [2 * there - 1, there * flat[:, self.value], cosine / radius, sine / radius]
-        return flat.index_copy(1, places, torch.cat(told, 1)).reshape(z.shape)
+        told = flat.index_copy(1, places, torch.cat(told, 1))
+        return told.index_fill(1, self.constant, 0.0).reshape(z.shape)
 
 
 def _slope(condition, z, weight):

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sknuc.samplers._drawn import DrawnVariables
+
 __all__ = ["AsMeasured", "Autoencoder", "check_decoder"]
 
 
@@ -65,7 +67,7 @@ class Autoencoder(nn.Module):
         return log_likelihood + ((eps.square() - z.square()) / 2 + log_std).sum(1)
 
 
-class AsMeasured:
+class AsMeasured(DrawnVariables):
     """Columns of hits or counts, which are their own variables.
 
     It stands where :class:`~sknuc.samplers._columns.Columns` stands for measured numbers.
@@ -102,10 +104,6 @@ class AsMeasured:
             )
         none = np.empty((len(X), 0), dtype)
         return X.astype(dtype), none, none
-
-    def draw(self, z, low, high, uniform):
-        """Return the events: nothing is drawn."""
-        return z
 
     def log_det(self, X):
         """Return zeros: events are their own variables."""
