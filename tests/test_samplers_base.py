@@ -248,7 +248,7 @@ def test_conditions():
     with pytest.raises(ValueError, match="one number for all 3 events"):
         numbers.for_samples([1.0, 2.0], 3)
     # Drawn as often as they weigh.
-    weighted = Conditions("auto").fit([0, 1, 2], np.array([1.0, 0, 3]))
+    weighted = Conditions("auto").fit([0, 2, 2], np.array([1.0, 1, 2]))
     share = weighted.draw(20_000, np.random.RandomState(0)).mean(0)
     assert weighted.classes.tolist() == [0, 2]
     assert abs(share[1] - 0.75) < 5 * np.sqrt(0.75 * 0.25 / 20_000)
@@ -333,6 +333,23 @@ def test_bad_requests_are_named():
         Gaussian(max_epochs=1).fit(broken)
     with pytest.raises(ValueError, match="inconsistent"):
         Gaussian(max_epochs=1).fit(X, label[:-1])
+
+
+@pytest.mark.parametrize("kind", [list, np.array, pd.Series])
+def test_events_of_weight_zero_are_absent(kind):
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.exponential(size=60), rng.integers(0, 3, 60)])
+    label = rng.choice(["a", "b"], 60)
+    model = Gaussian(bounds={0: (0, None)}, discrete=[1], max_epochs=3, random_state=0)
+    present = clone(model).fit(X, kind(label), sample_weight=np.ones(60))
+    # Out of bounds, with a level and a label of their own.
+    more = np.vstack([X, [[-1.0, 0.0], [1.0, 7.0]]])
+    weight = np.append(np.ones(60), [0, 0])
+    absent = clone(model).fit(more, kind([*label, "c", "c"]), sample_weight=weight)
+    assert absent.classes_.tolist() == ["a", "b"]
+    np.testing.assert_array_equal(absent.score_samples(X), present.score_samples(X))
+    with pytest.raises(ValueError, match="inconsistent"):
+        clone(model).fit(more, kind(label), sample_weight=weight)
 
 
 def test_conditions_after_a_fit_without_them_are_refused():

@@ -196,13 +196,20 @@ class Sampler(TorchEstimator):
         self._event_ndim = ndim - 1
         X = X.reshape(len(X), -1)
         sample_weight = validate_weights(sample_weight, X)
+        y = None if self.condition is None else y
+        if y is not None:
+            check_consistent_length(X, y)
+        if sample_weight is not None and not sample_weight.all():
+            # They are not there, and neither are their values.
+            used = sample_weight != 0
+            X, sample_weight = X[used], sample_weight[used]
+            y = None if y is None else np.asarray(y)[used]
         self._start_anew()
         self.__dict__.pop("classes_", None)
-        used = len(X) if sample_weight is None else np.count_nonzero(sample_weight)
-        if used < 2:
+        if len(X) < 2:
             raise ValueError(
                 f"{type(self).__name__} needs 2 events of positive weight at least. Got "
-                f"n_samples={used}: no distribution can be learnt from 1 sample."
+                f"n_samples={len(X)}: no distribution can be learnt from 1 sample."
             )
         names = getattr(self, "feature_names_in_", None)
         self._output_dtype = np.float32 if X.dtype == np.float32 else np.float64
@@ -215,8 +222,7 @@ class Sampler(TorchEstimator):
         )
         columns = self._own_columns(X)
         self._conditions = None
-        if y is not None and self.condition is not None:
-            check_consistent_length(X, y)
+        if y is not None:
             self._conditions = Conditions(self.condition).fit(y, sample_weight)
             columns["condition"] = self._conditions.encode(y)
             if self._conditions.classes is not None:

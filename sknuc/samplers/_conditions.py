@@ -38,6 +38,7 @@ class Conditions:
         ----------
         y : array-like of shape (n,) or (n, n_conditions)
         sample_weight : ndarray of shape (n,) or None
+            Positive.
 
         Returns
         -------
@@ -46,32 +47,30 @@ class Conditions:
         array = np.asarray(y)
         continuous = self.kind == "continuous" or (self.kind == "auto" and array.dtype.kind == "f")
         weight = np.ones(len(array)) if sample_weight is None else sample_weight
-        used = weight != 0
         self.classes = None
         if continuous:
             y = validate_targets(y)
             self.ndim = y.ndim
             y = y.reshape(len(y), -1)
-            self.mean, self.scale = center_and_scale(y[used], weight[used])
-            self.low, self.high = y[used].min(0), y[used].max(0)
+            self.mean, self.scale = center_and_scale(y, weight)
+            self.low, self.high = y.min(0), y.max(0)
             self.width = y.shape[1]
-            self.known = self._scaled(y[used])
-            self.weight = weight[used]
+            self.known = self._scaled(y)
+            self.weight = weight
         else:
             y = validate_labels(y)
             self.ndim = 1
-            self.classes, codes = np.unique(y[used], return_inverse=True)
+            self.classes, codes = np.unique(y, return_inverse=True)
             self.width = len(self.classes)
             self.known = np.eye(self.width)
-            self.weight = np.bincount(codes, weight[used])
+            self.weight = np.bincount(codes, weight)
         return self
 
     def encode(self, y):
-        """Conditions (n, width) for the network, of events that may have weight zero."""
+        """Conditions (n, width) of the fit for the network."""
         if self.classes is None:
-            return self._scaled(np.asarray(y, dtype=np.float64).reshape(len(y), -1))
-        y = np.asarray(y).ravel()
-        return np.eye(self.width)[np.searchsorted(self.classes, y).clip(max=self.width - 1)]
+            return self.known
+        return np.eye(self.width)[np.searchsorted(self.classes, np.asarray(y).ravel())]
 
     def draw(self, n_samples, rng):
         """Conditions (n_samples, width), drawn from those of the training."""
