@@ -465,6 +465,20 @@ def test_a_collapsed_generator_warns():
         model.fit(X)
 
 
+def test_events_are_judged_by_their_weights(monkeypatch):
+    seen = []
+    monkeypatch.setattr("sknuc.samplers._gan.find_collapse", lambda *two: seen.append(two))
+    heavy = np.arange(4000) < 400
+    X = np.where(heavy, 3.0, -3.0)[:, None] + np.random.default_rng(0).normal(size=(4000, 2))
+    model = GANSampler(encoder=SMALL, max_epochs=1, batch_size=1000, random_state=0)
+    model.fit(X, sample_weight=np.where(heavy, 9.0, 1.0))
+    true, made = seen[0]
+    assert true.shape == made.shape
+    assert len(np.unique(true, axis=0)) == len(true)
+    # Both kinds weigh as much.
+    assert abs(np.mean(true[:, 0] > 0) - 0.5) < 4 * np.sqrt(0.25 / len(true))
+
+
 def test_collapse_is_told_from_imperfection():
     rng = np.random.default_rng(0)
     true = rng.normal(size=(1000, 6)) @ rng.normal(size=(6, 6))

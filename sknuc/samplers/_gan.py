@@ -383,12 +383,13 @@ class GANSampler(Sampler):
         return torch.randn(len(x), self._n_noise(), dtype=x.dtype, device=x.device)
 
     def _look_for_collapse(self, points, condition, weight):
-        n = min(MOST_JUDGED, int(weight.sum() ** 2 / (weight**2).sum()))
         rng = self._random_state
-        rows = rng.choice(len(points), n, replace=False, p=weight / weight.sum())
-        noise = rng.standard_normal((n, self._n_noise()))
+        # Each as often as it weighs, and none twice.
+        kept = np.flatnonzero(rng.uniform(size=len(points)) < weight / weight.max())
+        rows = rng.permutation(kept)[:MOST_JUDGED]
+        noise = rng.standard_normal((len(rows), self._n_noise()))
         given = None if condition is None else condition[rows]
-        made = self._draw(noise, given, self._tile_length(n))
+        made = self._draw(noise, given, self._tile_length(len(rows)))
         # As events tell: the energy of an empty voxel is what is drawn for a true one.
         X = self._columns.decode(made)
         z, low, high = self._columns.encode(X)
