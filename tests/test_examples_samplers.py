@@ -94,6 +94,25 @@ def test_showers_have_the_layers_of_the_first_step(showers):
     assert planned[~whole].sum() < 1e-3 * planned.sum()
 
 
+def test_layers_lose_their_energy_only_where_no_voxel_has_any(showers, monkeypatch):
+    drawn, _, _ = showers
+
+    class Sparse:
+        """A second step that leaves many layers empty."""
+
+        def sample(self, n, y, random_state):
+            return random_state.exponential(size=(n, 120)) * (random_state.random((n, 120)) < 0.05)
+
+    monkeypatch.setitem(drawn["generate"].__globals__, "second", Sparse())
+    made, planned = drawn["generate"](drawn["target"], 3)
+    assert np.all((made == 0) | (made >= drawn["THRESHOLD"]))
+    found = drawn["voxels"].layer_energies(made)
+    # Of 24 voxels, 29 % of the layers have none, and nearly all others one above the threshold.
+    empty = found == 0
+    assert 0.2 < empty.mean() < 0.4
+    np.testing.assert_allclose(found[~empty], planned[~empty])
+
+
 def test_showers_print_the_energy_that_is_lost(showers):
     drawn, printed, _ = showers
     for seed, (energy, angle) in enumerate(drawn["POINTS"]):
