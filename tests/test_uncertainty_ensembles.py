@@ -12,6 +12,7 @@ from sklearn.base import clone
 from sklearn.datasets import make_moons
 from sklearn.linear_model import BayesianRidge, LinearRegression, LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
+from sklearn.multioutput import MultiOutputRegressor
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -24,6 +25,7 @@ from sknuc.uncertainty import (
     BNNRegressor,
     BootstrapClassifier,
     BootstrapRegressor,
+    ConformalRegressor,
     DeepEnsembleClassifier,
     DeepEnsembleRegressor,
     MCDropoutClassifier,
@@ -520,6 +522,24 @@ class TestBootstrap:
                 BootstrapRegressor(inner).fit(X, y, sample_weight=np.full(60, 0.5))
         weighted = BootstrapRegressor(LinearRegression(), random_state=0).fit(X, y)
         np.testing.assert_allclose(whole.predict(X), weighted.predict(X), rtol=1e-9)
+
+    @pytest.mark.parametrize("requested", [True, None, False])
+    def test_what_learns_inside_a_router_gets_weights_or_whole_events(self, requested):
+        X, y = noisy_line(60, 0)
+        expected = BootstrapRegressor(LinearRegression(), random_state=0).fit(X, y).predict(X)
+        with config_context(enable_metadata_routing=True):
+            inner = LinearRegression().set_fit_request(sample_weight=requested)
+            model = BootstrapRegressor(MultiOutputRegressor(inner), random_state=0)
+            predicted = model.fit(X, y[:, None]).predict(X)[:, 0]
+            np.testing.assert_allclose(predicted, expected, rtol=1e-9)
+            # Takes weights for its calibration, whatever its estimator does.
+            model = BootstrapRegressor(ConformalRegressor(inner), n_members=2, random_state=0)
+            for member in model.fit(X, y).estimators_:
+                assert (member.calibration_weights_.max() > 1) == (requested is True)
+            # By default, both do.
+            model = BootstrapRegressor(ConformalRegressor(), n_members=2, random_state=0)
+            model.fit(X, y, sample_weight=np.full(60, 0.5))
+            assert 0.5 in model.estimators_[0].calibration_weights_
 
     def test_one_event_at_the_x_of_another_changes_little(self):
         # Events of weight 9 are events: their line is known as well as 100 of them tell, however

@@ -35,7 +35,11 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.metadata_routing import _routing_enabled, get_routing_for_object
+from sklearn.utils.metadata_routing import (
+    MetadataRouter,
+    _routing_enabled,
+    get_routing_for_object,
+)
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import has_fit_parameter
 from tqdm.auto import tqdm
@@ -148,8 +152,8 @@ class _Bootstrap(MetaEstimatorMixin, BaseEstimator):
             raise ValueError(
                 f"{type(base).__name__}.fit takes no sample_weight, and so the 'estimator' "
                 "parameter can have whole events only: neither fractional weights nor "
-                "weights='bayesian'. For a Pipeline, request them in its steps with "
-                "set_fit_request(sample_weight=True) and "
+                "weights='bayesian'. Where it holds others, as a Pipeline does, request "
+                "them for what learns with set_fit_request(sample_weight=True) and "
                 "sklearn.set_config(enable_metadata_routing=True)."
             )
         drawn = drawn if weighted else times
@@ -514,10 +518,26 @@ def _takes_weights(estimator):
     if not _routing_enabled():
         return takes
     routing = get_routing_for_object(estimator)
-    # A router, as a Pipeline is one, has no requests of its own.
-    requests = routing.fit.requests if hasattr(routing, "fit") else {}
-    refused = requests.get("sample_weight") is False
-    return bool(routing.consumes("fit", ["sample_weight"])) or (takes and not refused)
+    requests = _weight_requests(routing, "fit", own=False)
+    # What a router does with weights itself is no help where those that learn get none.
+    if isinstance(routing, MetadataRouter) and requests:
+        return any(request in (True, "sample_weight") for request in requests)
+    return takes and False not in requests
+
+
+def _weight_requests(routing, method, *, own=True):
+    """What all who can be given weights have requested; without the router itself if not `own`."""
+    if not isinstance(routing, MetadataRouter):
+        requests = getattr(routing, method).requests
+        return [requests["sample_weight"]] if "sample_weight" in requests else []
+    return [
+        request
+        for name, (mapping, part) in routing
+        if own or name != "$self_request"
+        for caller, callee in mapping
+        if caller == method
+        for request in _weight_requests(part, callee)
+    ]
 
 
 def _with_seed(estimator, rng):
