@@ -819,6 +819,27 @@ def test_marginals_are_shares_with_their_errors(plt):
     assert len(display.correlation_axes_) == 3
 
 
+def test_the_range_holds_the_weight(plt):
+    rng = np.random.default_rng(6)
+    X, Y = rng.normal(size=(2, 1000, 1))
+    # A tenth of the events, far away, that weighs nothing to speak of.
+    X[:100] += 1000.0
+    w = np.where(X[:, 0] > 500, 1e-9, 1.0)
+    display = SampleComparisonDisplay.from_samples(X, Y, weight_true=w, n_bins=20)
+    (marginal,) = display.marginals
+    assert marginal["edges"][-1] <= max(Y.max(), X[100:].max())
+    # Weight two is the event twice.
+    v = rng.integers(1, 4, 1000)
+    weighted, repeated = (
+        SampleComparisonDisplay.from_samples(*samples, n_bins=20, **weights).marginals[0]["edges"]
+        for samples, weights in (
+            ((Y, X[100:]), {"weight_true": v}),
+            ((np.repeat(Y, v, axis=0), X[100:]), {}),
+        )
+    )
+    assert_allclose(weighted, repeated)
+
+
 def test_the_ratio_of_a_sample_to_itself_is_one(plt):
     X = np.random.default_rng(1).normal(size=(300, 2))
     display = SampleComparisonDisplay.from_samples(X, X, correlation=False)
@@ -872,6 +893,26 @@ def test_bad_columns(plt):
     X = np.random.default_rng(5).normal(size=(20, 2))
     with pytest.raises(ValueError, match=r"'names' parameter .* 2 columns"):
         SampleComparisonDisplay.from_samples(X, X, names=["a"])
-    for columns in ([2], ["c"]):
+    for columns in ([2], ["c"], [], [1.0], [None], [[0]], [True, False], "column 0", 1):
         with pytest.raises(ValueError, match="'columns' parameter"):
             SampleComparisonDisplay.from_samples(X, X, columns=columns)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"max_columns": 0},
+        {"n_bins": 0},
+        {"n_bins": 2.5},
+        {"names": "ab"},
+        {"correlation": "no"},
+        {"labels": "AB"},
+        {"labels": ("A",)},
+    ],
+)
+def test_bad_parameters_of_the_display(params):
+    X = np.random.default_rng(5).normal(size=(20, 2))
+    with pytest.raises(ValueError, match=f"'{next(iter(params))}' parameter"):
+        SampleComparisonDisplay.from_samples(X, X, **params)
+    with pytest.raises(ValueError, match="'n_samples' parameter"):
+        SampleComparisonDisplay.from_estimator(Gaussian().fit(X), X, n_samples=0)

@@ -5,8 +5,11 @@ deviation :math:`\sqrt{\sum_b w^2} / \sum w`. The ratio of two such shares is dr
 of the generated one, over a band of that of the true one.
 """
 
+from numbers import Integral
+
 import numpy as np
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, validate_params
 
 from sknuc.metrics._plot import COLORS
 from sknuc.metrics._sample_moments import correlations
@@ -15,6 +18,8 @@ from sknuc.metrics._sample_validation import check_two_samples, column_names
 from sknuc.metrics._sample_wasserstein import wasserstein_distance
 
 __all__ = ["SampleComparisonDisplay"]
+
+_COUNT = Interval(Integral, 1, None, closed="left")
 
 # Beyond this number of columns a matrix has no more to show than its pixels.
 MOST_CORRELATED = 400
@@ -85,6 +90,10 @@ class SampleComparisonDisplay:
         self.title = title
 
     @classmethod
+    @validate_params(
+        {"n_samples": [_COUNT, None], "random_state": ["random_state"]},
+        prefer_skip_nested_validation=False,
+    )
     def from_estimator(
         cls, estimator, X, y=None, *, n_samples=None, sample_weight=None, random_state=0, **params
     ):
@@ -123,6 +132,17 @@ class SampleComparisonDisplay:
         return cls.from_samples(X, generated, weight_true=sample_weight, **params)
 
     @classmethod
+    @validate_params(
+        {
+            "names": ["array-like", None],
+            "columns": ["array-like", None],
+            "max_columns": [_COUNT],
+            "n_bins": [_COUNT],
+            "correlation": ["boolean"],
+            "labels": [tuple, list],
+        },
+        prefer_skip_nested_validation=False,
+    )
     def from_samples(
         cls,
         X_true,
@@ -153,8 +173,8 @@ class SampleComparisonDisplay:
         max_columns : int, default=6
             How many these are.
         n_bins : int, default=40
-            Bins of the marginals, over the range that holds 99.8 % of both samples; the first and
-            the last bin hold what lies beyond. Whole numbers have bins of their own.
+            Bins of the marginals, over the range that holds 99.8 % of the weight of both samples;
+            the first and the last bin hold what lies beyond. Whole numbers have bins of their own.
         correlation : bool, default=True
             Whether to show correlation matrices, of all columns if these are at most 400, else of
             those that are shown.
@@ -186,6 +206,11 @@ class SampleComparisonDisplay:
                 "The 'names' parameter of SampleComparisonDisplay.from_samples must name "
                 f"{n_features} columns. Got {len(names)} names instead."
             )
+        if len(labels) != 2:
+            raise ValueError(
+                "The 'labels' parameter of SampleComparisonDisplay.from_samples must name two "
+                f"samples. Got {labels!r} instead."
+            )
         distance = wasserstein_distance(
             X_true,
             X_generated,
@@ -199,11 +224,16 @@ class SampleComparisonDisplay:
             title = rest if len(shown) < n_features else None
         else:
             shown = [_find_column(column, names) for column in columns]
+            if not shown:
+                raise ValueError(
+                    "The 'columns' parameter of SampleComparisonDisplay.from_samples must hold a "
+                    "column or more. Got none; None shows those that differ most."
+                )
             title = None
         marginals = []
         for i in shown:
             x, z = X_true[:, i], X_generated[:, i]
-            edges = _edges(x, z, n_bins)
+            edges = _edges(x, z, w_true, w_generated, n_bins)
             marginals.append(
                 {
                     "name": names[i],
@@ -366,22 +396,25 @@ def _draw_ratio(ax, marginal, *, first):
 def _find_column(column, names):
     if isinstance(column, str) and column in names:
         return names.index(column)
-    if not isinstance(column, str) and -len(names) <= column < len(names):
-        return column % len(names)
+    number = isinstance(column, Integral) and not isinstance(column, bool)
+    if number and -len(names) <= column < len(names):
+        return int(column) % len(names)
     raise ValueError(
         "The 'columns' parameter of SampleComparisonDisplay.from_samples must hold names or "
         f"numbers of the {len(names)} columns. Got {column!r}; the names are {names!r:.200}."
     )
 
 
-def _edges(x, z, n_bins):
+def _edges(x, z, w_x, w_z, n_bins):
     both = np.concatenate([x, z])
     values = np.unique(both)
     if np.array_equal(values, np.rint(values)) and values[-1] - values[0] < n_bins:
         return np.arange(values[0], values[-1] + 2) - 0.5
-    low, high = np.quantile(x, [0.001, 0.999])
-    low, high = np.minimum(low, np.quantile(z, 0.001)), np.maximum(high, np.quantile(z, 0.999))
-    return np.histogram_bin_edges(both, n_bins, (low, high))
+    ends = [
+        np.quantile(values, [0.001, 0.999], weights=weight, method="inverted_cdf")
+        for values, weight in ((x, w_x), (z, w_z))
+    ]
+    return np.histogram_bin_edges(both, n_bins, (np.min(ends), np.max(ends)))
 
 
 def _shares(x, weight, edges):
