@@ -249,10 +249,23 @@ def test_bad_parameters(params, match):
     [
         (lambda: CylindricalVoxels([(1, 2)], [1]), "'r_edges'"),
         (lambda: CylindricalVoxels([(0, 2, 1)], [1]), "'r_edges'"),
+        (lambda: CylindricalVoxels([], []), "'r_edges'"),
+        (lambda: CylindricalVoxels([0, 1], [1]), "'r_edges'"),
+        (lambda: CylindricalVoxels([("a", "b")], [1]), "'r_edges'"),
         (lambda: CylindricalVoxels([(0, 1)], [1, 2]), "'n_alpha'"),
+        (lambda: CylindricalVoxels([(0, 1)], [1.5]), "'n_alpha'"),
+        (lambda: CylindricalVoxels([(0, 1)], [np.nan]), "'n_alpha'"),
+        (lambda: CylindricalVoxels([(0, 1)], 1), "'n_alpha'"),
+        (lambda: CylindricalVoxels([(0, 1)], [1], 5), "'depth_edges'"),
         (lambda: CylindricalVoxels([(0, 1)], [1], (0, 1, 2)), "'depth_edges'"),
         (lambda: GridVoxels(depth_edges=(3, 2)), "'depth_edges'"),
+        (lambda: GridVoxels(depth_edges="ab"), "'depth_edges'"),
         (lambda: GridVoxels(n_cells=0), "'n_cells'"),
+        (lambda: GridVoxels(n_cells=[3, 4, 5]), "'n_cells'"),
+        (lambda: GridVoxels(n_cells="34"), "'n_cells'"),
+        (lambda: GridVoxels(n_cells=np.inf), "'n_cells'"),
+        (lambda: GridVoxels(n_cells=None), "'n_cells'"),
+        (lambda: GridVoxels(cell_size="4"), "'cell_size'"),
         (lambda: GridVoxels(cell_size=0.0), "'cell_size'"),
         (lambda: GridVoxels().layer_energies(np.zeros((2, 3))), "2560 voxels"),
     ],
@@ -260,6 +273,13 @@ def test_bad_parameters(params, match):
 def test_bad_voxels(make, match):
     with pytest.raises(ValueError, match=match):
         make()
+
+
+def test_cells_in_a_list_are_those_in_a_tuple():
+    voxels = GridVoxels(n_cells=[3, 4])
+    assert voxels == GridVoxels(n_cells=(3, 4))
+    assert voxels.shape == (10, 3, 4)
+    assert CylindricalVoxels(np.array([[0, 1]]), np.array([2])) == CylindricalVoxels([(0, 1)], [2])
 
 
 @pytest.mark.parametrize(

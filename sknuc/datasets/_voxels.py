@@ -9,14 +9,28 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from numbers import Real
 
 import numpy as np
 
 __all__ = ["PHOTON_VOXELS", "CylindricalVoxels", "GridVoxels"]
 
 
+def _as_floats(values):
+    """A sequence of numbers as a tuple; nothing for what is none."""
+    values = tuple(values) if np.iterable(values) else (None,)
+    return tuple(map(float, values)) if all(isinstance(v, Real) for v in values) else ()
+
+
+def _as_counts(values):
+    """A sequence of positive whole numbers as a tuple; nothing for what is none."""
+    values = _as_floats(values)
+    whole = all(0 < value < math.inf and value.is_integer() for value in values)
+    return tuple(map(int, values)) if whole else ()
+
+
 def _check_depths(function, depth_edges):
-    edges = tuple(float(edge) for edge in depth_edges)
+    edges = _as_floats(depth_edges)
     if len(edges) < 2 or edges[0] < 0 or not all(a < b < math.inf for a, b in pairwise(edges)):
         raise ValueError(
             f"The 'depth_edges' parameter of {function} must hold two numbers or more, finite, not "
@@ -114,22 +128,24 @@ class CylindricalVoxels(_Layers):
 
     def __post_init__(self):
         """Check the layers."""
-        r_edges = tuple(tuple(float(r) for r in edges) for edges in self.r_edges)
-        for edges in r_edges:
+        given = tuple(self.r_edges) if np.iterable(self.r_edges) else ()
+        r_edges = tuple(map(_as_floats, given))
+        # Without layers there is one without radii.
+        for edges in r_edges or ((),):
             rising = all(a < b < math.inf for a, b in pairwise(edges))
             if len(edges) < 2 or edges[0] != 0 or not rising:
                 raise ValueError(
                     "The 'r_edges' parameter of CylindricalVoxels must hold two radii or more for "
-                    f"each layer, rising from 0. Got {edges!r:.200} instead."
+                    f"each layer, rising from 0. Got {self.r_edges!r:.200} instead."
                 )
-        n_alpha = tuple(self.n_alpha)
-        if len(n_alpha) != len(r_edges) or not all(n == int(n) and n > 0 for n in n_alpha):
+        n_alpha = _as_counts(self.n_alpha)
+        if len(n_alpha) != len(r_edges):
             raise ValueError(
                 "The 'n_alpha' parameter of CylindricalVoxels must hold a positive number of "
                 f"sectors for each of {len(r_edges)} layers. Got {self.n_alpha!r:.200} instead."
             )
         object.__setattr__(self, "r_edges", r_edges)
-        object.__setattr__(self, "n_alpha", tuple(int(n) for n in n_alpha))
+        object.__setattr__(self, "n_alpha", n_alpha)
         if self.depth_edges is not None:
             depths = _check_depths("CylindricalVoxels", self.depth_edges)
             if len(depths) != len(r_edges) + 1:
@@ -251,18 +267,18 @@ class GridVoxels(_Layers):
 
     def __post_init__(self):
         """Check the cells."""
-        cells = self.n_cells if isinstance(self.n_cells, tuple) else (self.n_cells, self.n_cells)
-        if len(cells) != 2 or not all(n == int(n) and n > 0 for n in cells):
+        cells = _as_counts(self.n_cells if np.iterable(self.n_cells) else [self.n_cells] * 2)
+        if len(cells) != 2:
             raise ValueError(
                 "The 'n_cells' parameter of GridVoxels must be a positive int, or two of them "
                 f"(n_y, n_x). Got {self.n_cells!r} instead."
             )
-        if not 0 < self.cell_size < math.inf:
+        if not (isinstance(self.cell_size, Real) and 0 < self.cell_size < math.inf):
             raise ValueError(
                 "The 'cell_size' parameter of GridVoxels must be positive and finite. Got "
                 f"{self.cell_size!r} instead."
             )
-        object.__setattr__(self, "n_cells", tuple(int(n) for n in cells))
+        object.__setattr__(self, "n_cells", cells)
         object.__setattr__(self, "depth_edges", _check_depths("GridVoxels", self.depth_edges))
 
     @property
