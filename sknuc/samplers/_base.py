@@ -415,10 +415,11 @@ class Sampler(TorchEstimator):
         z, low, high = self._columns.encode(X)
         condition = self._tensor(condition)
         n_draws = 16 if low.shape[1] else 1
-        scores = []
-        for i in range(n_draws):
-            uniform = (row_uniforms(X, low.shape[1]) + i / n_draws) % 1
-            point = self._columns.draw(z, low, high, uniform)
+        scores, first = [], row_uniforms(X, low.shape[1])
+        # Evenly spread along each variable, in an order of its own (Latin hypercube).
+        steps = np.random.RandomState(0).uniform(size=(n_draws, low.shape[1])).argsort(0) / n_draws
+        for step in steps:
+            point = self._columns.draw(z, low, high, (first + step) % 1)
             with torch.no_grad(), self._threads(len(point)):
                 log_density = self._log_density(self._tensor(point), condition)
             weight = self._columns.log_weight(point, low, high)

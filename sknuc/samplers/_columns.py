@@ -191,6 +191,11 @@ class Columns(ColumnParameters, DrawnVariables):
         low, high = self.low.copy(), self.high.copy()
         # Integers at a bound are numbers like others, half-way to where no number is.
         low[self.whole], high[self.whole] = np.ceil(low[self.whole]), np.floor(high[self.whole])
+        # And next to an atom at a bound, so that nothing else is rounded to it.
+        for i in self.whole.nonzero()[0]:
+            if i in self.marks:
+                low[i] += low[i] in self.marks[i].values
+                high[i] -= high[i] in self.marks[i].values
         self._ends = low, high
         self._range = Bounds(low - self.whole, high + self.whole)
         self._cells = Bounds(self._range.low[self.whole], self._range.high[self.whole])
@@ -296,7 +301,9 @@ class Columns(ColumnParameters, DrawnVariables):
         if whole.any():
             there = self._continuous(X)[:, whole]
             for ends, half in ((low, -0.5), (high, 0.5)):
-                t = self._cells.unbounded(X[:, whole] + half)
+                # Atoms may lie beyond the others.
+                with np.errstate(invalid="ignore"):
+                    t = self._cells.unbounded(X[:, whole] + half)
                 cells = (t - self.shift[whole]) / self.scale[whole]
                 ends[:, n : n + len(self.rounded)] = np.where(there, cells, 0)
         for i in np.flatnonzero(self.period):
