@@ -611,6 +611,21 @@ def test_weight_two_is_the_event_twice():
     assert_allclose(iou, histogram_iou(repeated[0][:, 0], repeated[1][:, 0], bins=9).iou)
 
 
+@pytest.mark.parametrize("name", [*METRICS, "overlap"])
+def test_only_ratios_of_weights_matter(name):
+    rng = np.random.default_rng(4)
+    X, Y = rng.normal(size=(120, 3)), rng.normal(0.3, size=(100, 3))
+    v, w = rng.uniform(0.5, 1.5, 120), rng.uniform(0.5, 1.5, 100)
+
+    def metric(v, w):
+        if name == "overlap":
+            return histogram_iou(X[:, 0], Y[:, 0], weight_true=v, weight_generated=w)
+        return METRICS[name](X, Y, weight_true=v, weight_generated=w)
+
+    # Powers of two, by which nothing is rounded.
+    assert_allclose(flat(metric(v / 128, 16 * w)), flat(metric(v, w)), rtol=1e-9)
+
+
 @pytest.mark.parametrize("name", list(METRICS))
 def test_events_of_any_shape_are_rows(name):
     rng = np.random.default_rng(2)

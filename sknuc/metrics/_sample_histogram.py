@@ -79,7 +79,8 @@ def histogram_iou(
         Where bins begin and end; None for the range of the true sample. Values below and above
         count in two bins more, so that a generator gains nothing by them.
     weight_true, weight_generated : array-like of shape (n_events,), default=None
-        Non-negative weights.
+        Non-negative weights; only their ratios within a sample matter. For `iou` a weight of 2 is
+        the event twice; for `ceiling` and `error` it is one event.
     n_draws : int, default=200
         How often events are dealt anew for the ceiling and the error.
     random_state : int, RandomState instance or None, default=0

@@ -83,7 +83,8 @@ def frechet_distance(
     n_groups : int, default=20
         Groups of the jackknife.
     weight_true, weight_generated : array-like of shape (n_events,), default=None
-        Non-negative weights.
+        Non-negative weights; only their ratios within a sample matter. For `plug_in` a weight of
+        2 is the event twice; for `distance` and `error` it is one event.
     random_state : int, RandomState instance or None, default=0
         Determines the groups.
 
@@ -201,7 +202,8 @@ def correlation_distance(
     n_groups : int, default=20
         Groups of the jackknife that tells the errors.
     weight_true, weight_generated : array-like of shape (n_events,), default=None
-        Non-negative weights.
+        Non-negative weights; only their ratios within a sample matter. For `distance` a weight of
+        2 is the event twice; for `error` and `noise` it is one event.
     random_state : int, RandomState instance or None, default=0
         Determines the groups.
 

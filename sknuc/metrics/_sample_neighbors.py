@@ -82,7 +82,8 @@ def precision_recall_density_coverage(
         Divide features by the standard deviation of the true sample. Features that are constant in
         it are left as they are.
     weight_true, weight_generated : array-like of shape (n_events,), default=None
-        Non-negative weights; only their ratios within a sample matter.
+        Non-negative weights; only their ratios within a sample matter. A sample counts as Kish's
+        number of events.
 
     Returns
     -------

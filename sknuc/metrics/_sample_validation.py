@@ -1,7 +1,14 @@
 r"""What measures of generated events accept, and the jackknife that tells their errors.
 
 Two samples of events, of any shape and in general of different sizes, each with weights of its own.
-A weight of 2 is the event twice, of 0 the event absent.
+Of these only the ratios within a sample matter, and a weight of 0 is the event absent.
+
+What is a function of the weighted distributions takes a weight of 2 as the event twice: Wasserstein
+distances, the distance of correlations, the overlap of histograms and the Fréchet distance before
+its extrapolation. What asks how many events there are takes it as one event that counts twice, and
+as many events as Kish has it, :math:`(\sum w)^2 / \sum w^2`, since twice the event is no more
+knowledge than once: the area under a cross-fitted curve with its null interval, neighbours, and all
+errors, ceilings and extrapolations.
 
 The delete-a-group jackknife deals the events of both samples to G groups and leaves out one of them
 at a time. From :math:`\theta` of all events and :math:`\theta_{(g)}` of those without group g

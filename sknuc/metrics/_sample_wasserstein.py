@@ -38,7 +38,8 @@ def wasserstein_distance(
         Give distances in standard deviations of the true sample instead of the unit of each
         feature. Features that are constant in it are left as they are.
     weight_true, weight_generated : array-like of shape (n_events,), default=None
-        Non-negative weights.
+        Non-negative weights; only their ratios within a sample matter. A weight of 2 is the event
+        twice.
 
     Returns
     -------
@@ -100,7 +101,8 @@ def sliced_wasserstein_distance(
         Divide features by the standard deviation of the true sample. Features that are constant in
         it are left as they are.
     weight_true, weight_generated : array-like of shape (n_events,), default=None
-        Non-negative weights.
+        Non-negative weights; only their ratios within a sample matter. A weight of 2 is the event
+        twice.
     random_state : int, RandomState instance or None, default=0
         Determines the directions.
 

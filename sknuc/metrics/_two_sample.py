@@ -88,7 +88,8 @@ def two_sample_auc(
         Number of folds, of both samples in proportion, or a splitter of two classes that tests
         every event once, with events of both samples in every fold.
     weight_true, weight_generated : array-like of shape (n_events,), default=None
-        Non-negative weights; only their ratios within a sample matter. The classifier must accept
+        Non-negative weights; only their ratios within a sample matter. An event of any weight is in
+        one fold, and a sample counts as Kish's number of events. The classifier must accept
         ``sample_weight`` if one is given, and sees either sample with the same total weight.
     confidence_level : float, default=0.95
         Of `null_interval`.
