@@ -16,11 +16,12 @@ and need the opposite:
 
 Copies of one event have one label. So where one :math:`x` comes with several :math:`y`, its rows
 are values that events share, and each counts as :math:`\lceil w\rceil` pieces that are dealt one by
-one; any other row is one piece. Where classes hardly overlap, many values have one label only. So
-if the shared ones are more than a twentieth of the weight of all rows that could be divided, the
-table is one of values, and all of its rows are. Two events may also meet at one :math:`x` by
-chance, which says nothing about copies of others: this takes many :math:`x` that come once, and
-hardly happens at three of them.
+one; any other row is one piece. Where classes hardly overlap, many values have one label only. Then
+the rows that come more than once tell: a value that many events share has, somewhere, other labels
+as well. So if those at shared :math:`x` are more than a twentieth of the weight of all rows of
+several pieces, the table is one of values, and all of its rows are. Different events may also meet
+at one :math:`x` by chance, the more often the more there are and the more their numbers are
+rounded, but copies meet others no more often than any event does.
 """
 
 import numpy as np
@@ -43,8 +44,8 @@ __all__ = [
 
 # The share of shared values from which on a table is one of values.
 _SHARE_OF_VALUES = 0.05
-# The number of x with several y from which on they are no chance meetings.
-_MEETINGS = 3
+# Where most x come once, the number of copied events that may meet others by chance: few of few.
+_MEETINGS = 2
 # Beyond this total, pieces are made larger, so that no weight can make too many.
 MOST_PIECES = 2**20
 
@@ -191,11 +192,12 @@ def count_pieces(X, weight, sample_weight):
     # Sums of weights differ in their last bits from the integers that they mean.
     counts = np.maximum(np.ceil(size / unit - 1e-6), 1).astype(np.intp)
     total = np.bincount(place, weights=counts)
-    shared, divisible = n_rows > 1, total > 1
-    chance = shared.sum() < _MEETINGS and 2 * divisible.sum() < len(total)
-    if not chance and total[shared].sum() > _SHARE_OF_VALUES * total[divisible].sum():
+    shared, several = n_rows[place] > 1, counts > 1
+    met = shared & several
+    chance = len(np.unique(place[met])) <= _MEETINGS and 2 * (total > 1).sum() < len(total)
+    if not chance and counts[met].sum() > _SHARE_OF_VALUES * counts[several].sum():
         return counts
-    return np.where(shared[place], counts, pieces)
+    return np.where(shared, counts, pieces)
 
 
 def deal_folds(pieces, strata, n_folds, random_state):

@@ -358,13 +358,35 @@ def test_events_that_meet_by_chance_do_not_divide_copies_of_others(weighted):
     np.testing.assert_array_equal(count_pieces(merged, total, weight), 1)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("n_copied", [10, 1000])
+@pytest.mark.parametrize("features", ["float32", "rounded"])
+def test_copies_stay_whole_however_often_others_meet(features, n_copied, weighted):
+    # Numbers of few digits: tens and hundreds of events meet, and next to none that has copies.
+    rng = np.random.default_rng(15)
+    if features == "float32":
+        X = rng.random((50_000, 1), dtype=np.float32)
+    else:
+        X = rng.normal(size=(50_000, 2)).round(3)
+    y, copies = rng.integers(0, 2, size=len(X)), np.where(np.arange(len(X)) < n_copied, 10, 1)
+    weight = copies.astype(float) if weighted else None
+    if not weighted:
+        X, y = np.repeat(X, copies, axis=0), np.repeat(y, copies)
+    merged, _, total = merge_identical(X, y, weight)
+    _, place, n_rows = np.unique(merged, axis=0, return_inverse=True, return_counts=True)
+    assert (n_rows > 1).sum() > 10
+    alone = n_rows[place.ravel()] == 1
+    assert (total[alone] == 10).any()
+    np.testing.assert_array_equal(count_pieces(merged, total, weight)[alone], 1)
+
+
 @pytest.mark.parametrize(
     ("x", "y"),
     [
         # Flags and counts of two classes that hardly overlap: one value has both labels.
         (np.repeat([0, 1, 1, 2], [50, 5, 5, 50]), np.repeat([0, 1], [55, 55])),
-        # A fine grid, of which most cells are hit once: three of them by both labels.
-        (np.r_[:100, :6], np.r_[np.zeros(100), 1, 1, 1, 0, 0, 0]),
+        # A fine grid: of the cells that are hit, most are hit once.
+        np.random.default_rng(16).integers(0, [[1000], [2]], size=(2, 1000)),
     ],
 )
 def test_values_of_one_label_are_divided_like_those_of_several(x, y):
