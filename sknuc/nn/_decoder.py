@@ -8,6 +8,7 @@ s⌈L/s⌉ ≥ L samples, of which the first L are kept, so that axes of any len
 
 import math
 from itertools import pairwise
+from numbers import Integral
 
 from torch import nn
 
@@ -115,7 +116,7 @@ class ConvDecoder(nn.Sequential):
         sizes = [shape[1:]]
         for _ in channels:
             sizes.append(tuple(-(-size // s) for size, s in zip(sizes[-1], stride, strict=True)))
-        widths = [shape[0], *channels]
+        widths = [shape[0], *(int(width) for width in channels)]
         coarsest = (widths[-1], *sizes[-1])
         layers = [nn.Linear(n_inputs, math.prod(coarsest)), nn.Unflatten(1, coarsest)]
         if len(channels):
@@ -202,4 +203,5 @@ class _Stretch(nn.Module):
 
 
 def _per_axis(value, dimensions):
-    return (value,) * dimensions if isinstance(value, int) else tuple(value)
+    values = (value,) * dimensions if isinstance(value, Integral) else value
+    return tuple(int(v) for v in values)
