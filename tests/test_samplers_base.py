@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import stats
 from sklearn.base import clone
+from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import check_estimator
 from torch import nn
 
@@ -242,7 +243,15 @@ def test_conditions():
     pair = Conditions("auto").fit([[1.0, 2.0], [3.0, 5.0]])
     np.testing.assert_allclose(pair.for_samples([1.0, 5.0], 2), [[-1, 1], [-1, 1]])
     with pytest.warns(UserWarning, match="1 of 2 conditions lie outside"):
-        numbers.for_samples([2.0, 9.0], 2)
+        numbers.warn_outside(numbers.for_samples([3.05, 9.0], 2))
+    # One number per event, as a vector or a column; labels likewise.
+    np.testing.assert_array_equal(numbers.for_samples([[1.0], [2.0]], 2), numbers.known[:2])
+    column = Conditions("auto").fit([[1.0], [2.0], [3.0]])
+    np.testing.assert_array_equal(column.for_samples([1.0, 2.0], 2), numbers.known[:2])
+    np.testing.assert_array_equal(labels.for_samples([["b"], ["a"]], 2), [[0, 1], [1, 0]])
+    for wrong in (lambda: numbers.for_samples("c", 1), lambda: Conditions("continuous").fit(["c"])):
+        with pytest.raises(ValueError, match=r"must hold numbers.*'c'"):
+            wrong()
     with pytest.raises(ValueError, match=r"classes \['c'\]"):
         labels.for_samples("c", 1)
     with pytest.raises(ValueError, match="one number for all 3 events"):
@@ -297,6 +306,53 @@ def test_score_without_conditions_is_that_of_the_mixture():
         own = model.sample(5000, y=k, random_state=0)[:, 0]
         assert abs(own.mean() - 4 * k) < 5 / np.sqrt(len(own)) + 5 / np.sqrt(N / 2)
     assert model.classes_.tolist() == [0, 1]
+
+
+def test_score_without_continuous_conditions_is_that_of_their_mean():
+    rng = np.random.default_rng(0)
+    y = rng.uniform(0, 10, N)
+    model = Gaussian(max_epochs=60, learning_rate=0.01, schedule="cosine", random_state=0)
+    wide = model.fit((y + rng.normal(size=N))[:, None], y)
+    # The mean over all conditions of the fit, of which 64 quantiles are as good as it takes.
+    at = np.linspace(0, 10, 11)
+    exact = [np.exp(wide.score_samples(np.full((N, 1), x), y)).mean() for x in at]
+    np.testing.assert_allclose(wide.score_samples(at[:, None]), np.log(exact), atol=0.02)
+    # Whatever the order of the events, of which some may stand for two.
+    nodes, _, is_exact = Conditions("auto").fit(y[:200]).nodes()
+    assert not is_exact
+    again = Conditions("auto").fit(np.append(y[:100], y[199:99:-1])).nodes()
+    np.testing.assert_allclose(again[0], nodes, rtol=1e-9)
+    count = rng.integers(1, 4, 200)
+    one = Conditions("auto").fit(y[:200], count.astype(float)).nodes()
+    other = Conditions("auto").fit(np.repeat(y[:200], count)).nodes()
+    np.testing.assert_allclose(one[0], other[0], rtol=1e-9)
+    few = Conditions("auto").fit(np.repeat([1.0, 2.0], [10, 30])).nodes()
+    assert few[2]
+    np.testing.assert_allclose(few[1], [0.25, 0.75])
+
+
+def test_too_few_conditions_for_narrow_events_are_told():
+    rng = np.random.default_rng(0)
+    y = rng.uniform(0, 10, 500)
+    model = Gaussian(
+        max_epochs=60, learning_rate=0.03, batch_size=32, schedule="cosine", random_state=0
+    )
+    model.fit((y + 0.001 * rng.normal(size=500))[:, None], y)
+    with pytest.warns(UserWarning, match="most events are possible under one"):
+        model.score_samples(y[:50, None])
+
+
+def test_cross_validation_warns_of_no_conditions():
+    y = np.random.default_rng(0).normal(size=(200, 1))
+    assert np.isfinite(cross_val_score(Gaussian(max_epochs=1), y, y[:, 0], cv=5)).all()
+
+
+def test_score_is_weighted():
+    X = table()[["gauss", "hits"]]
+    model = Gaussian(max_epochs=1, random_state=0).fit(X)
+    weight = np.random.default_rng(0).integers(0, 3, N)
+    expected = model.score(X.loc[X.index.repeat(weight)])
+    assert model.score(X, sample_weight=weight) == pytest.approx(expected, rel=1e-9)
 
 
 def test_events_come_in_the_shape_in_which_they_went():

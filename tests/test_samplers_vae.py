@@ -461,6 +461,37 @@ def test_own_decoders_are_built_and_checked():
 SHAPES = [(7,), (1, 256), (2, 251), (3, 1), (1, 13, 17), (2, 1, 9), (2, 5, 7, 11)]
 
 
+def test_numbers_of_numpy_are_numbers():
+    X = np.random.default_rng(0).normal(size=(20, 1, 16))
+    model = VAESampler(
+        encoder=CNN(
+            channels=np.array([4, 8]),
+            stride=np.int64(2),
+            kernel_size=np.int64(3),
+            pooling="flatten",
+        ),
+        n_latent=np.int64(2),
+        max_epochs=1,
+        random_state=0,
+    ).fit(X)
+    drawn = model.sample(3, random_state=0)
+    assert drawn.shape == (3, 1, 16)
+    # What is set after the fit is for the next one.
+    Z = model.transform(X)
+    model.set_params(n_latent=5)
+    np.testing.assert_array_equal(model.sample(3, random_state=0), drawn)
+    np.testing.assert_array_equal(model.transform(X), Z)
+    assert model.inverse_transform(Z).shape == X.shape
+    assert len(model.get_feature_names_out()) == 2
+
+
+@pytest.mark.parametrize("name", ["standardize", "warm_start"])
+def test_parameters_without_a_meaning_are_none(name):
+    assert name not in VAESampler().get_params()
+    with pytest.raises(TypeError, match=name):
+        VAESampler(**{name: name == "warm_start"})
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_decoders_make_events_of_any_length(shape):
     z = torch.randn(3, 4)

@@ -9,6 +9,7 @@ number of them that does not depend on blocks, so that `random_state` gives the 
 last bit, whatever the size of the blocks in which they are made.
 """
 
+import warnings
 from numbers import Integral
 
 import numpy as np
@@ -34,6 +35,10 @@ _BLOCK_NUMBERS = 2**22
 # The network is applied to so many events at a time, whatever the blocks: how sums round depends on
 # their number, and events of a seed shall be the same to the last bit.
 _TILE_EVENTS, _TILE_NUMBERS = 4096, 2**22
+
+# A mean over the conditions at distances h of a Gaussian of width s, whose conditions these are,
+# sees 2 √π s/h of them, and is off by 2 exp(-2 π² s²/h²): by 6 % with this many.
+_FEWEST_POSSIBLE = 1.5
 
 
 class Sampler(TorchEstimator):
@@ -74,6 +79,9 @@ class Sampler(TorchEstimator):
         "atoms": [StrOptions({"auto"}), dict, None],
         "periodic": [dict, None],
     }
+
+    # Columns are standardised in any case, and are others in another fit.
+    _without = ("standardize", "warm_start")
 
     # Whether the network knows what an angle is.
     _circles = False
@@ -280,7 +288,7 @@ class Sampler(TorchEstimator):
         Warns
         -----
         UserWarning
-            If a condition lies outside the range of the fit.
+            If a condition lies outside the range of the fit, by more than 5 % of it.
         """
         check_is_fitted(self)
         if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
@@ -293,6 +301,8 @@ class Sampler(TorchEstimator):
             conditions = self._conditions.draw(n_samples, rng)
         else:
             conditions = self._encode_conditions(y, n_samples, "sample")
+            if conditions is not None:
+                self._conditions.warn_outside(conditions)
         result = np.empty((n_samples, self.n_features_in_), self._output_dtype)
         n_noise = self._n_noise()
         tile = self._tile_length(n_samples)
@@ -348,8 +358,8 @@ class Sampler(TorchEstimator):
             The events.
         y : scalar or array-like of shape (n_events,) or (n_events, n_conditions), default=None
             The condition of all events, or of each. None, after a fit with y, is the density of
-            what ``sample`` draws without y: the mean over the classes of the fit, or over 64 of its
-            other conditions.
+            what ``sample`` draws without y: the mean over the classes of the fit, or, as an
+            approximation, over 64 of its other conditions.
 
         Returns
         -------
@@ -364,14 +374,24 @@ class Sampler(TorchEstimator):
         Warns
         -----
         UserWarning
-            If a discrete value was not in the fit: it counts as half an event.
+            If a discrete value was not in the fit: it counts as half an event. If 64 conditions
+            are too few for the mean over them.
         """
         check_is_fitted(self)
         X = np.asarray(self._validate_events(X, reset=False))
         X = X.reshape(len(X), -1)
         if self._conditions is not None and y is None:
-            nodes, weights = self._conditions.nodes()
-            return self._score_each(X, nodes, weights)
+            nodes, weights, exact = self._conditions.nodes()
+            log_density, n_possible = self._score_each(X, nodes, weights)
+            if not exact and np.median(n_possible) < _FEWEST_POSSIBLE:
+                warnings.warn(
+                    f"The density without y is the mean over {len(nodes)} conditions of the fit, "
+                    "but most events are possible under one of these only, and what lies between "
+                    "is missed: it is wrong. Give score_samples the conditions.",
+                    UserWarning,
+                    stacklevel=2,
+                )
+            return log_density
         return self._score(X, self._encode_conditions(y, len(X), "score_samples"))
 
     def _encode_conditions(self, y, n_samples, method):
@@ -400,16 +420,23 @@ class Sampler(TorchEstimator):
         return result
 
     def _score_each(self, X, conditions, weights):
-        """Log of the weighted mean of the densities under each of some conditions (k, width)."""
-        result, k = np.empty(len(X)), len(conditions)
+        """Log of the weighted mean of the densities under each of some conditions (k, width).
+
+        And how many of them each event is possible under, as the inverse of the sum of the squares
+        of their shares.
+        """
+        result, n_possible, k = np.empty(len(X)), np.empty(len(X)), len(conditions)
         for rows in self._blocks(len(X), k):
             # All conditions of an event together, since a call takes its time for one event, too.
             part = X[rows].astype(np.float64)
             scores = self._score_block(
                 np.tile(part, (k, 1)), np.repeat(conditions, len(part), axis=0)
             )
-            result[rows] = logsumexp(scores.reshape(k, -1), axis=0, b=weights[:, None])
-        return result
+            each = scores.reshape(k, -1) + np.log(weights)[:, None]
+            result[rows] = logsumexp(each, axis=0)
+            with np.errstate(invalid="ignore"):
+                n_possible[rows] = np.exp(2 * result[rows] - logsumexp(2 * each, axis=0))
+        return result, np.nan_to_num(n_possible)
 
     def _score_block(self, X, condition):
         z, low, high = self._columns.encode(X)
@@ -428,7 +455,7 @@ class Sampler(TorchEstimator):
         return log_density + self._columns.log_det(X)
 
     @available_if(_has_density)
-    def score(self, X, y=None):
+    def score(self, X, y=None, sample_weight=None):
         """Mean log density of events, which cross-validation compares.
 
         Parameters
@@ -437,6 +464,8 @@ class Sampler(TorchEstimator):
             The events.
         y : array-like of shape (n_events,) or (n_events, n_conditions), default=None
             Their conditions; not read with ``condition=None``.
+        sample_weight : array-like of shape (n_events,) or None, default=None
+            Weights of the events in the mean.
 
         Returns
         -------
@@ -444,7 +473,13 @@ class Sampler(TorchEstimator):
             The larger the better.
         """
         y = None if self.condition is None else y
-        return float(self.score_samples(X, y).mean())
+        log_density = self.score_samples(X, y)
+        sample_weight = validate_weights(sample_weight, log_density)
+        if sample_weight is None:
+            return float(log_density.mean())
+        # What is absent may be impossible.
+        used = sample_weight != 0
+        return float(np.average(log_density[used], weights=sample_weight[used]))
 
 
 def _fill(array, rows, length):

@@ -10,6 +10,8 @@ __all__ = ["Conditions"]
 
 # Continuous conditions that an average takes, at most.
 _NODES = 64
+# A new condition of the same law lies a little beyond those of a fit: within this share of them.
+_TOLERANCE = 0.05
 
 
 class Conditions:
@@ -49,7 +51,7 @@ class Conditions:
         weight = np.ones(len(array)) if sample_weight is None else sample_weight
         self.classes = None
         if continuous:
-            y = validate_targets(y)
+            y = validate_targets(_as_numbers(y))
             self.ndim = y.ndim
             y = y.reshape(len(y), -1)
             self.mean, self.scale = center_and_scale(y, weight)
@@ -79,35 +81,58 @@ class Conditions:
         return self.known[rows.clip(max=len(self.known) - 1)]
 
     def nodes(self):
-        """Conditions (k, width) that stand for those of the training, and their weights (k,)."""
-        step = 1 if self.classes is not None else -(-len(self.known) // _NODES)
-        weight = self.weight[::step]
-        return self.known[::step], weight / weight.sum()
+        """Conditions that stand for those of the training.
+
+        Returns
+        -------
+        nodes : ndarray of shape (k, width)
+        weight : ndarray of shape (k,)
+        exact : bool
+            Whether these are all; else they are 64 quantiles (of several numbers, in the order of
+            the first).
+        """
+        if self.classes is not None:
+            return self.known, self.weight / self.weight.sum(), True
+        nodes, place = np.unique(self.known, axis=0, return_inverse=True)
+        weight = np.bincount(place.ravel(), self.weight)
+        if len(nodes) <= _NODES:
+            return nodes, weight / weight.sum(), True
+        edges = np.cumsum(weight)
+        rows = np.searchsorted(edges, (np.arange(_NODES) + 0.5) / _NODES * edges[-1])
+        return nodes[rows], np.full(_NODES, 1 / _NODES), False
 
     def for_samples(self, y, n_samples):
         """Conditions (n_samples, width) of one value for all, or of one for each."""
         if self.classes is not None:
             return self._labels(np.asarray(y), n_samples)
-        given = np.asarray(y, dtype=np.float64)
-        each = given.reshape(-1, 1) if given.ndim == 1 and self.ndim == 1 else given
+        given = _as_numbers(y)
+        each = given.reshape(-1, 1) if given.ndim == 1 and self.width == 1 else given
         try:
             each = np.broadcast_to(each, (n_samples, self.width))
         except ValueError:
             raise self._misfit(given.shape, n_samples) from None
         if not np.isfinite(each).all():
             raise ValueError("y holds NaN or infinite conditions.")
-        outside = ((each < self.low) | (each > self.high)).any(1)
+        return self._scaled(each)
+
+    def warn_outside(self, conditions):
+        """Warn of conditions (n, width), as the network reads them, that the fit did not see."""
+        if self.classes is not None:
+            return
+        beyond = _TOLERANCE * (self.high - self.low)
+        ends = self._scaled(self.low - beyond), self._scaled(self.high + beyond)
+        outside = ((conditions < ends[0]) | (conditions > ends[1])).any(1)
         if outside.any():
             warnings.warn(
-                f"{outside.sum()} of {n_samples} conditions lie outside of the range of the fit, "
-                f"from {self.low.tolist()} to {self.high.tolist()}: the model extrapolates there.",
+                f"{outside.sum()} of {len(outside)} conditions lie outside of the range of the "
+                f"fit, from {self.low.tolist()} to {self.high.tolist()}: the model extrapolates "
+                "there.",
                 UserWarning,
                 stacklevel=3,
             )
-        return self._scaled(each)
 
     def _labels(self, y, n_samples):
-        if y.ndim > 1 or y.size not in (1, n_samples):
+        if y.ndim > 2 or y.shape[1:] not in ((), (1,)) or y.size not in (1, n_samples):
             raise self._misfit(y.shape, n_samples)
         y = np.broadcast_to(y.ravel(), n_samples)
         unknown = ~np.isin(y, self.classes)
@@ -129,3 +154,14 @@ class Conditions:
 
     def _scaled(self, y):
         return (y - self.mean) / self.scale
+
+
+def _as_numbers(y):
+    try:
+        return np.asarray(y, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(
+            "y must hold numbers, since the conditions of this sampler are continuous. Got "
+            f"{np.asarray(y, dtype=object).ravel()[:3].tolist()!r} ... For labels, fit with "
+            "condition='classes'."
+        ) from None

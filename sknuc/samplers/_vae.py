@@ -249,7 +249,8 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
         return AsMeasured(self.likelihood)
 
     def _own_columns(self, X):
-        return {"phase": row_uniforms(X, self.n_latent)}
+        self._n_latent = self.n_latent
+        return {"phase": row_uniforms(X, self._n_latent)}
 
     def _fit_variables(self, z, columns, sample_weight):
         weight = np.ones(len(z)) if sample_weight is None else sample_weight
@@ -278,7 +279,7 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
         else:
             likelihood = (Bernoulli if self.likelihood == "bernoulli" else Poisson)(*start)
         n_conditions = 0 if self._conditions is None else self._conditions.width
-        n_inputs = self.n_latent + n_conditions
+        n_inputs = self._n_latent + n_conditions
         if self.decoder is None:
             like = self._default_encoder() if self.encoder is None else self.encoder
             decoder = mirror(like, n_inputs, likelihood.output_shape)
@@ -290,7 +291,7 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
             *(layer.weight.numel() for layer in decoder.modules() if isinstance(layer, nn.Linear)),
             0,
         )
-        return Autoencoder(encoder, n_features, decoder, likelihood, self.n_latent, n_conditions)
+        return Autoencoder(encoder, n_features, decoder, likelihood, self._n_latent, n_conditions)
 
     def _players(self):
         return [Player(self._loss, optimizer=self._optimizer)]
@@ -301,7 +302,7 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
         x, parts = self._with_parts(batch.X.flatten(1), low, high)
         condition = getattr(batch, "condition", None)
         mean, log_std = module.posterior(x, condition)
-        shift = torch.rand(self.n_latent, dtype=x.dtype, device=x.device)
+        shift = torch.rand(self._n_latent, dtype=x.dtype, device=x.device)
         eps = torch.finfo(x.dtype).eps
         level = (batch.phase + shift).frac().clamp(eps, 1 - eps)
         z = mean + log_std.exp() * torch.special.ndtri(level)
@@ -352,10 +353,10 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
     # Draw.
 
     def _n_noise(self):
-        return self.n_latent + self._columns.n_variables
+        return self._n_latent + self._columns.n_variables
 
     def _generate(self, noise, condition):
-        z, noise = noise[:, : self.n_latent], noise[:, self.n_latent :]
+        z, noise = noise[:, : self._n_latent], noise[:, self._n_latent :]
         module = self.module_[1]
         output = module.decode(z, condition)
         if not self.sample_noise:
@@ -376,7 +377,7 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
         x, parts = self._with_parts(z, low, high)
         mean, log_std = module.posterior(x, condition)
         n_groups = max(1, _N_DRAWS // self.n_importance)
-        noise = _even_noise(n_groups * self.n_importance, self.n_latent).to(x)
+        noise = _even_noise(n_groups * self.n_importance, self._n_latent).to(x)
         total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         for group in noise.split(self.n_importance):
             inner = torch.full_like(total, -torch.inf)
@@ -402,8 +403,8 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
             The events.
         y : scalar or array-like of shape (n_events,) or (n_events, n_conditions), default=None
             The condition of all events, or of each. None, after a fit with y, is the bound for
-            what ``sample`` draws without y: the mean over the classes of the fit, or over 64 of its
-            other conditions.
+            what ``sample`` draws without y: the mean over the classes of the fit, or, as an
+            approximation, over 64 of its other conditions.
 
         Returns
         -------
@@ -443,8 +444,8 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
         X = X.reshape(len(X), -1)
         if self._conditions is None or y is not None:
             return self._encode(X, self._encode_conditions(y, len(X), "transform"))[:, 1:]
-        nodes, weights = self._conditions.nodes()
-        Z, k = np.empty((len(X), self.n_latent), self._output_dtype), len(nodes)
+        nodes, weights, _ = self._conditions.nodes()
+        Z, k = np.empty((len(X), self._n_latent), self._output_dtype), len(nodes)
         for rows in self._blocks(len(X), k):
             part = X[rows]
             encoded = self._encode(np.tile(part, (k, 1)), np.repeat(nodes, len(part), axis=0))
@@ -470,7 +471,7 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
             log_evidence = module.log_weight(x, condition, mean, log_std, at_mean, parts)
             return torch.cat([log_evidence[:, None], mean], 1)
 
-        return self._each_block(encode, X, conditions, 1 + self.n_latent)
+        return self._each_block(encode, X, conditions, 1 + self._n_latent)
 
     def inverse_transform(self, Z, y=None):
         """Decode latent variables.
@@ -495,10 +496,10 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
         """
         check_is_fitted(self)
         Z = check_array(Z, dtype=(np.float64, np.float32), input_name="Z")
-        if Z.shape[1] != self.n_latent:
+        if Z.shape[1] != self._n_latent:
             raise ValueError(
                 f"Z has {Z.shape[1]} columns, but this {type(self).__name__} has n_latent="
-                f"{self.n_latent} latent variables."
+                f"{self._n_latent} latent variables."
             )
         if self._conditions is not None and y is None:
             raise ValueError(
@@ -531,7 +532,7 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
 
     @property
     def _n_features_out(self):
-        return self.n_latent
+        return self._n_latent
 
 
 def _mean_of_rows(z, weight, function):
