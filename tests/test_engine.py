@@ -23,6 +23,7 @@ from sknuc.encoders import MLP, Encoder, ModuleEncoder, SphericalCNN
 from sknuc.exceptions import TrainingDivergedError
 from sknuc.networks import NeuralClassifier, NeuralRegressor
 from sknuc.nn import (
+    AveragedModule,
     ConvLSTMLayers,
     FeatureNorm,
     GradientReversal,
@@ -939,3 +940,21 @@ def test_a_schedule_moves_the_learning_rate_of_every_step():
     rates.clear()
     model.partial_fit(X, X[:, 0])
     np.testing.assert_allclose(rates, 0.01)
+
+
+def test_the_average_moves_whatever_tensors_there_are():
+    network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    module = AveragedModule(network)
+    module.network = network
+    # A state whose tensors become those of the module, and another network of the same kind.
+    state = copy.deepcopy(module.state_dict())
+    for followed in (network, nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))):
+        module.move_average(network, 0.5)
+        module.load_state_dict(copy.deepcopy(state), assign=True)
+        with torch.no_grad():
+            followed[0].weight += 1
+            followed[1].running_mean += 1
+        expected = 0.75 * module.average[0].weight + 0.25 * followed[0].weight
+        module.move_average(followed, 0.25)
+        torch.testing.assert_close(module.average[0].weight, expected)
+        torch.testing.assert_close(module.average[1].running_mean, followed[1].running_mean)

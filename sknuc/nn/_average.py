@@ -26,24 +26,12 @@ class AveragedModule(nn.Module):
         super().__init__()
         self.average = copy.deepcopy(network).requires_grad_(False)
         self.register_buffer("n_steps", torch.zeros((), dtype=torch.float64))
-        self._tensors = None
 
+    @torch.no_grad()
     def move_average(self, network, share):
         """Move the average towards the network, and take over its buffers."""
-        # Looking for its tensors takes longer than what is done with those of a small network.
-        if self._tensors is None:
-            pair = self.average, network
-            self._tensors = [list(part.parameters()) for part in pair]
-            self._tensors += [list(part.buffers()) for part in pair]
-        weights, followed, buffers, new = self._tensors
+        weights, followed = list(self.average.parameters()), list(network.parameters())
         torch._foreach_lerp_(weights, followed, share)
+        buffers = list(self.average.buffers())
         if buffers:
-            torch._foreach_copy_(buffers, new)
-
-    def _apply(self, *args, **kwargs):
-        # On another device there are other tensors.
-        self._tensors = None
-        return super()._apply(*args, **kwargs)
-
-    def __getstate__(self):
-        return {**self.__dict__, "_tensors": None}
+            torch._foreach_copy_(buffers, list(network.buffers()))
