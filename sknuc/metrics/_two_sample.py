@@ -112,11 +112,14 @@ def two_sample_auc(
 
     Notes
     -----
-    The area is that of this classifier: a better one may still tell the samples apart. Copies of an
-    event go to the same fold, so that nobody recognises them: a generator that repeats true events
-    reaches 0.5. What has more copies in both samples together than there are folds is a value that
-    events share: empty events, exact zeros, small counts, or the mode to which a generator
-    collapsed. It is in every fold, and judged by how frequent it is.
+    The area is that of this classifier: a better one may still tell the samples apart.
+
+    With a number of folds, copies of an event go to the same one, so that nobody recognises them: a
+    generator that repeats true events reaches 0.5. What has more copies in both samples together
+    than there are folds is a value that events share: empty events, exact zeros, small counts, or
+    the mode to which a generator collapsed. It is in all folds, and judged by how frequent it is.
+    That takes true events which the generator has not seen: of an event that comes once there, and
+    is generated often, all others are generated ones, and the area falls far below 0.5.
 
     References
     ----------
