@@ -361,9 +361,10 @@ class TestQuantileBDT:
         weight = None if weight is None else np.full(n, weight)
         model = QuantileBDTRegressor(max_iter=2, random_state=0, **settings)
         with pytest.warns(UserWarning, match=rf"Of {n} events.* weight of {seen},") as record:
-            model.fit(X, y, weight)
-        assert record[0].filename == __file__
-        assert np.ptp(model.predict(X)) == 0
+            model.fit(X, np.column_stack([y, -y]), weight)
+        # Once, for both targets.
+        assert [warning.filename for warning in record] == [__file__]
+        assert np.ptp(model.predict(X), axis=0).max() == 0
 
     def test_trees_that_see_enough_for_two_leaves_split(self):
         X, y, _ = gaussian(60, 0)

@@ -195,13 +195,15 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, TreeEstimator):
             fits = []
             for target in targets.T.astype(np.float32):
                 merged = merge_identical(X, target, sample_weight)
-                fits.append(self._grow(*merged, params, random_state, n_events=len(X)))
+                # All targets have the same events: what is to be said of them is said once.
+                warn = not fits
+                fits.append(self._grow(*merged, params, random_state, n_events=len(X), warn=warn))
         self.boosters_ = [booster for booster, _ in fits]
         self.n_iter_ = max(booster.num_boosted_rounds() for booster in self.boosters_)
         self.validation_loss_ = [loss for _, loss in fits] if self.early_stopping else None
         return self
 
-    def _grow(self, X, y, weight, params, random_state, *, n_events):
+    def _grow(self, X, y, weight, params, random_state, *, n_events, warn):
         """Grow the trees of one target; return them and the losses of the held-out events."""
         if weight is None:
             # Without any, leaves are interpolated quantiles; a weight of 1 must not matter.
@@ -223,7 +225,8 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, TreeEstimator):
         def part(rows):
             return X[rows], y[rows], weight[rows]
 
-        self._warn_light_weights(part(train), n_events)
+        if warn:
+            self._warn_light_weights(part(train), n_events)
         return self._boost(params, part(train), part(~train) if self.early_stopping else None)
 
     def _predictive(self, X):
