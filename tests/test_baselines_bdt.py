@@ -525,6 +525,16 @@ def test_weights_too_light_to_split_are_told(events):
 # The rest of the contract
 
 
+@pytest.mark.parametrize(("loss", "other"), [("poisson", "huber"), ("squared_error", "gamma")])
+def test_predictions_are_those_of_the_loss_of_the_fit(events, loss, other):
+    X, y = events
+    bdt = BDTRegressor(loss=loss, max_iter=2).fit(X, 1 + y)
+    predicted, values = bdt.predict(X), bdt.shap_values(X[:9])
+    bdt.set_params(loss=other)
+    np.testing.assert_array_equal(bdt.predict(X), predicted)
+    np.testing.assert_array_equal(bdt.shap_values(X[:9]), values)
+
+
 def test_threads_do_not_change_a_bit():
     rng = np.random.default_rng(9)
     X = rng.normal(size=(30_000, 10)).astype(np.float32)

@@ -371,6 +371,7 @@ class BDTRegressor(RegressorMixin, BaseBDT):
         """
         X, y, weight = self._training_events(X, y, sample_weight, validate_targets)
         self._one_dimensional = y.ndim == 1
+        self._log_link = self.loss in ("poisson", "gamma")
         n_events = len(y)
         X, y, weight, pieces = self._merge(X, y.reshape(len(y), -1), weight)
         self.n_targets_ = y.shape[1]
@@ -392,10 +393,6 @@ class BDTRegressor(RegressorMixin, BaseBDT):
         expected = offset + np.atleast_1d(self.expected_value_)
         self.expected_value_ = float(expected[0]) if self.n_targets_ == 1 else expected
         return self
-
-    @property
-    def _log_link(self):
-        return self.loss in ("poisson", "gamma")
 
     def _contributions(self, X, *, interactions):
         values, base = super()._contributions(X, interactions=interactions)
