@@ -100,6 +100,15 @@ def test_what_is_cast_to_integers_is_rounded():
     assert over.fit_resample(X, y)[0].dtype == X.dtype
 
 
+@pytest.mark.parametrize("condition", ["auto", None])
+def test_labels_are_conditions_of_any_sampler(condition):
+    X, y = events(40, 20)
+    flow = FlowSampler(condition=condition, max_epochs=1, n_transforms=1)
+    over = GenerativeOverSampler(flow, conditional=True, random_state=0)
+    over.fit_resample(X, (y == "signal").astype(float))
+    assert over.samplers_[1.0].classes_.tolist() == [0, 1]
+
+
 def test_signals_keep_their_shape():
     rng = np.random.default_rng(0)
     y = np.repeat([0, 1], [40, 20])

@@ -138,7 +138,7 @@ class GenerativeOverSampler(BaseOverSampler):
         if "random_state" in parameters:
             sampler.set_params(random_state=rng.randint(2**31 - 1))
         # Labels are no numbers, of whatever type they are.
-        if y and parameters.get("condition") == "auto":
+        if y and parameters.get("condition", "continuous") != "continuous":
             sampler.set_params(condition="classes")
         if self._types is not None:
             X = self._frame(X, columns=list(self._types)).astype(self._types)
