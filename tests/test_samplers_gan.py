@@ -396,6 +396,8 @@ def test_classes_have_their_own_means_covariances_and_shares():
     assert abs(share - seen) < 4 * error
 
 
+# Both modes become too narrow, which is told; how many events are in each is what counts here.
+@pytest.mark.filterwarnings("ignore:The generator has collapsed")
 def test_weights_count_events():
     # One class of two is a fifth of the events and weighs as much as the other.
     rng = np.random.default_rng(0)
