@@ -184,7 +184,9 @@ class Columns(ColumnParameters, DrawnVariables):
         marked = [place for i in self.marks for place in (self.first[i], self.second[i])]
         self.random = np.array(sorted([*self.first[list(self.levels)], *marked]), dtype=int)
         alone = [i for i, levels in self.levels.items() if len(levels.values) == 1]
-        self.constant = self.first[alone]
+        self._alone = np.array(alone, dtype=int)
+        self._only = np.array([self.levels[i].values[0] for i in alone], dtype=np.float64)
+        self.constant = self.first[self._alone]
         self.rounded = self.first[self.whole]
         self.cosines = self.first[[] if self.circles else angles]
         self.sines = np.array([self.second[i] for i in ([] if self.circles else angles)], dtype=int)
@@ -290,9 +292,12 @@ class Columns(ColumnParameters, DrawnVariables):
         t = np.where(np.isinf(t), np.clip(t, *self.nearest), t)
         z[:, self.first] = np.where(self._continuous(X), (t - self.shift) / self.scale, 0)
         at = {place: k for k, place in enumerate(self.random)}
-        for i, levels in self.levels.items():
+        # All at once where nothing is new, since an image may have many dead pixels.
+        same = (X[:, self._alone] == self._only).all(0)
+        high[:, [at[place] for place in self.constant[same]]] = 1
+        for i in self.levels.keys() - set(self._alone[same]):
             k = at[self.first[i]]
-            low[:, k], high[:, k] = levels.parts(X[:, i], self.name(i))
+            low[:, k], high[:, k] = self.levels[i].parts(X[:, i], self.name(i))
         for i, marks in self.marks.items():
             k = at[self.second[i]]
             low[:, k], high[:, k] = marks.parts(X[:, i], self.name(i))
@@ -335,8 +340,9 @@ class Columns(ColumnParameters, DrawnVariables):
         X = self._range.bounded(self.shift + self.scale * z[:, self.first])
         X[:, self.whole] = np.round(X[:, self.whole])
         X = np.clip(X, *self._ends)
-        for i, levels in self.levels.items():
-            X[:, i] = levels.values_at(z[:, self.first[i]])
+        X[:, self._alone] = self._only
+        for i in self.levels.keys() - set(self._alone):
+            X[:, i] = self.levels[i].values_at(z[:, self.first[i]])
         for i, marks in self.marks.items():
             atom = marks.values_at(z[:, self.second[i]])
             X[:, i] = np.where(np.isnan(atom), X[:, i], atom)
