@@ -115,6 +115,52 @@ def test_many_correlated_variables(kind):
     assert -0.02 < lost < 0.05
 
 
+def pulses(n, length=40, seed=0):
+    """Pulses of any height at two places, under noise of a hundredth of them, (n, 1, length)."""
+    rng = np.random.default_rng(seed)
+    height, late = rng.uniform(1, 3, (n, 1)), rng.uniform(size=(n, 1)) < 0.5
+    shape = np.exp(-((np.arange(length) - np.where(late, 24, 12)) ** 2) / 8)
+    return (height * shape + 0.01 * rng.standard_normal((n, length)))[:, None]
+
+
+def test_signals_are_made_of_their_components():
+    X = pulses(2000)
+    sizes = (32, 32)
+    model = FlowSampler(hidden_layer_sizes=sizes, max_epochs=20, batch_size=64, random_state=0)
+    model.fit(X)
+    assert model._n_components == 2
+    events = model.sample(2000, random_state=0)
+    assert events.shape == X.shape
+    np.testing.assert_allclose(events[:, 0, 32:].std(0), 0.01, rtol=0.15)
+    # Each is one of both, as high as they are.
+    found = events[:, 0, [12, 24]]
+    assert (found.argmax(1) == 1).mean() == pytest.approx(0.5, abs=0.06)
+    assert np.median(found.min(1)) < 0.05
+    assert stats.ks_2samp(found.max(1), X[:, 0, [12, 24]].max(1)).statistic < 0.08
+
+
+def test_density_of_noise_is_that_of_the_normal_law():
+    # Two events that differ in what is not learnt only.
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 40)) @ rng.normal(size=(40, 40)) + 5
+    model = FlowSampler(max_epochs=1, random_state=0).fit(X.reshape(400, 1, 40))
+    assert model._n_components == 1
+    covariance = np.cov(X.T, bias=True)
+    law = stats.multivariate_normal(X.mean(0), covariance)
+    axes = np.linalg.eigh(covariance)[1]
+    other = X - 0.5 * (X - X.mean(0)) @ axes[:, :-1] @ axes[:, :-1].T
+    found = [model.score_samples(x.reshape(400, 1, 40)) for x in (X, other)]
+    np.testing.assert_allclose(found[0] - found[1], law.logpdf(X) - law.logpdf(other), rtol=1e-6)
+    # What is learnt has one variable and the density of a flow in it.
+    y = (X - X.mean(0)) @ axes / np.sqrt(np.linalg.eigvalsh(covariance))
+    rest = law.logpdf(X) - stats.norm.logpdf(y[:, -1])
+    flow = model.module_[1].flow
+    sign = np.sign(((X - X.mean(0)) / model._columns.scale @ model.module_[1].matrix.numpy())[:, 0])
+    leading = torch.from_numpy(np.abs(y[:, -1:]) * sign[:, None])
+    expected = flow.log_prob(torch.ones(400, 1, dtype=torch.float64), leading).detach().numpy()
+    np.testing.assert_allclose(found[0], rest + expected, rtol=1e-6, atol=1e-6)
+
+
 def test_angles_have_no_seam():
     rng = np.random.default_rng(0)
     angle = (np.pi + 0.5 * rng.normal(size=3000)) % (2 * np.pi)
