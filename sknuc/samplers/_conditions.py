@@ -101,6 +101,12 @@ class Conditions:
         rows = np.searchsorted(edges, (np.arange(_NODES) + 0.5) / _NODES * edges[-1])
         return nodes[rows], np.full(_NODES, 1 / _NODES), False
 
+    def typical(self):
+        """One condition (width,): the class that weighs most, or the numbers next to their mean."""
+        if self.classes is not None:
+            return self.known[self.weight.argmax()]
+        return self.known[(self.known**2).sum(1).argmin()]
+
     def for_samples(self, y, n_samples):
         """Conditions (n_samples, width) of one value for all, or of one for each."""
         if self.classes is not None:

@@ -481,7 +481,9 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
         Z : array-like of shape (n_events, n_latent)
             Latent variables.
         y : scalar or array-like of shape (n_events,) or (n_events, n_conditions), default=None
-            The condition of all events, or of each; needed after a fit with y.
+            The condition of all events, or of each. None, after a fit with y, is one condition for
+            all, as a mean of events over conditions is no event: the class that weighs most in the
+            fit, or of other conditions those closest to their mean.
 
         Returns
         -------
@@ -492,7 +494,7 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
         Raises
         ------
         ValueError
-            If `Z` has another number of variables, `y` an unknown class, or is missing.
+            If `Z` has another number of variables, or `y` an unknown class.
         """
         check_is_fitted(self)
         Z = check_array(Z, dtype=(np.float64, np.float32), input_name="Z")
@@ -502,12 +504,10 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
                 f"{self._n_latent} latent variables."
             )
         if self._conditions is not None and y is None:
-            raise ValueError(
-                f"This {type(self).__name__} was fitted with y, so that inverse_transform needs "
-                "the condition of the events, too: their mean over conditions is no event. Give "
-                "y, or fit with condition=None."
-            )
-        conditions = self._encode_conditions(y, len(Z), "inverse_transform")
+            typical = self._conditions.typical()
+            conditions = np.broadcast_to(typical, (len(Z), len(typical)))
+        else:
+            conditions = self._encode_conditions(y, len(Z), "inverse_transform")
 
         def decode(Z, condition):
             module = self.module_[1]
