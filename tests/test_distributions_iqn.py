@@ -429,7 +429,10 @@ class TestErrors:
         [
             ({"order": [0]}, "'order' parameter must hold each of the 2 targets"),
             ({"order": [1, 1]}, "'order' parameter"),
-            ({"periodic": {2: 1.0}}, "'periodic' parameter must name targets from 0 to 1"),
+            (
+                {"periodic": {2: 1.0}},
+                "'periodic' parameter must give targets by their numbers, from 0 to 1",
+            ),
             ({"periodic": {0: -1.0}}, "positive period"),
             ({"periodic": {0: (1.0, 0, 0)}}, "positive period"),
             ({"periodic": 1.0}, "which of the 2 targets"),
