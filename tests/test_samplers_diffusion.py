@@ -294,6 +294,30 @@ def test_components_that_are_more_than_noise_are_counted():
     assert n_structured(noise, principal_axes(noise, weight), weight) == 1
 
 
+def test_components_do_not_depend_on_the_unit_of_the_weights():
+    rng = np.random.default_rng(0)
+    n, length = 1000, 10
+    z = rng.standard_normal((n, length)) * np.geomspace(10, 1, length)
+    z[:, 1] = rng.choice([-1, 1], n) * np.geomspace(10, 1, length)[1] + 0.5 * z[:, 1]
+    weight = rng.integers(1, 4, n)
+    for unit in (1e-6, 1e-3, 1.0, 1e3, 1e6):
+        w = unit * weight
+        assert n_structured(z, principal_axes(z, w), w) == 2
+    # An event of weight 2 is there twice, however much a component stands out.
+    twice = np.repeat(np.arange(n), weight)
+    found = []
+    for share in np.linspace(0, 0.6, 13):
+        noise = rng.standard_normal((n, length))
+        noise[:, 0] += share * rng.exponential(size=n) ** 2
+        z = noise * np.geomspace(10, 1, length)[::-1]
+        both = [(z, weight), (z[twice], np.ones(len(twice)))]
+        counts = [n_structured(z, principal_axes(z, w), w) for z, w in both]
+        assert counts[0] == counts[1]
+        found.append(counts[0])
+    assert found[0] == 1
+    assert max(found) > length / 2
+
+
 def test_components_count_as_they_stand_out_of_the_noise():
     rng = np.random.default_rng(0)
     axes = np.linalg.qr(rng.normal(size=(4, 4)))[0]

@@ -34,6 +34,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from sknuc.multiplicity import row_hash
+
 __all__ = [
     "Gaussian",
     "PrincipalComponents",
@@ -76,6 +78,17 @@ def principal_axes(z, weight):
     return mean, np.sqrt(np.maximum(variance, 1e-10 * variance[-1])), axes
 
 
+def _distinct(z, weight):
+    """Weights of the different events of z (n, n_variables); those of its copies together."""
+    return np.bincount(np.unique(row_hash(z), return_inverse=True)[1], weight)
+
+
+def _n_effective(weight):
+    """So many events of equal weight have means as uncertain (Kish), in whatever unit they are."""
+    weight = weight / weight.max()
+    return weight.sum() ** 2 / (weight**2).sum()
+
+
 def n_structured(z, moments, weight, condition=None):
     """How many principal components hold more than normal noise, counted from the largest.
 
@@ -97,8 +110,9 @@ def n_structured(z, moments, weight, condition=None):
         At least 1.
     """
     mean, scale, axes = moments
-    y = (z.reshape(len(z), -1).astype(np.float64) - mean) @ axes / scale
-    share, n = weight / weight.sum(), weight.sum()
+    z = z.reshape(len(z), -1).astype(np.float64)
+    y = (z - mean) @ axes / scale
+    share, n = weight / weight.sum(), _n_effective(_distinct(z, weight))
     structured = np.abs(share @ y**3) > _SIGNIFICANT * math.sqrt(6 / n)
     structured |= np.abs(share @ y**4 - 3) > _SIGNIFICANT * math.sqrt(24 / n)
     if condition is not None:
