@@ -6,7 +6,15 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from scipy.stats import ks_2samp, kstest, multivariate_normal, norm, wasserstein_distance
+from scipy.stats import (
+    ks_2samp,
+    kstest,
+    kurtosis,
+    kurtosistest,
+    multivariate_normal,
+    norm,
+    wasserstein_distance,
+)
 from sklearn.base import BaseEstimator
 from sklearn.datasets import make_moons
 from sklearn.model_selection import GridSearchCV
@@ -20,6 +28,7 @@ from sknuc.samplers import DiffusionSampler, ResidualMLP, UNet
 from sknuc.samplers._probability_flow import (
     Gaussian,
     PrincipalComponents,
+    _normal_kurtosis,
     log_density,
     n_structured,
     principal_axes,
@@ -292,6 +301,37 @@ def test_components_that_are_more_than_noise_are_counted():
     assert n_structured(z, moments, weight, y[:, 9:10] ** 2 + condition) == 10
     noise = rng.standard_normal((n, length))
     assert n_structured(noise, principal_axes(noise, weight), weight) == 1
+
+
+def test_kurtosis_of_normal_events_is_told_from_that_of_others():
+    rng = np.random.default_rng(0)
+    for n in (50, 200, 600):
+        x = rng.standard_exponential(n)
+        found = _normal_kurtosis(kurtosis(x) + 3, n)
+        assert found == pytest.approx(kurtosistest(x).statistic, rel=1e-9)
+    # Two values that are equally frequent have the least of all.
+    assert _normal_kurtosis(1.0, 200) < -5
+
+
+@pytest.mark.parametrize("n", [200, 300, 400, 600])
+@pytest.mark.parametrize("shape", ["uniform", "bimodal"])
+def test_few_events_tell_flat_components_from_noise(shape, n):
+    length = 40
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        y = rng.standard_normal((n, length))
+        scale = np.append([10.0, 8.0], np.geomspace(2, 1, length - 2))
+        noise = y * scale
+        flat = rng.uniform(-np.sqrt(3), np.sqrt(3), n)
+        if shape == "bimodal":
+            flat = (2 * rng.choice([-1, 1], n) + 0.5 * flat) / np.sqrt(4.25)
+        y[:, 1] = flat
+        z = y * scale
+        weight = np.ones(n)
+        assert n_structured(z, principal_axes(z, weight), weight) == 2
+        assert n_structured(noise, principal_axes(noise, weight), weight) == 1
+        few = z[:150, :20]
+        assert n_structured(few, principal_axes(few, weight[:150]), weight[:150]) == 20
 
 
 def test_components_do_not_depend_on_the_unit_of_the_weights():

@@ -23,7 +23,9 @@ References
 ----------
 Y. Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", ICLR
 2021, arXiv:2011.13456, section 4.3. C. Lu, Y. Song, "Simplifying, Stabilizing and Scaling
-Continuous-Time Consistency Models", ICLR 2025, arXiv:2410.11081, for the angle.
+Continuous-Time Consistency Models", ICLR 2025, arXiv:2410.11081, for the angle. F. J. Anscombe,
+W. J. Glynn, "Distribution of the Kurtosis Statistic b2 for Normal Samples", Biometrika 70 (1983)
+227, for what is noise.
 """
 
 import math
@@ -49,6 +51,8 @@ __all__ = [
 _MOST_VARIABLES, _EVENTS_PER_VARIABLE = 1024, 5
 # Moments of normal noise fluctuate; beyond so many standard deviations they are none of noise.
 _SIGNIFICANT = 5.0
+# Of fewer events, moments do not tell a uniform distribution from a normal one.
+_FEWEST_TO_TELL = 200
 
 
 def principal_axes(z, weight):
@@ -89,12 +93,30 @@ def _n_effective(weight):
     return weight.sum() ** 2 / (weight**2).sum()
 
 
+def _normal_kurtosis(kurtosis, n):
+    r"""Kurtoses of n events as standard normal numbers, if those are normal (Anscombe and Glynn).
+
+    They are skewed: 5 standard deviations :math:`\sqrt{24/n}` below 3 there may be none.
+    """
+    variance = 24 * n * (n - 2) * (n - 3) / ((n + 1) ** 2 * (n + 3) * (n + 5))
+    away = (kurtosis - 3 * (n - 1) / (n + 1)) / math.sqrt(variance)
+    skewness = 6 * (n**2 - 5 * n + 2) / ((n + 7) * (n + 9))
+    skewness *= math.sqrt(6 * (n + 3) * (n + 5) / (n * (n - 2) * (n - 3)))
+    # The inverse of a chi-square variable of so many degrees of freedom has this skewness; the cube
+    # root makes it normal (Wilson and Hilferty).
+    freedom = 6 + 8 / skewness * (2 / skewness + math.sqrt(1 + 4 / skewness**2))
+    inverse = np.maximum(1 + away * math.sqrt(2 / (freedom - 4)), 1e-12)
+    root = np.cbrt((1 - 2 / freedom) / inverse)
+    return (1 - 2 / (9 * freedom) - root) / math.sqrt(2 / (9 * freedom))
+
+
 def n_structured(z, moments, weight, condition=None):
     """How many principal components hold more than normal noise, counted from the largest.
 
     A component is noise if its skewness and kurtosis are those of a normal distribution, and
     neither it nor its square is correlated with a condition, within what chance does to so many
-    events. All components up to the last that is not noise count.
+    events. All components up to the last that is not noise count, and all that vary if events are
+    too few to tell.
 
     Parameters
     ----------
@@ -113,8 +135,10 @@ def n_structured(z, moments, weight, condition=None):
     z = z.reshape(len(z), -1).astype(np.float64)
     y = (z - mean) @ axes / scale
     share, n = weight / weight.sum(), _n_effective(_distinct(z, weight))
+    if n < _FEWEST_TO_TELL:
+        return max(1, int(np.count_nonzero(scale > 1e-4 * scale[-1])))
     structured = np.abs(share @ y**3) > _SIGNIFICANT * math.sqrt(6 / n)
-    structured |= np.abs(share @ y**4 - 3) > _SIGNIFICANT * math.sqrt(24 / n)
+    structured |= np.abs(_normal_kurtosis(share @ y**4, n)) > _SIGNIFICANT
     if condition is not None:
         centred = condition - share @ condition
         centred = centred / np.sqrt(np.maximum(share @ centred**2, 1e-12))
