@@ -218,6 +218,49 @@ def test_smooth_counts_have_no_atoms():
     assert not columns(X, integer=True, bounds=(0, None)).marks
 
 
+def pulses_in_counts():
+    # Under noise of 3 counts, where a sample has few values, and each of them many events.
+    rng = np.random.default_rng(0)
+    height, late = rng.uniform(100, 1000, (2000, 1)), rng.uniform(size=(2000, 1)) < 0.5
+    shape = np.exp(-((np.arange(40) - np.where(late, 24, 12)) ** 2) / 8)
+    return np.round(height * shape + rng.normal(0, 3, (2000, 40)))[:, None]
+
+
+@pytest.mark.parametrize("by_channel", [True, False])
+@pytest.mark.parametrize("dtype", [np.int16, np.float64])
+def test_counts_of_a_digitiser_have_no_atoms(dtype, by_channel):
+    X = pulses_in_counts()
+    made = columns(X.astype(dtype), integer=dtype == np.int16, by_channel=by_channel)
+    assert not made.marks
+    assert not made.levels
+    assert made.whole.all() == (dtype == np.int16)
+    # What stands out from its neighbours is one, such as the end of the range of the digitiser.
+    X = np.minimum(X, 500).astype(dtype)
+    made = columns(X, integer=dtype == np.int16, by_channel=by_channel)
+    assert set(made.marks) <= set(range(6, 31))
+    for i, marks in made.marks.items():
+        np.testing.assert_array_equal(marks.values[~np.isnan(marks.values)], [500], str(i))
+    assert {12, 24} <= set(made.marks)
+
+
+def test_counts_of_a_digitiser_have_the_components_of_the_pulse():
+    X = pulses_in_counts()
+    found = [
+        DiffusionSampler(max_epochs=1, batch_size=1000, random_state=0).fit(x)
+        for x in (X, X.astype(np.int16))
+    ]
+    assert found[0]._n_learnt == found[1]._n_learnt == 2
+    events = found[1].sample(50, random_state=0)
+    np.testing.assert_array_equal(events, np.round(events))
+
+
+def test_few_counts_of_an_image_are_atoms():
+    hits = np.random.default_rng(0).uniform(size=(1000, 1, 3, 3)) < 0.5
+    for made in (columns(hits.astype(np.uint8), integer=True), columns(hits.astype(float))):
+        assert not made.whole.any()
+        assert all(list(made.levels[i].values) == [0, 1] for i in range(9))
+
+
 def test_rounded_integers_are_drawn_anew():
     X = np.random.default_rng(0).integers(0, 200, (1000, 1))
     made = columns(X, integer=True)

@@ -60,7 +60,8 @@ class Sampler(TorchEstimator):
     discrete : "auto", list or None, default="auto"
         Columns whose values are the only ones possible: classes, counts. "auto" takes those of an
         integer type of tables (all of an array, or some of a data frame); of more than 100 values
-        they are rounded numbers. In densities, a value that the fit did not see is an error in
+        they are rounded numbers, and so are the integers of signals and images that have more than
+        100 values in all. In densities, a value that the fit did not see is an error in
         columns that are named here, and has else the probability of half an event.
     atoms : "auto", dict or None, default="auto"
         Values ``{column: values}`` that many events have exactly, among others that vary: an

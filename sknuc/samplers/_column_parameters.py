@@ -132,7 +132,7 @@ class ColumnParameters:
     def _read_discrete(self, integer):
         """Which columns have few values (n_columns,)."""
         if isinstance(self.discrete, str):
-            return integer & (not self.by_channel)
+            return integer & (len(self.input_shape) == 1)
         chosen = np.zeros(self.n_columns, bool)
         chosen[self._named("discrete")] = True
         return chosen

@@ -13,8 +13,8 @@ Here every column becomes one or two variables without bounds, of mean 0 and sta
 
   so that z is exactly normal, and back there is one level for every z (dequantisation). What never
   varies is one level;
-- **rounded**, integers of more than 100 values: z anywhere between those of :math:`x \pm 1/2`, and
-  rounded on the way back;
+- **rounded**, integers of more than 100 values in a column, or in all of a signal: z anywhere
+  between those of :math:`x \pm 1/2`, and rounded on the way back;
 - **with atoms**, values that many events share, such as exactly 0: a discrete variable says which
   atom, or none, and a continuous one the value if there is none; else it is normal noise;
 - **periodic**: the angle, for models that know circles, or a point of the plane that lies in its
@@ -50,7 +50,7 @@ class Columns(ColumnParameters, DrawnVariables):
     bounds : dict, pair or None
         ``{column: (low, high)}``, each end a number or None; one pair for all columns.
     discrete : "auto", list or None
-        Columns of few values; "auto": those that came with an integer type.
+        Columns of few values; "auto": those of tables that came with an integer type.
     atoms : "auto", dict or None
         ``{column: values}`` of point masses; "auto" finds those that more than 1 % of the events
         share. Values of measured numbers at a finite bound are atoms in any case.
@@ -124,16 +124,19 @@ class Columns(ColumnParameters, DrawnVariables):
         self.dtype = X.dtype
         self._read(X.shape[1], names, X.dtype)
         self._check_within(X)
-        self._find_levels(X, weight, self._read_discrete(integer), self._read_atoms())
+        fine = len(self.input_shape) > 1 and self._are_many_integers(X)
+        rounded = fine & (self.discrete == "auto") & np.asarray(integer)
+        self._find_levels(X, weight, self._read_discrete(integer), rounded, fine)
         self._lay_out()
         self._scale(X, weight)
         return self
 
-    def _find_levels(self, X, weight, integer, given):
+    def _find_levels(self, X, weight, integer, rounded, fine):
         """Which values are levels and atoms, of all columns but angles."""
         chosen = self._named("discrete")
         self.levels, self.marks = {}, {}
         self.whole = np.zeros(self.n_columns, bool)
+        given = self._read_atoms()
         for i in np.flatnonzero(self.period == 0):
             values, place = np.unique(X[:, i], return_inverse=True)
             events = np.bincount(place, weight)
@@ -142,13 +145,15 @@ class Columns(ColumnParameters, DrawnVariables):
             if len(values) == 1 or (integer[i] and few):
                 self.levels[i] = Levels(values, events, closed=i in chosen)
                 continue
-            self.whole[i] = integer[i]
+            # What a digitiser rounds has neighbours, whatever type its counts were given later.
+            dense = fine or (len(values) > _MOST_LEVELS and (values == np.round(values)).all())
+            self.whole[i] = integer[i] or rounded[i]
             common = np.isin(values, given.get(i, ()))
             if i in given and not np.isin(given[i], values).all():
                 self._report_absent(i, given[i][~np.isin(given[i], values)])
             if isinstance(self.atoms, str):
-                common |= find_atoms(values, events, integer=integer[i])
-            if not integer[i]:
+                common |= find_atoms(values, events, integer=self.whole[i] or dense)
+            if not self.whole[i]:
                 common |= (values == self.low[i]) | (values == self.high[i])
             if common.all():
                 self.levels[i] = Levels(values, events)
@@ -158,6 +163,16 @@ class Columns(ColumnParameters, DrawnVariables):
                 rank = np.argsort(np.append(values[common], between), kind="stable")
                 share = np.append(events[common], events[~common].sum())
                 self.marks[i] = Levels(atoms[rank], share[rank])
+
+    def _are_many_integers(self, X):
+        """Whether all numbers of X are integers, and more than are levels."""
+        values = np.empty(0, X.dtype)
+        for rows in self._blocks(len(X)):
+            if X.dtype.kind == "f" and (X[rows] != np.round(X[rows])).any():
+                return False
+            if len(values) <= _MOST_LEVELS:
+                values = np.union1d(values, X[rows])
+        return len(values) > _MOST_LEVELS
 
     def _lay_out(self):
         """Places of the variables: first one for each column, then those that some have besides."""

@@ -262,7 +262,7 @@ class DiffusionSampler(Sampler):
     def _reads_components(self):
         """Whether the network reads principal components of signals and images."""
         columns = self._columns
-        plain = len(columns.random) == len(columns.constant) and not len(columns.rounded)
+        plain = len(columns.random) == len(columns.constant)
         plain &= self._by_channel() and not len(columns.cosines)
         return plain and (self.network is None or isinstance(self.network, ResidualMLP))
 

@@ -17,6 +17,8 @@ __all__ = ["Levels", "find_atoms"]
 # A value that so many events share, and significantly more than its neighbours, is no accident of
 # a continuous distribution.
 _ATOM_SHARE, _SIGNIFICANT = 0.01, 3.0
+# Than neighbours it has to be by more, since each of a thousand samples of a pulse has dozens.
+_STANDS_OUT = 5.0
 
 
 class Levels:
@@ -113,7 +115,9 @@ def find_atoms(values, events, *, integer):
         expected[:-1] = np.maximum(expected[:-1], np.where(close, events[1:], 0))
     excess = events - expected
     error = np.sqrt(events + expected)
-    return (excess > _ATOM_SHARE * events.sum()) & (excess > _SIGNIFICANT * error)
+    return (excess > _ATOM_SHARE * events.sum()) & (
+        excess > (_STANDS_OUT if integer else _SIGNIFICANT) * error
+    )
 
 
 def _shown(values):
