@@ -139,6 +139,28 @@ def test_signals_are_made_of_their_components():
     assert stats.ks_2samp(found.max(1), X[:, 0, [12, 24]].max(1)).statistic < 0.08
 
 
+@pytest.mark.parametrize("dtype", [float, np.int16])
+def test_components_of_signals_with_dead_samples(dtype):
+    X = np.concatenate([pulses(2000), np.zeros((2000, 1, 3))], 2)
+    X = np.round(1000 * X).astype(dtype)
+    X[:, :, 5] = 7
+    model = FlowSampler(hidden_layer_sizes=(8,), max_epochs=1, random_state=0).fit(X)
+    assert model._n_components == 2
+    whitened = model.module_[1]
+    torch.testing.assert_close(whitened.matrix @ whitened.inverse, torch.eye(X.shape[2]).double())
+    # What never varies is none of a component that is learnt, nor of its noise.
+    z = torch.randn(4, X.shape[2], dtype=torch.float64)
+    other = z.clone()
+    other[:, [5, -3, -2, -1]] += 1
+    both = [((x - whitened.mean) @ whitened.matrix)[:, :-4] for x in (z, other)]
+    torch.testing.assert_close(*both)
+    events = model.sample(20, random_state=0)
+    assert np.all(events[:, 0, 5] == 7)
+    assert not events[:, 0, -3:].any()
+    np.testing.assert_array_equal(events, np.round(events) if dtype == np.int16 else events)
+    assert np.isfinite(model.score(X[:20]))
+
+
 def test_density_of_noise_is_that_of_the_normal_law():
     # Two events that differ in what is not learnt only.
     rng = np.random.default_rng(0)

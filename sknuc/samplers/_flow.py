@@ -30,6 +30,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
 from sknuc.base import check_widths
+from sknuc.multiplicity import row_uniforms
 from sknuc.nn import ConditionalFlow
 from sknuc.samplers._base import Sampler
 from sknuc.samplers._probability_flow import n_structured, principal_axes
@@ -88,10 +89,10 @@ class FlowSampler(Sampler):
 
     Notes
     -----
-    Signals and images of 33 to 1024 numbers, all continuous, with at least 5 events for each, are
-    learnt as principal components, from the largest to the last whose skewness, kurtosis or
-    correlation with conditions differ from those of normal noise by 5 standard deviations. The
-    others are drawn as the noise that they are, and have its density.
+    Signals and images of 33 to 1024 numbers, all continuous, rounded or constant, with at least 5
+    events for each, are learnt as principal components, from the largest to the last whose
+    skewness, kurtosis or correlation with conditions differ from those of normal noise by 5
+    standard deviations. The others are drawn as the noise that they are, and have its density.
 
     References
     ----------
@@ -157,25 +158,40 @@ class FlowSampler(Sampler):
             weight = np.ones(len(z)) if sample_weight is None else sample_weight
             drawn = z
             if "low" in columns:
-                uniform = np.random.RandomState(0).uniform(size=columns["low"].shape)
-                drawn = self._columns.draw(z, columns["low"], columns["high"], uniform)
-            elif len(self.input_shape_) > 1 and not self._columns.angular.any():
-                self._find_components(z, weight, columns.get("condition"))
+                low, high = columns["low"], columns["high"]
+                drawn = self._columns.draw(z, low, high, row_uniforms(z, low.shape[1]))
+            plain = len(self._columns.random) == len(self._columns.constant)
+            if plain and len(self.input_shape_) > 1 and not self._columns.angular.any():
+                self._find_components(drawn, weight, columns.get("condition"))
             if self._whitening is None:
                 self._whitening = _whitening(drawn, self._columns.angular, weight)
         super()._fit_variables(z, columns, sample_weight)
 
     def _find_components(self, z, weight, condition):
         """Principal components of signals and images, if there are enough events for them."""
+        n = z.shape[1]
+        # What never varies is noise on its own, and comes last.
+        varies = np.ones(n, bool)
+        varies[self._columns.constant] = False
+        live, dead = np.flatnonzero(varies), np.flatnonzero(~varies)
+        if not len(live):
+            return
         # As they were measured: noise is the same everywhere, where something happens or not.
-        unit = self._columns.scale.reshape(self.input_shape_[0], -1)
-        unit = (unit / np.sqrt((unit**2).mean(1, keepdims=True))).ravel()
-        moments = principal_axes(unit * z, weight)
+        scale = np.where(varies, self._columns.scale, 0).reshape(self.input_shape_[0], -1)
+        number = varies.reshape(scale.shape).sum(1, keepdims=True)
+        mean_square = (scale**2).sum(1, keepdims=True) / np.maximum(number, 1)
+        unit = scale.ravel()[live] / np.repeat(np.sqrt(mean_square), scale.shape[1])[live]
+        moments = principal_axes(unit * z[:, live], weight)
         if moments is None:
             return
-        self._n_components = n_structured(unit * z, moments, weight, condition)
-        mean, scale, axes = moments[0], moments[1][::-1], moments[2][:, ::-1]
-        self._whitening = mean / unit, unit[:, None] * axes / scale, (axes * scale).T / unit
+        self._n_components = n_structured(unit * z[:, live], moments, weight, condition)
+        mean, matrix, inverse = np.zeros(n), np.zeros((n, n)), np.zeros((n, n))
+        scale, axes = moments[1][::-1], moments[2][:, ::-1]
+        k = len(live)
+        mean[live] = moments[0] / unit
+        matrix[live, :k], inverse[:k, live] = unit[:, None] * axes / scale, (axes * scale).T / unit
+        matrix[dead, np.arange(k, n)] = inverse[np.arange(k, n), dead] = 1
+        self._whitening = mean, matrix, inverse
 
     def _build(self):
         n, most_in_turn = self._columns.n_variables, _MOST_IN_TURN
