@@ -530,6 +530,12 @@ def test_same_seed_same_bits_in_copies(conditional):
     assert not np.allclose(other.sample(10, random_state=0), drawn)
 
 
+def test_events_are_those_of_the_fit_whatever_is_set_afterwards(conditional):
+    drawn = conditional.sample(10, random_state=0)
+    set_anew = pickle.loads(pickle.dumps(conditional)).set_params(n_latent=3)
+    np.testing.assert_array_equal(set_anew.sample(10, random_state=0), drawn)
+
+
 def test_signals_and_images_with_one_s_own_networks():
     class Decoder:
         def build(self, n_inputs, output_shape):

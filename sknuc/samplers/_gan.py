@@ -280,7 +280,10 @@ class GANSampler(Sampler):
         critic = Critic(encoder, n_features, n_conditions)
         if self.spectral_norm:
             critic = SpectralNorm(critic)
-        n_latent = self._n_latent()
+        n_latent = self.n_latent
+        if isinstance(n_latent, str):
+            n_latent = min(_MOST_LATENT, self._columns.n_variables)
+        self._n_latent = n_latent
         start, spread = self._start(n_latent)
         noise = Gaussian(torch.zeros(shape), spread, "event")
         n_inputs = n_latent + n_conditions
@@ -406,13 +409,8 @@ class GANSampler(Sampler):
 
     # Draw.
 
-    def _n_latent(self):
-        if not isinstance(self.n_latent, str):
-            return self.n_latent
-        return min(_MOST_LATENT, self._columns.n_variables)
-
     def _n_noise(self):
-        return self._n_latent() + self._columns.n_variables
+        return self._n_latent + self._columns.n_variables
 
     def _generate(self, noise, condition):
         return self.module_[1].generate(noise, condition)
