@@ -422,6 +422,12 @@ def test_conditions_after_a_fit_without_them_are_refused():
     np.testing.assert_array_equal(aside.sample(5, random_state=0), model.sample(5, random_state=0))
     with pytest.raises(ValueError, match="condition"):
         aside.sample(5, y="low")
+    # What y is has been settled by the fit.
+    assert aside.set_params(condition="auto").score(X, label) == model.score(X)
+    conditional = clone(model).fit(X, label)
+    expected = conditional.score(X, label)
+    assert conditional.set_params(condition=None).score(X, label) == expected
+    assert expected != conditional.score(X)
 
 
 def test_check_estimator():

@@ -162,7 +162,7 @@ def test_noise_levels_of_edm_are_log_normal():
     # P_mean = -1.2 for events of standard deviation 0.5, P_std = 1.2.
     assert kstest((0.5 * angle.tan()).log().numpy(), norm(-1.2, 1.2).cdf).statistic < 1e-3
     assert (weight == 1).all()
-    sigma = 0.5 * np.tan(DiffusionSampler(kind="edm", n_steps=18)._angles())
+    sigma = 0.5 * np.tan(DiffusionSampler(n_steps=18)._angles("edm"))
     i = np.arange(18)
     schedule = (80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
     np.testing.assert_allclose(sigma[:-1], schedule, rtol=1e-9)
@@ -492,6 +492,14 @@ def test_pickle_gives_the_same_events(fitted):
     np.testing.assert_array_equal(events, model.sample(10, random_state=0))
     np.testing.assert_array_equal(
         again.score_samples(X[:5], y[:5]), model.score_samples(X[:5], y[:5])
+    )
+
+
+def test_steps_are_those_of_the_fit_whatever_is_set_afterwards(fitted):
+    model, _, _ = fitted
+    set_anew = pickle.loads(pickle.dumps(model)).set_params(kind="edm")
+    np.testing.assert_array_equal(
+        set_anew.sample(10, random_state=0), model.sample(10, random_state=0)
     )
 
 

@@ -215,6 +215,7 @@ class Sampler(TorchEstimator):
             y = None if y is None else np.asarray(y)[used]
         self._start_anew()
         self.__dict__.pop("classes_", None)
+        self._leaves_y_aside = self.condition is None
         if len(X) < 2:
             raise ValueError(
                 f"{type(self).__name__} needs 2 events of positive weight at least. Got "
@@ -464,7 +465,7 @@ class Sampler(TorchEstimator):
         X : array-like of shape (n_events, n_features) or (n_events, *event_shape)
             The events.
         y : array-like of shape (n_events,) or (n_events, n_conditions), default=None
-            Their conditions; not read with ``condition=None``.
+            Their conditions; not read after a fit with ``condition=None``.
         sample_weight : array-like of shape (n_events,) or None, default=None
             Weights of the events in the mean.
 
@@ -473,8 +474,8 @@ class Sampler(TorchEstimator):
         score : float
             The larger the better.
         """
-        y = None if self.condition is None else y
-        log_density = self.score_samples(X, y)
+        check_is_fitted(self)
+        log_density = self.score_samples(X, None if self._leaves_y_aside else y)
         sample_weight = validate_weights(sample_weight, log_density)
         if sample_weight is None:
             return float(log_density.mean())

@@ -239,7 +239,7 @@ class DiffusionSampler(Sampler):
     # Training.
 
     def _fit_variables(self, z, columns, sample_weight):
-        self._guided = self.guidance > 0
+        self._kind, self._guided = self.kind, self.guidance > 0
         if self._guided and self._conditions is None:
             raise ValueError(
                 f"The 'guidance' parameter of DiffusionSampler is {self.guidance}, but there are "
@@ -363,15 +363,15 @@ class DiffusionSampler(Sampler):
         return super()._numbers_per_event() + (1 + self._guided) * self._n_activations
 
     def _generate(self, noise, condition):
-        angles = torch.as_tensor(self._angles(), dtype=noise.dtype, device=noise.device)
+        angles = torch.as_tensor(self._angles(self._kind), dtype=noise.dtype, device=noise.device)
         field = self._field(condition)
         return self.module_[1].gaussian.from_normal(solve(field, noise, angles, self.solver))
 
-    def _angles(self):
-        """From noise to events, (n_steps + 1,)."""
+    def _angles(self, kind):
+        """From noise to events, (n_steps + 1,), with a network of that kind."""
         self._validate_params()
         n = self.n_steps
-        if self.kind == "edm":
+        if kind == "edm":
             ends = _LARGEST_SIGMA ** (1 / _RHO), _LEAST_SIGMA ** (1 / _RHO)
             return np.append(np.arctan(np.linspace(*ends, n) ** _RHO), 0)
         # Smaller and smaller steps, since events have structures that noise has not.
