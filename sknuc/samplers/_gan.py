@@ -30,6 +30,7 @@ What makes it work on detector data:
 - *Averages.* Events are made by the exponential average of the generator's weights in training.
 """
 
+import math
 import warnings
 from functools import partial
 from numbers import Integral, Real
@@ -61,6 +62,9 @@ _MOST_LATENT = 16
 _CARRIED = 0.9
 # w, in units of the variable that says whether there is a value, of standard deviation 1.
 _GATE_WIDTH = 0.25
+
+# No event is more of those that are judged, since collapse is told by the distance of a twentieth.
+_LARGEST_SHARE = 1 / 40
 
 
 class GANSampler(Sampler):
@@ -387,9 +391,7 @@ class GANSampler(Sampler):
 
     def _look_for_collapse(self, points, condition, weight):
         rng = self._random_state
-        # Each as often as it weighs, and none twice.
-        kept = np.flatnonzero(rng.uniform(size=len(points)) < weight / weight.max())
-        rows = rng.permutation(kept)[:MOST_JUDGED]
+        rows = _resample(weight, min(len(points), MOST_JUDGED), rng)
         noise = rng.standard_normal((len(rows), self._n_noise()))
         given = None if condition is None else condition[rows]
         made = self._draw(noise, given, self._tile_length(len(rows)))
@@ -580,6 +582,22 @@ def _slope(condition, z, weight):
     root = np.sqrt(weight)[:, None]
     both = (a - np.average(a, axis=0, weights=weight) for a in (condition, z))
     return np.linalg.lstsq(*(root * a for a in both), rcond=1e-10)[0]
+
+
+def _resample(weight, n, rng):
+    """Numbers (n,) of events, each as often as it weighs (systematic resampling), up to a cap."""
+    # The cap c = s Σ min(w, c): the heaviest j events have it, which are fewer than 1/s.
+    order = np.argsort(-weight, kind="stable")
+    rest = weight[order][::-1].cumsum()[::-1][: math.ceil(1 / _LARGEST_SHARE)]
+    caps = _LARGEST_SHARE * rest / (1 - _LARGEST_SHARE * np.arange(len(rest)))
+    fits = weight[order][: len(rest)] <= caps
+    if fits.any():
+        weight = np.minimum(weight, caps[fits.argmax()])
+    # Neighbours in a file may be alike.
+    order = rng.permutation(len(weight))
+    total = weight[order].cumsum()
+    places = (rng.uniform() + np.arange(n)) / n * total[-1]
+    return order[np.minimum(np.searchsorted(total, places, side="right"), len(order) - 1)]
 
 
 def _existing(marks):
