@@ -148,8 +148,8 @@ class GANSampler(Sampler):
     Notes
     -----
     At the end of the fit, up to 1000 generated events are compared with true ones, and a
-    ``ConvergenceWarning`` is given if they are too alike, spread too far, or leave half of the true
-    ones out. That they pass does not make them good.
+    ``ConvergenceWarning`` is given if they are too alike, spread too far, or leave out more than a
+    tenth of the true ones. That they pass does not make them good.
 
     White variables need 5 events for each and not more than 1024 of them; otherwise every variable
     is in units of its own standard deviation. With weights, a true event counts by its weight, and
