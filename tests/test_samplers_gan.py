@@ -465,8 +465,10 @@ def test_a_collapsed_generator_warns(heaviest):
         learning_rate=0.01,
         random_state=0,
     )
-    with pytest.warns(ConvergenceWarning, match="collapsed or diverged"):
+    with pytest.warns(ConvergenceWarning, match="collapsed or diverged") as caught:
         model.fit(X, sample_weight=weight)
+    # The line that it points at is the user's.
+    assert caught[0].filename == __file__
 
 
 def test_events_are_resampled_as_often_as_they_weigh():

@@ -406,7 +406,7 @@ class GANSampler(Sampler):
                 "smaller learning rates, another gradient_penalty or loss, more max_epochs, and "
                 "look for outliers in X.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
     # Draw.
