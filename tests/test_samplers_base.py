@@ -1,6 +1,7 @@
 """What all samplers share: columns, conditions, blocks, with a sampler whose law is known."""
 
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import check_estimator
 from torch import nn
 
+from sknuc.exceptions import TrainingDivergedError
 from sknuc.samplers import _base
 from sknuc.samplers._base import Sampler
 from sknuc.samplers._columns import Columns
@@ -428,6 +430,16 @@ def test_conditions_after_a_fit_without_them_are_refused():
     expected = conditional.score(X, label)
     assert conditional.set_params(condition=None).score(X, label) == expected
     assert expected != conditional.score(X)
+
+
+def test_advice_after_a_diverged_fit_names_parameters_that_there_are():
+    model = Gaussian(optimizer="sgd", learning_rate=1e300, max_epochs=5, random_state=0)
+    with pytest.raises(TrainingDivergedError) as raised:
+        model.fit(np.random.default_rng(0).normal(size=(100, 2)))
+    named = re.findall(r"(\w+)=|(\w+_\w+)", str(raised.value))
+    named = {one or other for one, other in named}
+    assert named
+    assert named <= set(model.get_params())
 
 
 def test_check_estimator():

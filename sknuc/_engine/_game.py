@@ -409,9 +409,9 @@ class _Game(skorch.NeuralNet):
     def _diverged(self, player, value, *, epoch_began_well):
         error = TrainingDivergedError(
             f"The loss of player {player.name!r} became {value} in epoch {len(self.history)}, "
-            f"after {self._batch} steps. Try a smaller learning_rate, standardize=True or gradient "
-            "clipping (callbacks=[skorch.callbacks.GradientNormClipping(1.0)]), and look for "
-            "outliers in X and y. The last state with finite losses is kept."
+            f"after {self._batch} steps. Try a smaller learning_rate or gradient clipping "
+            "(callbacks=[skorch.callbacks.GradientNormClipping(1.0)]), and look for outliers in X "
+            "and y. The last state with finite losses is kept."
         )
         error.epoch_began_well = epoch_began_well
         return error
