@@ -365,6 +365,9 @@ def test_events_come_in_the_shape_in_which_they_went():
     assert drawn.dtype == np.float32
     rows = clone(model).set_params(input_shape=(3, 4)).fit(X.reshape(100, -1))
     np.testing.assert_array_equal(rows.sample(7, random_state=0), drawn.reshape(7, -1))
+    lists = clone(model).fit(X.tolist()).sample(7, random_state=0)
+    assert lists.shape == (7, 3, 4)
+    assert clone(model).fit(X[:, 0].tolist()).sample(7, random_state=0).shape == (7, 4)
 
 
 def test_pickles_draw_the_same():

@@ -200,9 +200,10 @@ class Sampler(TorchEstimator):
         TrainingDivergedError
             If the loss becomes NaN or infinite.
         """
-        integer, ndim = _integer_columns(X), getattr(X, "ndim", 2)
+        given, integer = X, _integer_columns(X)
         X = np.asarray(self._validate_events(X, reset=True))
-        self._event_ndim = ndim - 1
+        # Lists of lists have as many dimensions as the array that they are.
+        self._event_ndim = np.ndim(given) - 1
         X = X.reshape(len(X), -1)
         sample_weight = validate_weights(sample_weight, X)
         y = None if self.condition is None else y
