@@ -150,6 +150,22 @@ def test_no_event_leaves_its_bounds():
         assert 0 <= event[6] <= 2 * np.pi
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_nothing_is_made_at_a_bound_without_an_atom(dtype):
+    # Some events are as close to 1 as their type can tell.
+    X = 1 - np.random.default_rng(0).uniform(size=(2000, 1)) ** np.array([6, 1 / 6])
+    X = X.astype(dtype)
+    X = X[((X > 0) & (X < 1)).all(1)]
+    model = Gaussian(bounds=(0, 1), max_epochs=5, random_state=0).fit(X)
+    drawn = model.sample(20_000, random_state=0)
+    assert drawn.dtype == dtype
+    assert 0 < drawn.min() <= drawn.max() < 1
+    assert np.isfinite(model.score_samples(drawn)).all()
+    # And however far off a method is.
+    far = model._columns.decode(np.array([[1e3, -1e3], [-1e3, 1e3]])).astype(dtype)
+    assert 0 < far.min() <= far.max() < 1
+
+
 def test_log_det_is_the_logarithm_of_the_derivative():
     made, X = columns(circles=True, discrete=None, atoms={})
     rng = np.random.default_rng(0)

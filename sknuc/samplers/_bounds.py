@@ -17,10 +17,18 @@ class Bounds:
     ----------
     low, high : ndarray of shape (n_columns,)
         Infinite where there is none.
+    dtype : dtype, default=float64
+        Of the events that are made, which differ from the bounds as numbers of this type.
     """
 
-    def __init__(self, low, high):
+    def __init__(self, low, high, dtype=np.float64):
         self.low, self.high = low, high
+        # A bound itself has no density; next to infinity is the largest number.
+        with np.errstate(over="ignore"):
+            self.inside = [
+                np.nextafter(end.astype(dtype), dtype(inside)).astype(np.float64)
+                for end, inside in ((low, np.inf), (high, -np.inf))
+            ]
         one, other = np.isfinite(low), np.isfinite(high)
         self.above, self.below, self.between = (
             np.flatnonzero(where) for where in (one & ~other, other & ~one, one & other)
@@ -39,9 +47,9 @@ class Bounds:
         return t
 
     def bounded(self, t):
-        """Numbers X (n, n_columns) within the bounds."""
+        """Numbers X (n, n_columns) within the bounds, and at none of them."""
         X = np.array(t, dtype=np.float64)
-        # What is far outside of all that was learnt ends at the largest number.
+        # What is far outside of all that was learnt ends next to the bound.
         with np.errstate(over="ignore"):
             i = self.above
             X[:, i] = self.low[i] + np.exp(X[:, i])
@@ -49,8 +57,7 @@ class Bounds:
             X[:, i] = self.high[i] - np.exp(-X[:, i])
         i = self.between
         X[:, i] = self.low[i] + (self.high[i] - self.low[i]) * expit(X[:, i])
-        largest = np.finfo(np.float64).max
-        return np.clip(X, np.maximum(self.low, -largest), np.minimum(self.high, largest))
+        return np.clip(X, *self.inside)
 
     def log_slope(self, X):
         """Log of dt/dx (n, n_columns); minus infinity at a bound, where a density of t ends."""

@@ -214,7 +214,8 @@ class Columns(ColumnParameters, DrawnVariables):
                 low[i] += low[i] in self.marks[i].values
                 high[i] -= high[i] in self.marks[i].values
         self._ends = low, high
-        self._range = Bounds(low - self.whole, high + self.whole)
+        made = np.float32 if self.dtype == np.float32 else np.float64
+        self._range = Bounds(low - self.whole, high + self.whole, made)
         self._cells = Bounds(self._range.low[self.whole], self._range.high[self.whole])
 
     def _scale(self, X, weight):
