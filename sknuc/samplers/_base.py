@@ -203,7 +203,7 @@ class Sampler(TorchEstimator):
         given, integer = X, _integer_columns(X)
         X = np.asarray(self._validate_events(X, reset=True))
         # Lists of lists have as many dimensions as the array that they are.
-        self._event_ndim = np.ndim(given) - 1
+        self._event_ndim = (given if hasattr(given, "ndim") else np.asarray(given)).ndim - 1
         X = X.reshape(len(X), -1)
         sample_weight = validate_weights(sample_weight, X)
         y = None if self.condition is None else y
