@@ -12,7 +12,7 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import WhiteKernel
-from sklearn.linear_model import BayesianRidge, LinearRegression, LogisticRegression, Ridge
+from sklearn.linear_model import BayesianRidge, Lars, LinearRegression, LogisticRegression, Ridge
 from sklearn.model_selection import (
     GridSearchCV,
     KFold,
@@ -689,6 +689,27 @@ def test_default_estimators_take_routed_weights():
         routed = ConformalRegressor(random_state=0).fit(X, X[:, 0], sample_weight=weight)
         ConformalClassifier(random_state=0).fit(X, X[:, 0] > 0, sample_weight=weight)
     np.testing.assert_array_equal(plain.predict_interval(X), routed.predict_interval(X))
+
+
+@pytest.mark.parametrize("routing", [True, False])
+def test_weights_for_what_takes_none_are_an_error(routing):
+    X, y, w = np.random.default_rng(0).normal(size=(3, 60, 1))
+    y, w = y[:, 0], np.abs(w[:, 0])
+    with config_context(enable_metadata_routing=routing):
+        with pytest.raises(ValueError, match=r"Lars\.fit takes none"):
+            ConformalRegressor(Lars()).fit(X, y, sample_weight=w)
+        if routing:
+            # A scaler's request is not the learner's.
+            scaler = StandardScaler().set_fit_request(sample_weight=True)
+            with pytest.raises(ValueError, match=r"Pipeline\.fit takes none"):
+                ConformalRegressor(make_pipeline(scaler, Lars())).fit(X, y, sample_weight=w)
+            # Who refuses has weighed events in the calibration only.
+            inner = LinearRegression().set_fit_request(sample_weight=False)
+            model = ConformalRegressor(inner, cv=KFold(5)).fit(X, y, sample_weight=w)
+            plain = ConformalRegressor(LinearRegression(), cv=KFold(5)).fit(X, y)
+            assert_array_equal(model.calibration_scores_, plain.calibration_scores_)
+            assert_array_equal(model.calibration_weights_, w)
+        ConformalRegressor(FrozenEstimator(Lars().fit(X, y))).fit(X, y, sample_weight=w)
 
 
 def test_predictions_made_before_compare_targets_by_their_residuals():

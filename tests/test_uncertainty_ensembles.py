@@ -10,7 +10,8 @@ from scipy import stats
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.datasets import make_moons
-from sklearn.linear_model import BayesianRidge, LinearRegression, LogisticRegression, Ridge
+from sklearn.linear_model import BayesianRidge, Lars, LinearRegression, LogisticRegression, Ridge
+from sklearn.metrics import make_scorer, r2_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.neighbors import KNeighborsRegressor
@@ -541,6 +542,49 @@ class TestBootstrap:
             model.fit(X, y, sample_weight=np.full(60, 0.5))
             assert 0.5 in model.estimators_[0].calibration_weights_
 
+    @pytest.mark.parametrize("scaler", [True, False])
+    @pytest.mark.parametrize("learner", [True, False])
+    def test_only_what_learns_decides_whether_weights_count(self, scaler, learner):
+        X, y = noisy_line(60, 0)
+        expected = BootstrapRegressor(LinearRegression(), random_state=0).fit(X, y).predict(X)
+        heavy = np.where(np.arange(60) < 9, 10.5, 0.1)
+        with config_context(enable_metadata_routing=True):
+            inner = LinearRegression().set_fit_request(sample_weight=learner)
+            step = StandardScaler().set_fit_request(sample_weight=scaler)
+            scoring = make_scorer(r2_score).set_score_request(sample_weight=scaler)
+            for estimator in (
+                make_pipeline(step, inner),
+                # A scorer gets weights in the search only; folds of whole events would differ.
+                GridSearchCV(inner, {"fit_intercept": [True]}, scoring=scoring, cv=2),
+            ):
+                model = BootstrapRegressor(estimator, random_state=0)
+                np.testing.assert_allclose(model.fit(X, y).predict(X), expected, rtol=1e-9)
+                if learner:
+                    model.fit(X, y, sample_weight=heavy)
+                else:
+                    with pytest.raises(ValueError, match=r"has refused.*whole events only"):
+                        model.fit(X, y, sample_weight=heavy)
+
+    @pytest.mark.parametrize("routing", [True, False])
+    def test_learners_without_weights_get_whole_events_inside_others(self, routing):
+        X, y = noisy_line(60, 0)
+        with config_context(enable_metadata_routing=routing):
+            holder = MultiOutputRegressor(KNeighborsRegressor(1))
+            alone, held = (
+                BootstrapRegressor(inner, n_members=5, noise=None, random_state=0)
+                for inner in (KNeighborsRegressor(1), holder)
+            )
+            expected = alone.fit(X, y).predict(X)
+            np.testing.assert_array_equal(held.fit(X, y[:, None]).predict(X)[:, 0], expected)
+            # Takes weights for its calibration, but Lars has none.
+            model = BootstrapRegressor(ConformalRegressor(Lars()), n_members=2, random_state=0)
+            for member in model.fit(X, y).estimators_:
+                # A Poisson(60) number of events; about 38 different ones would be drawn.
+                np.testing.assert_array_equal(member.calibration_weights_, 1)
+                assert len(member.calibration_weights_) > 45
+            with pytest.raises(ValueError, match="whole events only"):
+                model.fit(X, y, sample_weight=np.full(60, 0.5))
+
     def test_one_event_at_the_x_of_another_changes_little(self):
         # Events of weight 9 are events: their line is known as well as 100 of them tell, however
         # many of them share an x by chance.
@@ -638,7 +682,9 @@ class TestBootstrap:
         with pytest.raises(ValueError, match="leaves no event out of bag"):
             BootstrapRegressor(weights="bayesian").fit(X, y)
         neighbours = BootstrapRegressor(KNeighborsRegressor(2), random_state=0)
-        with pytest.raises(ValueError, match=r"takes no sample_weight.*set_fit_request"):
+        with pytest.raises(
+            ValueError, match=r"takes no sample_weight, or.*refused.*set_fit_request"
+        ):
             neighbours.fit(X, y, sample_weight=np.full(30, 0.5))
         for estimator in (NeuralRegressor(), make_pipeline(StandardScaler(), Ridge()), None):
             with pytest.raises(ValueError, match=r"noise='model' asks.*'estimator'.*return_std"):

@@ -35,13 +35,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.metadata_routing import (
-    MetadataRouter,
-    _routing_enabled,
-    get_routing_for_object,
-)
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import has_fit_parameter
 from tqdm.auto import tqdm
 
 from sknuc.base import (
@@ -55,6 +49,7 @@ from sknuc.base import (
 from sknuc.multiplicity import count_pieces, merge_identical, training_events
 from sknuc.predictive import Draws, NormalMixture
 from sknuc.uncertainty._spread import check_return_std
+from sknuc.uncertainty._weight_requests import takes_weights
 
 __all__ = ["BootstrapClassifier", "BootstrapRegressor"]
 
@@ -141,7 +136,7 @@ class _Bootstrap(MetaEstimatorMixin, BaseEstimator):
         # Trees see no difference where numbers differ by less than 1e-7.
         default = self.estimator is None
         self._scaler = StandardScaler().fit(X, sample_weight=weight) if default else None
-        weighted = _takes_weights(base)
+        weighted = takes_weights(base)
         if weighted and hasattr(base, "_fit_stack"):
             estimator = _with_seed(clone(base), rng)
             self.estimators_ = [estimator._fit_stack(self._events(X), y, drawn)]
@@ -150,10 +145,11 @@ class _Bootstrap(MetaEstimatorMixin, BaseEstimator):
         # Sums of weights differ in their last bits from the integers that they mean.
         if not weighted and np.any(np.abs(drawn - times) > 1e-6):
             raise ValueError(
-                f"{type(base).__name__}.fit takes no sample_weight, and so the 'estimator' "
-                "parameter can have whole events only: neither fractional weights nor "
-                "weights='bayesian'. Where it holds others, as a Pipeline does, request "
-                "them for what learns with set_fit_request(sample_weight=True) and "
+                f"{type(base).__name__}.fit takes no sample_weight, or what learns in it has "
+                "refused or not requested it, and so the 'estimator' parameter can have whole "
+                "events only: neither fractional weights nor weights='bayesian'. Where it holds "
+                "others, as a Pipeline does, request them for all that learns with "
+                "set_fit_request(sample_weight=True) and "
                 "sklearn.set_config(enable_metadata_routing=True)."
             )
         drawn = drawn if weighted else times
@@ -511,33 +507,6 @@ class BootstrapClassifier(EnsembleClassifierMixin, _Bootstrap):
 
     def _numbers_per_event(self):
         return 2 * self.n_members * len(self.classes_)
-
-
-def _takes_weights(estimator):
-    takes = has_fit_parameter(estimator, "sample_weight")
-    if not _routing_enabled():
-        return takes
-    routing = get_routing_for_object(estimator)
-    requests = _weight_requests(routing, "fit", own=False)
-    # What a router does with weights itself is no help where those that learn get none.
-    if isinstance(routing, MetadataRouter) and requests:
-        return any(request in (True, "sample_weight") for request in requests)
-    return takes and False not in requests
-
-
-def _weight_requests(routing, method, *, own=True):
-    """What all who can be given weights have requested; without the router itself if not `own`."""
-    if not isinstance(routing, MetadataRouter):
-        requests = getattr(routing, method).requests
-        return [requests["sample_weight"]] if "sample_weight" in requests else []
-    return [
-        request
-        for name, (mapping, part) in routing
-        if own or name != "$self_request"
-        for caller, callee in mapping
-        if caller == method
-        for request in _weight_requests(part, callee)
-    ]
 
 
 def _with_seed(estimator, rng):

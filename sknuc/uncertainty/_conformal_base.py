@@ -49,6 +49,7 @@ from sklearn.utils.validation import (
 
 from sknuc.base import validate_events, validate_weights
 from sknuc.uncertainty._conformal_predictive import Calibration
+from sknuc.uncertainty._weight_requests import without_weights
 
 __all__ = ["BaseConformal", "check_weights", "weighted_pipeline"]
 
@@ -188,6 +189,8 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
             if self.estimator is None and sample_weight is not None:
                 own = {"sample_weight": given.pop("sample_weight")}
             routed = process_routing(self, "fit", **given, **fit_params)
+            if sample_weight is not None and not own and not frozen and without_weights(estimator):
+                raise _takes_no_weights(estimator)
             to_estimator = own if self.estimator is None else routed.estimator.fit
             return to_estimator, routed.splitter.split
         params = dict(fit_params)
@@ -195,11 +198,7 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
             params |= {f"{step}__sample_weight": sample_weight for step, _ in estimator.steps}
         elif sample_weight is not None and not frozen:
             if not has_fit_parameter(estimator, "sample_weight"):
-                raise ValueError(
-                    f"sample_weight was given, but {type(estimator).__name__}.fit takes none. "
-                    "Leave it out or, for a Pipeline, request it in the step with "
-                    "set_fit_request and sklearn.set_config(enable_metadata_routing=True)."
-                )
+                raise _takes_no_weights(estimator)
             params["sample_weight"] = sample_weight
         return params, {} if groups is None else {"groups": groups}
 
@@ -373,6 +372,14 @@ def weighted_pipeline(*steps):
     if _routing_enabled():
         steps = [step.set_fit_request(sample_weight=True) for step in steps]
     return make_pipeline(*steps)
+
+
+def _takes_no_weights(estimator):
+    return ValueError(
+        f"sample_weight was given, but {type(estimator).__name__}.fit takes none. Leave it out or, "
+        "for a Pipeline, request it in the step with set_fit_request and "
+        "sklearn.set_config(enable_metadata_routing=True)."
+    )
 
 
 def _check_number(n_folds, y, groups):
