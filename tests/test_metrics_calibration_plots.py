@@ -4,11 +4,13 @@ import pytest
 from estimators import NormalRegressor
 from numpy.testing import assert_allclose
 from scipy.stats import binom, norm
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, TunedThresholdClassifierCV
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sknuc.metrics import (
     CoverageDisplay,
@@ -42,6 +44,16 @@ class OwnIntervals(BaseEstimator):
         if coverage > self.known:
             raise ValueError(f"A coverage of {coverage} needs more events.")
         return X[:, :1] + np.array([-2.0, 2.0]) * norm.ppf((1 + coverage) / 2)
+
+
+class OnlyDistributions(BaseEstimator):
+    """A normal distribution of unit width about the first feature, and no prediction."""
+
+    def predict_interval(self, X, coverage=0.68):
+        return X[:, :1] + np.array([-1.0, 1.0]) * norm.ppf((1 + coverage) / 2)
+
+    def predict_quantiles(self, X, quantiles=(0.5,)):
+        return X[:, :1] + norm.ppf(quantiles)
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +138,11 @@ class CountedRegressor(NormalRegressor):
 
     n_looks_ = 0
 
+    def predict(self, X, return_std=False):
+        # Of what is wrong one event tells.
+        self.n_looks_ += len(X) > 1
+        return super().predict(X, return_std=return_std)
+
     def predict_quantiles(self, X, quantiles=(0.5,)):
         self.n_looks_ += 1
         return super().predict_quantiles(X, quantiles)
@@ -134,6 +151,7 @@ class CountedRegressor(NormalRegressor):
 def test_quantiles_at_all_coverages_take_one_pass_and_wrong_events_are_refused_soon(events):
     X, y = events
     model = CountedRegressor().fit(X, y)
+    model.n_looks_ = 0
     CoverageDisplay.from_estimator(model, X, y)
     assert model.n_looks_ == 1
     for draw in (CoverageDisplay, PITDisplay):
@@ -166,6 +184,66 @@ def test_truths_that_do_not_fit_are_refused_before_all_events_are_looked_at(even
     assert model.n_looks_ == 0
     with pytest.raises(ValueError, match=r"'y' .* \(3000,\), as .* predicts 1 target. Got .*, 2\)"):
         draw.from_estimator(NormalRegressor().fit(X, y), X, two)
+
+
+@pytest.mark.parametrize("draw", [CoverageDisplay, PITDisplay, IntervalDisplay])
+def test_wrong_steps_and_truths_are_refused_before_a_pipeline_transforms_all_events(events, draw):
+    X, y = events
+    seen = []
+
+    def look(X):
+        seen.append(len(X))
+        return X
+
+    for last, truth, message in (
+        (LinearRegression(), y, "LinearRegression has none"),
+        (NormalRegressor(), np.column_stack([y, y]), "predicts 1 target. Got the shape"),
+    ):
+        pipe = make_pipeline(FunctionTransformer(look), last).fit(X, y)
+        search = GridSearchCV(pipe, {}, cv=2).fit(X, y)
+        for wrapped in (pipe, search):
+            seen.clear()
+            with pytest.raises(ValueError, match=message):
+                draw.from_estimator(wrapped, X, truth)
+            assert sum(seen) <= 1
+    # Then they are transformed once.
+    seen.clear()
+    draw.from_estimator(pipe, X, y)
+    assert sorted(seen)[1:] == [len(X)]
+
+
+def test_distributions_without_predictions_are_judged(events):
+    X, _ = events
+    y = X[:, 0] + np.random.default_rng(7).normal(size=len(X))
+    model = OnlyDistributions()
+    (results,) = CoverageDisplay.from_estimator(model, X, y).coverages.values()
+    for result in results:
+        assert result == coverage(
+            y, model.predict_interval(X, result.nominal), nominal=result.nominal
+        )
+    (u,) = PITDisplay.from_estimator(model, X, y, n_levels=999).u.values()
+    assert np.abs(u - norm.cdf(y - X[:, 0])).max() <= 1e-3 + 1e-12
+    for draw in (CoverageDisplay, PITDisplay):
+        with pytest.raises(ValueError, match=r"of shape \(3000, 2, 2\)|shape \(3000, 1, 2\)"):
+            draw.from_estimator(model, X, np.column_stack([y, y]))
+    message = r"'estimator' .* must have the method predict\. OnlyDist.* Give its predictions to"
+    with pytest.raises(ValueError, match=message):
+        IntervalDisplay.from_estimator(model, X, y)
+
+
+@pytest.mark.parametrize("draw", [CoverageDisplay, PITDisplay, IntervalDisplay, ReliabilityDisplay])
+def test_searches_that_keep_no_estimator_say_so(events, draw):
+    X, y = events
+    is_classified = draw is ReliabilityDisplay
+    y = y > y.mean() if is_classified else y
+    model = LogisticRegression() if is_classified else NormalRegressor()
+    # That which the search is given is not what it would find, even if it is fitted.
+    for given in (model, FrozenEstimator(clone(model).fit(X, y))):
+        with pytest.raises(NotFittedError, match="This GridSearchCV instance is not fitted yet"):
+            draw.from_estimator(GridSearchCV(given, {}), X, y)
+    search = GridSearchCV(model, {}, cv=2, refit=False).fit(X, y)
+    with pytest.raises(ValueError, match=r"'refit' parameter of GridSearchCV must .* Got False"):
+        draw.from_estimator(search, X, y)
 
 
 def test_curves_of_several_models_and_targets_share_axes(events):
@@ -531,6 +609,10 @@ def test_reliability_has_the_name_of_the_last_step(classified):
     for wrapped in (search, search.best_estimator_, search.best_estimator_[-1]):
         display = ReliabilityDisplay.from_estimator(wrapped, X, y)
         assert legend(display.ax_)[1].startswith("LogisticRegression: ECE ")
+    # A threshold is a classifier of its own.
+    tuned = TunedThresholdClassifierCV(LogisticRegression(), cv=2)
+    display = ReliabilityDisplay.from_estimator(tuned.fit(X, y), X, y)
+    assert legend(display.ax_)[1].startswith("TunedThresholdClassifierCV: ECE ")
 
 
 def test_the_legend_of_reliability_leaves_the_points_free():

@@ -9,7 +9,10 @@ import pytest
 import sklearn
 from estimators import NormalRegressor
 from numpy.testing import assert_allclose
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, RegressorMixin, clone
 from sklearn.compose import TransformedTargetRegressor
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
@@ -93,6 +96,100 @@ def test_a_search_finds_the_width_that_the_mean_does_not_tell(events, metric):
     assert scorer(search, X, y) == scorer(search.best_estimator_, X, y) == bare
     r2 = GridSearchCV(pipe, grid, cv=3).fit(X, y).cv_results_["mean_test_score"]
     assert_allclose(r2, r2[0])
+
+
+class OnlyDistributions(BaseEstimator):
+    """What another estimator says of distributions, without its predictions."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def predict_quantiles(self, X, quantiles=(0.5,)):
+        return self.model.predict_quantiles(X, quantiles)
+
+    def predict_interval(self, X, coverage=0.68):
+        return self.model.predict_interval(X, coverage)
+
+    def sample_y(self, X, n_samples=1, random_state=None):
+        return self.model.sample_y(X, n_samples, random_state=random_state)
+
+    def log_prob(self, X, y):
+        return self.model.log_prob(X, y)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_distributions_without_predictions_are_scored(events, metric):
+    X, y, _ = events
+    model = NormalRegressor().fit(X, y)
+    score = make_distribution_scorer(metric)
+    assert score(OnlyDistributions(model), X, y) == score(model, X, y)
+    with pytest.raises(ValueError, match=r"shape|targets"):
+        score(OnlyDistributions(model), X, y[:, 0])
+
+
+class OtherSearch(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
+    """A search of another library: no relative of scikit-learn's, with the same attributes."""
+
+    def __init__(self, estimator, factors=(0.5, 1.0), refit=True):
+        self.estimator = estimator
+        self.factors = factors
+        self.refit = refit
+
+    def fit(self, X, y):
+        fits = [clone(self.estimator).set_params(factor=f).fit(X, y) for f in self.factors]
+        scores = [make_distribution_scorer()(fit, X, y) for fit in fits]
+        if self.refit:
+            self.best_estimator_ = fits[int(np.argmax(scores))]
+        self.scores_ = scores
+        return self
+
+    def predict(self, X):
+        return self.best_estimator_.predict(X)
+
+
+SEARCHES = [
+    lambda model, **params: GridSearchCV(model, {"factor": [0.5, 1.0]}, cv=2, **params),
+    OtherSearch,
+]
+
+
+@pytest.mark.parametrize("make_search", SEARCHES)
+def test_searches_are_known_before_and_after_their_fit(events, make_search):
+    X, y, _ = events
+    y, score = y[:, 0], make_distribution_scorer()
+    search = make_search(NormalRegressor())
+    conformal = ConformalRegressor(search, conformity_score="cqr", cv="split", random_state=0)
+    bare = clone(conformal).set_params(estimator=NormalRegressor())
+    assert_allclose(
+        conformal.fit(X, y).predict_interval(X), bare.fit(X, y).predict_interval(X), rtol=1e-12
+    )
+    with pytest.raises(NotFittedError, match=f"This {type(search).__name__} instance is not fit"):
+        score(search, X, y)
+    # Nor is that asked which the search would fit again.
+    with pytest.raises(NotFittedError, match=f"This {type(search).__name__} instance is not fit"):
+        score(make_search(FrozenEstimator(NormalRegressor().fit(X, y))), X, y)
+    search.fit(X, y)
+    assert score(search, X, y) == score(FrozenEstimator(search), X, y)
+    assert score(search, X, y) == score(search.best_estimator_, X, y)
+
+
+@pytest.mark.parametrize("make_search", SEARCHES)
+def test_searches_that_keep_no_estimator_are_refused_before_any_fit(events, make_search):
+    X, y, _ = events
+    message = r"'refit' parameter of .*Search.* must be True, or .* Got False instead, which keeps"
+    fits = []
+
+    class Counted(NormalRegressor):
+        def fit(self, X, y):
+            fits.append(len(X))
+            return super().fit(X, y)
+
+    search = make_search(Counted(), refit=False)
+    with pytest.raises(ValueError, match=message):
+        ConformalRegressor(search, conformity_score="cqr").fit(X, y)
+    assert not fits
+    with pytest.raises(ValueError, match=message):
+        make_distribution_scorer()(search.fit(X, y), X, y)
 
 
 class WrongTails(NormalRegressor):

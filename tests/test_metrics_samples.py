@@ -13,6 +13,8 @@ from sklearn import config_context
 from sklearn.base import BaseEstimator, clone
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
@@ -719,6 +721,23 @@ def test_a_search_finds_the_width():
         assert search.best_params_ == {"gaussian__width": 1.0}
         # A search is a sampler too.
         assert scoring(search, X) == scoring(search.best_estimator_, X)
+
+
+def test_samplers_are_found_within_searches_and_pipelines():
+    X = np.random.default_rng(0).normal(3, 2, size=(300, 2))
+    scorer = make_sample_scorer(sliced_wasserstein_distance)
+    pipe = make_pipeline(StandardScaler(), Gaussian()).fit(X)
+    search = GridSearchCV(pipe, {"gaussian__width": [1.0]}, scoring=scorer, cv=2)
+    with pytest.raises(NotFittedError, match="This GridSearchCV instance is not fitted yet"):
+        scorer(search, X)
+    expected = scorer(pipe, X)
+    for wrapped in (search.fit(X), FrozenEstimator(search), make_pipeline(FrozenEstimator(pipe))):
+        assert scorer(wrapped, X) == expected
+    # The events go back through all pipelines.
+    assert_allclose(scorer(make_pipeline(StandardScaler(), pipe).fit(X), X), expected)
+    search = GridSearchCV(pipe, {}, scoring=scorer, cv=2, refit=False).fit(X)
+    with pytest.raises(ValueError, match=r"'refit' parameter of GridSearchCV .* Got False"):
+        scorer(search, X)
 
 
 @pytest.mark.parametrize("classes", [False, True])

@@ -142,7 +142,7 @@ class IntervalDisplay:
         Parameters
         ----------
         estimator : fitted regressor
-            With ``predict_interval``; also within a pipeline or a search.
+            With ``predict_interval`` and ``predict``; also within a pipeline or a search.
         X : array-like of shape (n_events, ...)
             The events.
         y : array-like of shape (n_events,) or (n_events, n_targets)
@@ -169,7 +169,7 @@ class IntervalDisplay:
             x, column = _feature_values(X, feature)
             x_name = x_name or column
         caller = f"{cls.__name__}.from_estimator"
-        estimator, X = judged_step(caller, estimator, X, y, "predict_interval")
+        estimator, X = judged_step(caller, estimator, X, y, "predict_interval", "predict")
         target, own_name = _target_column(y, target)
         y_name = y_name or own_name or "y"
         interval = np.asarray(estimator.predict_interval(X, coverage=coverage))

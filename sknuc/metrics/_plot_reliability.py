@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.utils import check_consistent_length
 
 from sknuc.base import validate_labels
-from sknuc.metrics._final_step import final_name
+from sknuc.metrics._final_step import fitted_steps
 from sknuc.metrics._plot import COLORS, MARKERS, _axes
 from sknuc.metrics._score_calibration import expected_calibration_error, reliability_curve
 from sknuc.metrics._score_probabilities import check_probabilities, reduce_classes
@@ -118,6 +118,7 @@ class ReliabilityDisplay:
         -------
         display : ReliabilityDisplay
         """
+        last, _ = fitted_steps(estimator)
         if not hasattr(estimator, "predict_proba"):
             raise ValueError(
                 "The 'estimator' parameter of ReliabilityDisplay.from_estimator must have the "
@@ -155,7 +156,7 @@ class ReliabilityDisplay:
             multiclass=multiclass,
             labels=labels,
             pos_label=pos_label,
-            name=name or final_name(estimator),
+            name=name or type(last).__name__,
             x_name=x_name,
             y_name=y_name,
             ax=ax,

@@ -5,10 +5,11 @@ from numbers import Integral
 
 import numpy as np
 from sklearn.metrics._scorer import _BaseScorer
-from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import _num_samples
+
+from sknuc.metrics._final_step import fitted_steps
 
 __all__ = ["generate_like", "make_sample_scorer"]
 
@@ -189,15 +190,7 @@ def generate_like(estimator, X, y=None, *, n_samples=None, sample_weight=None, r
         p = None if sample_weight is None else np.asarray(sample_weight, dtype=float)
         p = None if p is None else p / p.sum()
         y = _safe_indexing(y, rng.choice(n_events, n_samples, p=p))
-    steps = []
-    while True:
-        if hasattr(estimator, "best_estimator_"):
-            estimator = estimator.best_estimator_
-        elif isinstance(estimator, Pipeline):
-            steps.append(estimator[:-1])
-            estimator = estimator[-1]
-        else:
-            break
+    estimator, pipelines = fitted_steps(estimator)
     if not hasattr(estimator, "sample"):
         raise ValueError(
             f"{type(estimator).__name__} cannot generate events: it has no method sample. Give a "
@@ -210,7 +203,6 @@ def generate_like(estimator, X, y=None, *, n_samples=None, sample_weight=None, r
     generated = estimator.sample(n_samples, **params)
     # scikit-learn's mixtures return the components too.
     generated = generated[0] if isinstance(generated, tuple) else generated
-    for step in reversed(steps):
-        if len(step):
-            generated = step.inverse_transform(generated)
+    for pipeline in reversed(pipelines):
+        generated = pipeline.inverse_transform(generated)
     return generated, y
