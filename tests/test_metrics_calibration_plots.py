@@ -602,6 +602,53 @@ def test_reliability_refuses_truths_that_the_classifier_does_not_know(classified
     assert as_floats.error == expected
 
 
+class CountedClassifier(LogisticRegression):
+    """Remembers which events it is asked for."""
+
+    def predict_proba(self, X):
+        self.asked_ = [*getattr(self, "asked_", []), X]
+        return super().predict_proba(X)
+
+
+@pytest.mark.parametrize("pos_label", [None, 1])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_reliability_of_weight_zero_is_without_the_event(classified, n_classes, pos_label):
+    X, _ = classified
+    y = np.digitize(X[:, 0], [0.0, 1.0][: n_classes - 1])
+    model = CountedClassifier().fit(X, y)
+    rng = np.random.default_rng(8)
+    weight = rng.integers(0, 3, len(X)) * rng.choice([1.0, -0.1], len(X))
+    present = np.flatnonzero(weight)
+    unknown = np.where(weight == 0, 7, y)
+    display = ReliabilityDisplay.from_estimator(
+        model, X, unknown, sample_weight=weight, pos_label=pos_label
+    )
+    (asked,) = model.asked_
+    assert_allclose(asked, X[present])
+    without = ReliabilityDisplay.from_estimator(
+        model, X[present], y[present], sample_weight=weight[present], pos_label=pos_label
+    )
+    assert display.error == without.error
+    assert_allclose(display.histogram, without.histogram)
+    # What counts is refused before any event is looked at.
+    model.asked_ = []
+    message = r"'y' parameter of ReliabilityDisplay.from_estimator .* Got \[7\]"
+    unknown[present[0]] = 7
+    with pytest.raises(ValueError, match=message):
+        ReliabilityDisplay.from_estimator(
+            model, X, unknown, sample_weight=weight, pos_label=pos_label
+        )
+    with pytest.raises(ValueError, match=r"'pos_label' parameter .* Got 9 instead"):
+        ReliabilityDisplay.from_estimator(model, X, y, pos_label=9)
+    assert model.asked_ == []
+
+
+def test_reliability_needs_a_fit(classified):
+    for model in (LogisticRegression(), make_pipeline(LogisticRegression())):
+        with pytest.raises(NotFittedError, match="instance is not fitted yet"):
+            ReliabilityDisplay.from_estimator(model, *classified)
+
+
 def test_reliability_has_the_name_of_the_last_step(classified):
     X, y = classified
     pipe = make_pipeline(StandardScaler(), LogisticRegression())
@@ -640,6 +687,28 @@ def test_reliability_of_several_classes_and_on_shared_axes(classified):
         assert first.error == second.error
         assert first.histogram.sum() == len(y) * (1 if multiclass == "top-label" else 3)
     assert len(first.figure_.axes) == 4
+
+
+def test_shared_axes_are_named_for_all_curves_that_they_hold(classified):
+    X, y = classified
+    general = ("Predicted probability", "Fraction of hits")
+
+    def draw(ax, pos_label, truth=y):
+        p = np.random.default_rng(9).uniform(size=len(X))
+        display = ReliabilityDisplay.from_predictions(truth, p, pos_label=pos_label, ax=ax)
+        ax = display.ax_
+        return ax, (display.histogram_ax_.get_xlabel(), ax.get_ylabel())
+
+    of_signal = ("Predicted probability of signal", "Fraction of signal")
+    ax, names = draw(None, "signal")
+    assert names == of_signal
+    assert draw(ax, "signal")[1] == of_signal
+    # A third curve does not take back what two are called.
+    for pos_label in ("background", "signal"):
+        assert draw(ax, pos_label)[1] == general
+    for positive in (True, np.True_):
+        assert draw(None, positive, y == "signal")[1] == general
+    assert draw(None, 1, (y == "signal").astype(int))[1][1] == "Fraction of class 1"
 
 
 @pytest.mark.parametrize(

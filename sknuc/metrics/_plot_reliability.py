@@ -1,9 +1,10 @@
 """Display of the reliability of classifiers: hits against probability, and where events lie."""
 
 import numpy as np
-from sklearn.utils import check_consistent_length
+from sklearn.utils import _safe_indexing, check_consistent_length
+from sklearn.utils.validation import check_is_fitted
 
-from sknuc.base import validate_labels
+from sknuc.base import validate_labels, validate_weights
 from sknuc.metrics._final_step import fitted_steps
 from sknuc.metrics._plot import COLORS, MARKERS, _axes
 from sknuc.metrics._score_calibration import expected_calibration_error, reliability_curve
@@ -13,11 +14,14 @@ __all__ = ["ReliabilityDisplay"]
 
 HISTOGRAM_BINS = 50
 
+#: What the axes hold, whatever the classes are.
+NAMES = ("Predicted probability", "Fraction of hits")
+
 
 def _names(pos_label):
-    """Names of the axes for a positive class; True and False need none."""
-    if pos_label is None or pos_label is True:
-        return "Predicted probability", "Fraction of hits"
+    """Names of the axes for a positive class; what is True or not needs none."""
+    if pos_label is None or (isinstance(pos_label, bool | np.bool_) and pos_label):
+        return NAMES
     positive = pos_label if isinstance(pos_label, str) else f"class {pos_label}"
     return f"Predicted probability of {positive}", f"Fraction of {positive}"
 
@@ -125,9 +129,14 @@ class ReliabilityDisplay:
                 f"method predict_proba. {type(estimator).__name__} has none; see "
                 "sklearn.calibration.CalibratedClassifierCV."
             )
+        if not hasattr(estimator, "classes_"):
+            check_is_fitted(estimator)
         check_consistent_length(X, y)
-        y, prob = validate_labels(y), np.asarray(estimator.predict_proba(X))
-        labels = np.asarray(estimator.classes_).tolist()
+        y, labels = validate_labels(y), np.asarray(estimator.classes_).tolist()
+        sample_weight = validate_weights(sample_weight, y, allow_negative=True)
+        if sample_weight is not None:
+            present = np.flatnonzero(sample_weight)
+            X, y, sample_weight = _safe_indexing(X, present), y[present], sample_weight[present]
         # Elements are compared: arrays of numbers and of words would become words.
         unknown = [label for label in np.unique(y).tolist() if label not in labels]
         if unknown:
@@ -137,13 +146,14 @@ class ReliabilityDisplay:
             )
         if pos_label is None and len(labels) == 2:
             pos_label = labels[1]
+        if pos_label is not None and pos_label not in labels:
+            raise ValueError(
+                "The 'pos_label' parameter of ReliabilityDisplay must be one of the classes "
+                f"{labels!r:.200}. Got {pos_label!r} instead."
+            )
+        prob = np.asarray(estimator.predict_proba(X))
         x_name = y_name = None
         if pos_label is not None:
-            if pos_label not in labels:
-                raise ValueError(
-                    "The 'pos_label' parameter of ReliabilityDisplay must be one of the classes "
-                    f"{labels!r:.200}. Got {pos_label!r} instead."
-                )
             y, prob = y == pos_label, prob[:, labels.index(pos_label)]
             x_name, y_name = _names(pos_label)
             labels, pos_label = None, True
@@ -239,7 +249,8 @@ class ReliabilityDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None for a new figure. On axes that hold a display already both are compared.
+            None for a new figure. On axes that hold a display already both are compared; what the
+            two call differently, as probabilities of different classes, gets a name for both.
 
         Returns
         -------
@@ -279,8 +290,12 @@ class ReliabilityDisplay:
         below.set_yscale("log" if np.all(self.histogram >= 0) else "linear")
         below.minorticks_off()
         ax.set(xlim=(0, 1), ylim=(0, 1))
-        ax.set_ylabel(self.y_name, fontsize=12)
-        below.set_xlabel(self.x_name, fontsize=12)
+        x_name, y_name = self.x_name, self.y_name
+        if i > 0:
+            x_name = x_name if below.get_xlabel() == x_name else NAMES[0]
+            y_name = y_name if ax.get_ylabel() == y_name else NAMES[1]
+        ax.set_ylabel(y_name, fontsize=12)
+        below.set_xlabel(x_name, fontsize=12)
         below.set_ylabel("Events", fontsize=12)
         # Above the diagonal or below it, wherever the curves are not.
         ax.legend(loc="best", frameon=False, fontsize=10)
