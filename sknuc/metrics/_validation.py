@@ -23,10 +23,13 @@ def check_column(name, values):
 
 def check_interval(name, interval):
     """Return the ends of a non-empty, finite interval."""
+    # Words, sets and dicts can be iterated over too; arrays of numbers they are none.
     try:
-        low, high = (float(value) for value in interval)
-    except (TypeError, ValueError):
-        low, high = np.nan, np.nan
+        ends = np.asarray(interval)
+    except ValueError:
+        ends = np.array(np.nan)
+    is_pair = ends.shape == (2,) and ends.dtype.kind in "iuf"
+    low, high = ends.astype(np.float64).tolist() if is_pair else (np.nan, np.nan)
     if not -np.inf < low < high < np.inf:
         raise ValueError(
             f"The '{name}' parameter must give (low, high), finite and with low < high. "
