@@ -16,12 +16,21 @@ and need the opposite:
 
 Copies of one event have one label. So where one :math:`x` comes with several :math:`y`, its rows
 are values that events share, and each counts as :math:`\lceil w\rceil` pieces that are dealt one by
-one; any other row is one piece. Where classes hardly overlap, many values have one label only. Then
-the rows that come more than once tell: a value that many events share has, somewhere, other labels
-as well. So if those at shared :math:`x` are more than a twentieth of the weight of all rows of
-several pieces, the table is one of values, and all of its rows are. Different events may also meet
-at one :math:`x` by chance, the more often the more there are and the more their numbers are
-rounded, but copies meet others no more often than any event does.
+one; any other row is one piece, unless the table is one of values, whose rows are all divided:
+
+* Where most :math:`x` come more than once, a value that many events share has other labels as well,
+  somewhere, even where classes hardly overlap. So it is a table of values if the rows of several
+  pieces at shared :math:`x` have more than a twentieth of the weight of all such rows.
+* Where most :math:`x` come once, different events meet at one :math:`x` by chance, the more often
+  the more there are and the more their numbers are rounded. Of the pairs of pieces at one
+  :math:`x`, let S have one label and D two. Chance knows no labels: it makes
+  :math:`D\,Q_S/Q_D` of the S, where :math:`Q_S` and :math:`Q_D` are all such pairs of the table.
+  Copies add to S. So it is a table of values if chance makes at least half of the S.
+
+Of rounded and over-sampled events, copies that meet another label are divided, and the others stay
+whole. Where numbers are so coarse that chance makes most of the S, or that most :math:`x` come more
+than once, all copies are divided, and what is drawn of them scatters too little. Where that
+matters, round less, or lower the weights of the others instead: no weight of at most 1 is divided.
 """
 
 import numpy as np
@@ -42,10 +51,8 @@ __all__ = [
     "training_events",
 ]
 
-# The share of shared values from which on a table is one of values.
+# Where most x come more than once: the share of shared values from which on all are values.
 _SHARE_OF_VALUES = 0.05
-# Where most x come once, the number of copied events that may meet others by chance: few of few.
-_MEETINGS = 2
 # Beyond this total, pieces are made larger, so that no weight can make too many.
 MOST_PIECES = 2**20
 
@@ -165,7 +172,7 @@ def _sort_copies(X, y):
     return order, copy
 
 
-def count_pieces(X, weight, sample_weight):
+def count_pieces(X, weight, sample_weight, y=None):
     """Return into how many pieces every merged row may be divided, see the head of this file.
 
     Parameters
@@ -177,6 +184,8 @@ def count_pieces(X, weight, sample_weight):
     sample_weight : ndarray of shape (n_events,) or None
         The weights of events as they came. Where all are smaller than 1, a piece is as large as
         the largest.
+    y : ndarray of shape (n_rows,) or (n_rows, n_targets), or None
+        What comes at the same `X`; None if two events have the same as often as not.
 
     Returns
     -------
@@ -191,13 +200,29 @@ def count_pieces(X, weight, sample_weight):
     unit = max(unit, size.sum() / MOST_PIECES)
     # Sums of weights differ in their last bits from the integers that they mean.
     counts = np.maximum(np.ceil(size / unit - 1e-6), 1).astype(np.intp)
-    total = np.bincount(place, weights=counts)
     shared, several = n_rows[place] > 1, counts > 1
-    met = shared & several
-    chance = len(np.unique(place[met])) <= _MEETINGS and 2 * (total > 1).sum() < len(total)
-    if not chance and counts[met].sum() > _SHARE_OF_VALUES * counts[several].sum():
-        return counts
-    return np.where(shared, counts, pieces)
+    total = np.bincount(place, weights=counts)
+    if 2 * np.sum(total > 1) < len(total):
+        values = _meet_by_chance(counts, place, y)
+    else:
+        values = counts[shared & several].sum() > _SHARE_OF_VALUES * counts[several].sum()
+    return counts if values else np.where(shared, counts, pieces)
+
+
+def _meet_by_chance(counts, place, y):
+    """Whether chance explains half of the pairs of pieces that have x and y in common."""
+    alike = _pairs(counts).sum()
+    different = _pairs(np.bincount(place, weights=counts)).sum() - alike
+    if y is None:
+        return 0 < alike <= 2 * different
+    label = np.unique(row_hash(y.reshape(len(y), -1)), return_inverse=True)[1]
+    all_alike = _pairs(np.bincount(label, weights=counts)).sum()
+    all_different = _pairs(counts.sum()) - all_alike
+    return 0 < alike * all_different <= 2 * different * all_alike
+
+
+def _pairs(n):
+    return n * (n - 1.0) / 2
 
 
 def deal_folds(pieces, strata, n_folds, random_state):

@@ -599,6 +599,20 @@ class TestBootstrap:
         assert abs(spreads[1] / spreads[0] - 1) < 5 * np.sqrt(2 / 800) + 0.05
         assert spreads[0] == pytest.approx(0.3 * np.sqrt((1 + 3 * X[0, 0] ** 2) / 100), rel=0.3)
 
+    def test_digits_of_over_sampled_events_change_little(self):
+        # A hundred rare events ten times each, as over-samplers make: they tell what a hundred do.
+        rng = np.random.default_rng(0)
+        X = np.append(rng.normal(1, 1, 100).repeat(10), rng.normal(0, 1, 1000))[:, None]
+        y = np.repeat([1, 0], 1000)
+        spreads = []
+        for digits in (9, 3):
+            model = BootstrapClassifier(LogisticRegression(C=1e6), n_members=200, random_state=0)
+            p = model.fit(X.round(digits), y)._member_probabilities(np.array([[0.5]]))[0, :, 1]
+            spreads.append(np.std(np.log(p / (1 - p))))
+        # A fifth of them meet others, and have the variance of ten events in place of one.
+        expected = np.sqrt(0.8 + 0.2 / 10)
+        assert abs(spreads[1] / spreads[0] - expected) < 5 / np.sqrt(400) * np.sqrt(2) * expected
+
     def test_values_of_one_label_are_values_too(self):
         # Labels that hardly overlap: of 20 values, most have one label only.
         rng = np.random.default_rng(0)

@@ -320,7 +320,7 @@ class BootstrapRegressor(PredictiveRegressorMixin, _Bootstrap):
         self._scale_targets(X, y, weight)
         given = weight
         X, y, weight = merge_identical(X, y, weight)
-        pieces = count_pieces(X, weight, given)
+        pieces = count_pieces(X, weight, given, y)
         targets = y.reshape(len(y), -1)
         if self.estimator is None:
             targets = (targets - self.target_mean_) / self.target_scale_
@@ -491,7 +491,7 @@ class BootstrapClassifier(EnsembleClassifierMixin, _Bootstrap):
         self.classes_, codes = encode_labels(self, y)
         given = weight
         X, codes, weight = merge_identical(X, codes, weight)
-        pieces = count_pieces(X, weight, given)
+        pieces = count_pieces(X, weight, given, codes)
         self._train(X, codes, pieces, weight, lambda drawn: len(np.unique(codes[drawn > 0])) > 1)
         return self
 
