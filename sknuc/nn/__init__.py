@@ -26,6 +26,7 @@ from sknuc.nn._dropout import (
 )
 from sknuc.nn._flow import ConditionalFlow
 from sknuc.nn._likelihoods import Bernoulli, Gaussian, Poisson
+from sknuc.nn._marginals import ConditionalMarginals
 from sknuc.nn._quantiles import (
     AutoregressiveQuantiles,
     FreeQuantiles,
@@ -55,6 +56,7 @@ __all__ = [
     "Bernoulli",
     "ConditionalFlow",
     "ConditionalMLP",
+    "ConditionalMarginals",
     "ConditionalUNet",
     "ConvDecoder",
     "ConvLSTMLayers",

@@ -22,14 +22,19 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from tqdm.auto import tqdm
 
+from sknuc._engine import draw_seed
 from sknuc.base import validate_weights
 from sknuc.multiplicity import row_uniforms
 from sknuc.samplers._columns import Columns
 from sknuc.samplers._conditions import Conditions
+from sknuc.samplers._marginals import ConditionalColumns, Laws
 from sknuc.torch_estimator import TorchEstimator
 
 __all__ = ["Sampler"]
 
+# From so many columns on it pays to learn their laws first.
+_MANY_COLUMNS = 32
+_OF_THE_TRAINING = ("batch_size", "device", "mixed_precision", "verbose")
 # Numbers of events, noise and activations in memory at a time: 16 MiB, of which some copies exist.
 _BLOCK_NUMBERS = 2**22
 # The network is applied to so many events at a time, whatever the blocks: how sums round depends on
@@ -70,6 +75,11 @@ class Sampler(TorchEstimator):
     periodic : dict or None, default=None
         Period ``{column: period}`` of columns that are angles. They are continuous, and generated
         around 0, or from the lower end of `bounds` on.
+    marginals : "auto" or bool, default="auto"
+        Learn first the law of every column given the conditions, atoms included, by a spline whose
+        knots depend on them, and then how columns that are normal by it hang together. It takes
+        tables and conditions. "auto" does so for more than 32 columns some of which have atoms: for
+        voxels, whose thresholds and shares of zeros depend on the energy.
     """
 
     _parameter_constraints = {
@@ -79,6 +89,7 @@ class Sampler(TorchEstimator):
         "discrete": [StrOptions({"auto"}), "array-like", None],
         "atoms": [StrOptions({"auto"}), dict, None],
         "periodic": [dict, None],
+        "marginals": [StrOptions({"auto"}), "boolean"],
     }
 
     # Columns are standardised in any case, and are others in another fit.
@@ -95,6 +106,7 @@ class Sampler(TorchEstimator):
         discrete="auto",
         atoms="auto",
         periodic=None,
+        marginals="auto",
         **shared,
     ):
         super().__init__(**shared)
@@ -103,6 +115,7 @@ class Sampler(TorchEstimator):
         self.discrete = discrete
         self.atoms = atoms
         self.periodic = periodic
+        self.marginals = marginals
 
     def __init_subclass__(cls, **kwargs):
         """Fill in the documentation of the parameters above."""
@@ -167,6 +180,22 @@ class Sampler(TorchEstimator):
             by_channel=self._by_channel(),
             channel_axis=self._channel_axis(),
         )
+
+    def _wants_marginals(self):
+        """Whether columns become normal by laws that depend on conditions."""
+        columns, wanted = self._columns, self.marginals
+        possible = isinstance(columns, Columns) and self._conditions is not None
+        possible &= not self._by_channel()
+        possible = possible and not len(columns.rounded) and not columns.period.any()
+        if wanted is True and not possible:
+            raise ValueError(
+                f"The 'marginals' parameter of {type(self).__name__} must be 'auto' or False "
+                "without conditions, for signals and images, and for tables with angles or "
+                "integers of more than 100 values. Got True."
+            )
+        if isinstance(wanted, str):
+            return possible and columns.n_columns > _MANY_COLUMNS and bool(columns.marks)
+        return wanted
 
     def _own_columns(self, X):
         """What else a loss asks of each event: arrays by name, of shape (n, ...)."""
@@ -238,7 +267,12 @@ class Sampler(TorchEstimator):
             columns["condition"] = self._conditions.encode(y)
             if self._conditions.classes is not None:
                 self.classes_ = self._conditions.classes
-        z, low, high = self._columns.encode(X, self._output_dtype)
+        if self._wants_marginals():
+            shared = {name: getattr(self, name) for name in _OF_THE_TRAINING}
+            laws = Laws(random_state=draw_seed(self.random_state), **shared)
+            self._columns = ConditionalColumns(self._columns, laws)
+            self._columns.fit(X, columns["condition"], sample_weight)
+        z, low, high = self._columns.encode(X, self._output_dtype, columns.get("condition"))
         if low.shape[1]:
             columns["low"], columns["high"] = low, high
         self._fit_variables(z, columns, sample_weight)
@@ -318,7 +352,8 @@ class Sampler(TorchEstimator):
                 rows = slice(start, min(start + step, n_samples))
                 noise = rng.standard_normal((rows.stop - start, n_noise))
                 given = None if conditions is None else conditions[rows]
-                result[rows] = self._columns.decode(self._draw(noise, given, tile))
+                made = self._draw(noise, given, tile)
+                result[rows] = self._columns.decode(made, given)
                 bar.update(rows.stop - start)
         return result.reshape(n_samples, *self.input_shape_) if self._event_ndim > 1 else result
 
@@ -442,7 +477,8 @@ class Sampler(TorchEstimator):
         return result, np.nan_to_num(n_possible)
 
     def _score_block(self, X, condition):
-        z, low, high = self._columns.encode(X)
+        z, low, high = self._columns.encode(X, condition=condition)
+        log_det = self._columns.log_det(X, condition)
         condition = self._tensor(condition)
         n_draws = 16 if low.shape[1] else 1
         scores, first = [], row_uniforms(X, low.shape[1])
@@ -455,7 +491,7 @@ class Sampler(TorchEstimator):
             weight = self._columns.log_weight(point, low, high)
             scores.append(log_density.double().cpu().numpy() + weight)
         log_density = np.logaddexp.reduce(scores, axis=0) - np.log(n_draws)
-        return log_density + self._columns.log_det(X)
+        return log_density + log_det
 
     @available_if(_has_density)
     def score(self, X, y=None, sample_weight=None):

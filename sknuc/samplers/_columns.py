@@ -21,6 +21,8 @@ Here every column becomes one or two variables without bounds, of mean 0 and sta
   direction, at a distance around 1 that is drawn as well: events on a circle would have no density
   in the plane.
 
+Where the law of a column depends on conditions, `_marginals` goes on from here.
+
 The density of x has the factor :math:`|dz/dx|` of the continuous columns. Of what is drawn it is
 a mean over draws (:mod:`sknuc.samplers._drawn`).
 """
@@ -275,7 +277,7 @@ class Columns(ColumnParameters, DrawnVariables):
 
     # Events to variables.
 
-    def encode(self, X, dtype=np.float64):
+    def encode(self, X, dtype=np.float64, condition=None):
         r"""Variables of events, and what is known of those that are drawn.
 
         Parameters
@@ -283,6 +285,8 @@ class Columns(ColumnParameters, DrawnVariables):
         X : ndarray of shape (n, n_columns)
         dtype : dtype, default=float64
             Of the result.
+        condition : ndarray of shape (n, n_conditions) or None
+            Not read here, but by :class:`~sknuc.samplers._marginals.ConditionalColumns`.
 
         Returns
         -------
@@ -335,7 +339,7 @@ class Columns(ColumnParameters, DrawnVariables):
                 z[:, self.first[i]], z[:, self.second[i]] = np.cos(angle), np.sin(angle)
         high[:, n + len(self.rounded) :] = 1
 
-    def log_det(self, X):
+    def log_det(self, X, condition=None):
         """Log of :math:`|dz/dx|` of the continuous columns, (n,); -inf where no event can be."""
         X = self._as_fitted(X).astype(np.float64)
         each = np.where(self._continuous(X), self._range.log_slope(X) - np.log(self.scale), 0)
@@ -350,7 +354,7 @@ class Columns(ColumnParameters, DrawnVariables):
 
     # Variables to events.
 
-    def decode(self, z):
+    def decode(self, z, condition=None):
         """Events (n, n_columns) of variables (n, n_variables)."""
         z = np.asarray(z, dtype=np.float64)
         X = self._range.bounded(self.shift + self.scale * z[:, self.first])

@@ -396,8 +396,8 @@ class GANSampler(Sampler):
         given = None if condition is None else condition[rows]
         made = self._draw(noise, given, self._tile_length(len(rows)))
         # As events tell: the energy of an empty voxel is what is drawn for a true one.
-        X = self._columns.decode(made)
-        z, low, high = self._columns.encode(X)
+        X = self._columns.decode(made, given)
+        z, low, high = self._columns.encode(X, condition=given)
         made = self._columns.draw(z, low, high, row_uniforms(z, low.shape[1]))
         seen = find_collapse(points[rows], made)
         if seen is not None:

@@ -366,11 +366,11 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
     # Bound.
 
     def _score_block(self, X, condition):
-        z, low, high = self._columns.encode(X)
+        z, low, high = self._columns.encode(X, condition=condition)
         parts = (self._tensor(level) for level in (low, high))
         with torch.no_grad(), self._threads(len(X)):
             bound = self._log_density(self._tensor(z), self._tensor(condition), *parts)
-        return bound.double().cpu().numpy() + self._columns.log_det(X)
+        return bound.double().cpu().numpy() + self._columns.log_det(X, condition)
 
     def _log_density(self, z, condition, low=None, high=None):
         module = self.module_[1]
@@ -462,7 +462,8 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
         """
 
         def encode(X, condition):
-            z, low, high = self._columns.encode(X.astype(np.float64))
+            given = None if condition is None else condition.double().cpu().numpy()
+            z, low, high = self._columns.encode(X.astype(np.float64), condition=given)
             parts = (self._tensor(level) for level in (low, high))
             x, parts = self._with_parts(self._tensor(z), *parts)
             module = self.module_[1]
@@ -518,7 +519,7 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
         )
         return X.reshape(len(Z), *self.input_shape_) if self._event_ndim > 1 else X
 
-    def _each_block(self, function, rows, conditions, width, finish=np.asarray):
+    def _each_block(self, function, rows, conditions, width, finish=None):
         """Apply a function of arrays and conditions to blocks of rows."""
         result = np.empty((len(rows), width), self._output_dtype)
         step = self._block_length()
@@ -527,7 +528,10 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
             given = None if conditions is None else self._tensor(conditions[block])
             with torch.inference_mode(), self._threads(block.stop - block.start):
                 part = function(rows[block], given)
-            result[block] = finish(part.double().cpu().numpy())
+            part = part.double().cpu().numpy()
+            if finish is not None:
+                part = finish(part, None if conditions is None else conditions[block])
+            result[block] = part
         return result
 
     @property

@@ -84,7 +84,7 @@ class AsMeasured(DrawnVariables):
         self.random = self.rounded = self.cosines = self.sines = none
         return self
 
-    def encode(self, X, dtype=np.float64):
+    def encode(self, X, dtype=np.float64, condition=None):
         """Return the events, and no variables that are drawn.
 
         Raises
@@ -105,11 +105,11 @@ class AsMeasured(DrawnVariables):
         none = np.empty((len(X), 0), dtype)
         return X.astype(dtype), none, none
 
-    def log_det(self, X):
+    def log_det(self, X, condition=None):
         """Return zeros: events are their own variables."""
         return np.zeros(len(X))
 
-    def decode(self, z):
+    def decode(self, z, condition=None):
         """Return the events."""
         return np.asarray(z, dtype=np.float64)
 

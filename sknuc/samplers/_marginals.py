@@ -1,0 +1,177 @@
+r"""Columns whose laws depend on conditions, as normal variables.
+
+A voxel reads zero below a threshold: in units of the energy of the particle, the gap and how often
+a shower is in it move with that energy. A network of all columns must then learn, beside how they
+hang together, hundreds of such ends. Here every column becomes normal first, given the condition
+(:class:`sknuc.nn.ConditionalMarginals`), with its levels and atoms as parts of its own normal
+distribution: one variable per column, of which only the dependence on others is left to learn.
+"""
+
+import numpy as np
+import torch
+
+from sknuc.nn import ConditionalMarginals
+from sknuc.samplers._drawn import DrawnVariables
+from sknuc.torch_estimator import Player, TorchEstimator
+
+__all__ = ["ConditionalColumns"]
+
+# Numbers that are transformed at a time: each has the splines of its own.
+_BLOCK_NUMBERS = 2**18
+
+
+class ConditionalColumns(DrawnVariables):
+    """The columns of a table, and one normal variable for each, given a condition.
+
+    Parameters
+    ----------
+    columns : Columns
+        As fitted to the events, without angles or rounded integers.
+    laws : Laws
+        Without a fit.
+    """
+
+    def __init__(self, columns, laws):
+        self.columns = columns
+        self.laws = laws
+        n = columns.n_columns
+        self.shape, self.n_variables = (n,), n
+        # Levels and atoms are parts of the variable of their column: none says which.
+        self.first, self.second, self.marks = np.arange(n), {}, {}
+        self.angular = np.zeros(n, bool)
+        self.scale = np.ones(n)
+        self.rounded = self.cosines = self.sines = np.array([], dtype=int)
+        self.constant = columns.constant
+        # Values of the levels of each column; NaN stands for all others, which have a density.
+        self.values = [
+            (columns.levels.get(i) or columns.marks[i]).values
+            if i in columns.levels or i in columns.marks
+            else np.array([np.nan])
+            for i in range(n)
+        ]
+        dense = [np.flatnonzero(np.isnan(values)) for values in self.values]
+        self.dense = np.array([at[0] if len(at) else -1 for at in dense])
+        self.random = np.flatnonzero(
+            [len(values) > 1 or at < 0 for values, at in zip(self.values, self.dense, strict=True)]
+        )
+
+    def fit(self, X, condition, sample_weight=None):
+        """Learn the laws of the columns of events (n, n_columns), given conditions (n, width)."""
+        t, level = self._read(X)
+        n_levels = np.array([len(values) for values in self.values])
+        self.laws.fit(t, level, condition, sample_weight, n_levels=n_levels, dense=self.dense)
+        return self
+
+    def _read(self, X):
+        """Numbers without bounds, and levels, both (n, n_columns), of events."""
+        X = self.columns._as_fitted(X).astype(np.float64)
+        t = self.columns.encode(X)[0][:, self.columns.first]
+        level = np.zeros(X.shape, dtype=np.int64)
+        for i, values in enumerate(self.values):
+            known = np.flatnonzero(~np.isnan(values))
+            if len(known):
+                at = known[np.searchsorted(values[known], X[:, i]).clip(max=len(known) - 1)]
+                other = self.dense[i] if self.dense[i] >= 0 else at
+                level[:, i] = np.where(values[at] == X[:, i], at, other)
+        return np.where(level == self.dense, t, 0.0), level
+
+    def _blocks(self, n):
+        step = max(1, _BLOCK_NUMBERS // self.n_variables)
+        return [slice(start, min(start + step, n)) for start in range(0, n, step)]
+
+    def _tensors(self, condition, *arrays):
+        like = next(self.laws.module_.parameters())
+        return [
+            torch.as_tensor(array, device=like.device).to(
+                like.dtype if np.issubdtype(array.dtype, np.floating) else torch.int64
+            )
+            for array in (condition, *arrays)
+        ]
+
+    def encode(self, X, dtype=np.float64, condition=None):
+        """Variables of events, and what is known of those that are drawn: see `Columns`.
+
+        `condition` has the shape (n, width).
+        """
+        t, level = self._read(X)
+        z = np.zeros(X.shape, dtype)
+        low, high = np.zeros((2, len(X), len(self.random)), dtype)
+        laws = self.laws.module_[1]
+        with torch.no_grad():
+            for rows in self._blocks(len(X)):
+                given, numbers, levels = self._tensors(condition[rows], t[rows], level[rows])
+                half = torch.full_like(numbers, 0.5)
+                z[rows] = laws.to_normal(numbers, levels, half, given).cpu().numpy()
+                below, share, _ = laws.parts(levels, given, numbers)
+                single = levels != laws.dense
+                low[rows] = torch.where(single, below, 0)[:, self.random].cpu().numpy()
+                high[rows] = torch.where(single, below + share, 0)[:, self.random].cpu().numpy()
+        return z, low, high
+
+    def log_det(self, X, condition):
+        r"""Log of :math:`|dz/dx|` of the numbers that have a density, (n,)."""
+        t, level = self._read(X)
+        result = self.columns.log_det(X)
+        laws = self.laws.module_[1]
+        with torch.no_grad():
+            for rows in self._blocks(len(X)):
+                given, numbers, levels = self._tensors(condition[rows], t[rows], level[rows])
+                half = torch.full_like(numbers, 0.5)
+                z = laws.to_normal(numbers, levels, half, given)
+                slope = laws.log_prob(numbers, levels, given) + (z**2 + np.log(2 * np.pi)) / 2
+                slope = torch.where(levels == laws.dense, slope, 0).double().sum(1)
+                result[rows] += slope.cpu().numpy()
+        return result
+
+    def decode(self, z, condition):
+        """Events (n, n_columns) of variables (n, n_variables)."""
+        t, level = np.empty(z.shape), np.empty(z.shape, dtype=np.int64)
+        laws = self.laws.module_[1]
+        with torch.no_grad():
+            for rows in self._blocks(len(z)):
+                given, normal = self._tensors(condition[rows], np.asarray(z[rows]))
+                numbers, levels = laws.from_normal(normal, given)
+                t[rows], level[rows] = numbers.cpu().numpy(), levels.cpu().numpy()
+        columns = self.columns
+        X = columns._range.bounded(columns.shift + columns.scale * t)
+        X = np.clip(X, *columns._ends)
+        for i, values in enumerate(self.values):
+            at = values[level[:, i]]
+            X[:, i] = np.where(np.isnan(at), X[:, i], at)
+        return X
+
+
+class Laws(TorchEstimator):
+    """The training of the laws of columns, by their likelihood."""
+
+    def __init__(self, *, max_epochs=10, learning_rate=0.002, schedule="cosine", **shared):
+        super().__init__(
+            max_epochs=max_epochs,
+            learning_rate=learning_rate,
+            schedule=schedule,
+            standardize=False,
+            **shared,
+        )
+
+    def fit(self, t, level, condition, sample_weight, *, n_levels, dense):
+        """Fit to numbers and levels (n, n_columns), given conditions (n, width)."""
+        self.input_shape_ = (t.shape[1],)
+        weight = np.ones(len(t)) if sample_weight is None else sample_weight
+        shares = [weight @ (level == k) / weight.sum() for k in range(n_levels.max())]
+        self._laws = n_levels, dense, condition.shape[1], np.stack(shares, axis=1)
+        self._largest_product = 64 * t.shape[1] * 25
+        columns = {"level": level, "condition": condition}
+        self._fit_events(t, columns, sample_weight=sample_weight, reset=True)
+        return self
+
+    def _build(self):
+        *sizes, shares = self._laws
+        module = ConditionalMarginals(*sizes)
+        module.start_from(shares)
+        return module
+
+    def _players(self):
+        return [Player(self._loss, optimizer=self._optimizer)]
+
+    def _loss(self, module, batch):
+        return -module.log_prob(batch.X, batch.level, batch.condition).sum(1)
