@@ -27,7 +27,7 @@ def _events(module, n=2000):
 
 
 def test_laws_are_normalised(module):
-    t = torch.linspace(-30, 30, 12_001, dtype=torch.float64)[:, None].expand(-1, 5)
+    t = torch.linspace(-30, 30, 48_001, dtype=torch.float64)[:, None].expand(-1, 5)
     condition = torch.tensor([[0.3, -1.0]], dtype=torch.float64)
     total = torch.zeros(5, dtype=torch.float64)
     for level in range(4):

@@ -24,7 +24,6 @@ import math
 import torch
 from torch import nn
 from torch.nn import functional
-from zuko.transforms import MonotonicRQSTransform
 
 __all__ = ["ConditionalMarginals"]
 
@@ -65,24 +64,23 @@ class ConditionalMarginals(nn.Module):
             self.head.weight.mul_(0.3)
         self.register_buffer("dense", torch.as_tensor(dense))
         self.register_buffer("last", n_levels - 1)
-        absent = torch.arange(self.sizes[0]) >= n_levels[:, None]
+        absent = torch.arange(self.sizes[0])[:, None] >= n_levels
         self.register_buffer("absent", absent)
 
     @torch.no_grad()
     def start_from(self, shares):
-        """Set the probabilities of levels (n_columns, max(n_levels)) before the training."""
-        bias = self.head.bias.view(len(self.last), -1)
-        bias[:, : self.sizes[0]] = torch.as_tensor(shares).to(bias).clamp(min=1e-4).log()
+        """Set the probabilities of levels (max(n_levels), n_columns) before the training."""
+        bias = self.head.bias.view(-1, len(self.last))
+        bias[: self.sizes[0]] = torch.as_tensor(shares).to(bias).clamp(min=1e-4).log()
 
     def _laws(self, condition, like):
-        """Log probabilities (n, n_columns, K), shift and log scale (n, n_columns), and splines."""
+        """Log probabilities (n, K, n_columns), shift and log scale (n, n_columns), and splines."""
         if condition is None:
             condition = like.new_ones(len(like), 1)
-        numbers = self.head(self.trunk(condition)).unflatten(1, (len(self.last), -1))
-        logits, shift, log_scale, *knots = numbers.split(self.sizes, -1)
-        log_p = logits.masked_fill(self.absent, -torch.inf).log_softmax(-1)
-        spline = MonotonicRQSTransform(*knots, bound=_BOX, slope=_SMALLEST)
-        return log_p, shift[..., 0], log_scale[..., 0], spline
+        numbers = self.head(self.trunk(condition)).unflatten(1, (-1, len(self.last)))
+        logits, shift, log_scale, *knots = numbers.split(self.sizes, 1)
+        log_p = logits.masked_fill(self.absent, -torch.inf).log_softmax(1)
+        return log_p, shift[:, 0], log_scale[:, 0], _Spline(*knots)
 
     def log_prob(self, t, level, condition):
         """Log probability or density of each column.
@@ -99,9 +97,9 @@ class ConditionalMarginals(nn.Module):
         log_prob : Tensor of shape (n, n_columns)
         """
         log_p, shift, log_scale, spline = self._laws(condition, t)
-        w, log_slope = spline.call_and_ladj((t - shift) * torch.exp(-log_scale))
+        w, log_slope = spline((t - shift) * torch.exp(-log_scale))
         log_density = log_slope - log_scale - (w**2 + math.log(2 * math.pi)) / 2
-        chosen = log_p.gather(-1, level[..., None])[..., 0]
+        chosen = log_p.gather(1, level[:, None])[:, 0]
         return chosen + torch.where(level == self.dense, log_density, 0)
 
     def parts(self, level, condition, like):
@@ -115,7 +113,7 @@ class ConditionalMarginals(nn.Module):
         `uniform`, (n, n_columns), are numbers in (0, 1) for the levels without a density.
         """
         log_p, shift, log_scale, spline = self._laws(condition, t)
-        w = spline((t - shift) * torch.exp(-log_scale)).double()
+        w = spline((t - shift) * torch.exp(-log_scale))[0].double()
         below, p, above = _parts(log_p.double().exp(), level)
         dense = level == self.dense
         uniform = uniform.double()
@@ -129,25 +127,85 @@ class ConditionalMarginals(nn.Module):
         p = log_p.double().exp()
         z = z.double()
         lower, upper = torch.special.ndtr(z), torch.special.ndtr(-z)
-        cumulative = p.cumsum(-1)
-        survival = p.flip(-1).cumsum(-1).flip(-1) - p
+        cumulative = p.cumsum(1)
+        survival = p.flip(1).cumsum(1).flip(1) - p
         passed = torch.where(
-            (z < 0)[..., None], lower[..., None] >= cumulative, upper[..., None] <= survival
+            (z < 0)[:, None], lower[:, None] >= cumulative, upper[:, None] <= survival
         )
-        level = torch.minimum(passed.sum(-1), self.last)
+        level = torch.minimum(passed.sum(1), self.last)
         below, share, above = _parts(p, level)
         w = _quantile((lower - below) / share, (upper - above) / share)
-        t = shift + log_scale.exp() * spline.inv(w.to(shift.dtype))
+        t = shift + log_scale.exp() * spline.inverse(w.to(shift.dtype))
         return torch.where(level == self.dense, t, 0), level
 
 
 def _parts(p, level):
-    """Probabilities (n, n_columns) below, of and above levels, of all of them (..., K)."""
-    level = level[..., None]
-    place = torch.arange(p.shape[-1], device=p.device)
-    below = torch.where(place < level, p, 0).sum(-1)
-    above = torch.where(place > level, p, 0).sum(-1)
-    return below, p.gather(-1, level)[..., 0], above
+    """Probabilities (n, n_columns) below, of and above levels, of all of them (n, K, n_columns)."""
+    level = level[:, None]
+    place = torch.arange(p.shape[1], device=p.device)[:, None]
+    below = torch.where(place < level, p, 0).sum(1)
+    above = torch.where(place > level, p, 0).sum(1)
+    return below, p.gather(1, level)[:, 0], above
+
+
+class _Spline:
+    """Monotonic rational-quadratic splines between -B and B, the identity beyond.
+
+    As zuko's ``MonotonicRQSTransform``, of hundreds of columns with knots of their own per event:
+    knots are the second axis, (n, bins, n_columns), along which sums are some times faster than
+    along a short last one.
+    """
+
+    def __init__(self, widths, heights, log_slopes):
+        x, y = (_edges(sizes) for sizes in (widths, heights))
+        # Bounded, as a slope of zero or infinity has no logarithm; 1 at the ends.
+        slopes = (math.log(_SMALLEST) * functional.softsign(log_slopes)).neg().exp()
+        slopes = functional.pad(slopes, (0, 0, 1, 1), value=1.0)
+        self.knots = torch.stack([x, y, slopes])
+
+    def _piece(self, values, edges):
+        """Both ends of the pieces where values (n, n_columns) lie, as six (n, n_columns)."""
+        place = (values[:, None] >= edges[:, 1:-1]).sum(1)
+        place = place.expand(3, 1, *place.shape).transpose(1, 2)
+        ends = (self.knots.gather(2, place + end)[:, :, 0] for end in (0, 1))
+        return [part for end in ends for part in end]
+
+    def __call__(self, t):
+        """Return the image of numbers (n, n_columns), and its log slope."""
+        inside = t.abs() < _BOX
+        t_in = torch.where(inside, t, 0)
+        x0, y0, d0, x1, y1, d1 = self._piece(t_in, self.knots[0])
+        mean = (y1 - y0) / (x1 - x0)
+        u = (t_in - x0) / (x1 - x0)
+        uv = u * (1 - u)
+        below = mean + (d0 + d1 - 2 * mean) * uv
+        image = y0 + (y1 - y0) * (mean * u**2 + d0 * uv) / below
+        slope = d1 * u**2 + 2 * mean * uv + d0 * (1 - u) ** 2
+        log_slope = 2 * (mean / below).log() + slope.log()
+        return torch.where(inside, image, t), torch.where(inside, log_slope, 0)
+
+    def inverse(self, w):
+        """Return the numbers of images (n, n_columns)."""
+        inside = w.abs() < _BOX
+        w_in = torch.where(inside, w, 0)
+        x0, y0, d0, x1, y1, d1 = self._piece(w_in, self.knots[1])
+        mean = (y1 - y0) / (x1 - x0)
+        step = (w_in - y0) * (d0 + d1 - 2 * mean)
+        a = (y1 - y0) * (mean - d0) + step
+        b = (y1 - y0) * d0 - step
+        c = mean * (y0 - w_in)
+        root = (b**2 - 4 * a * c).clamp(min=0).sqrt()
+        return torch.where(inside, x0 + (x1 - x0) * 2 * c / (-b - root), w)
+
+
+def _edges(sizes):
+    """Edges (n, bins + 1, n_columns) between -B and B of pieces of relative sizes, as logits."""
+    bins = sizes.shape[1]
+    shares = _SMALLEST + (1 - bins * _SMALLEST) * sizes.softmax(1)
+    inner = _BOX * (2 * shares[:, :-1].cumsum(1) - 1)
+    return functional.pad(
+        functional.pad(inner, (0, 0, 1, 0), value=-_BOX), (0, 0, 0, 1), value=_BOX
+    )
 
 
 def _quantile(lower, upper):

@@ -158,7 +158,7 @@ class Laws(TorchEstimator):
         self.input_shape_ = (t.shape[1],)
         weight = np.ones(len(t)) if sample_weight is None else sample_weight
         shares = [weight @ (level == k) / weight.sum() for k in range(n_levels.max())]
-        self._laws = n_levels, dense, condition.shape[1], np.stack(shares, axis=1)
+        self._laws = n_levels, dense, condition.shape[1], np.stack(shares)
         self._largest_product = 64 * t.shape[1] * 25
         columns = {"level": level, "condition": condition}
         self._fit_events(t, columns, sample_weight=sample_weight, reset=True)
