@@ -22,7 +22,6 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from tqdm.auto import tqdm
 
-from sknuc._engine import draw_seed
 from sknuc.base import validate_weights
 from sknuc.multiplicity import row_uniforms
 from sknuc.samplers._columns import Columns
@@ -34,7 +33,8 @@ __all__ = ["Sampler"]
 
 # From so many columns on it pays to learn their laws first.
 _MANY_COLUMNS = 32
-_OF_THE_TRAINING = ("batch_size", "device", "mixed_precision", "verbose")
+# Parameters of the training that its laws share.
+_OF_THE_TRAINING = ("batch_size", "device", "mixed_precision", "random_state", "verbose")
 # Numbers of events, noise and activations in memory at a time: 16 MiB, of which some copies exist.
 _BLOCK_NUMBERS = 2**22
 # The network is applied to so many events at a time, whatever the blocks: how sums round depends on
@@ -190,7 +190,7 @@ class Sampler(TorchEstimator):
         if wanted is True and not possible:
             raise ValueError(
                 f"The 'marginals' parameter of {type(self).__name__} must be 'auto' or False "
-                "without conditions, for signals and images, and for tables with angles or "
+                "without conditions, for signals and images, hits and counts, and tables with angles or "
                 "integers of more than 100 values. Got True."
             )
         if isinstance(wanted, str):
@@ -269,8 +269,7 @@ class Sampler(TorchEstimator):
                 self.classes_ = self._conditions.classes
         if self._wants_marginals():
             shared = {name: getattr(self, name) for name in _OF_THE_TRAINING}
-            laws = Laws(random_state=draw_seed(self.random_state), **shared)
-            self._columns = ConditionalColumns(self._columns, laws)
+            self._columns = ConditionalColumns(self._columns, Laws(**shared))
             self._columns.fit(X, columns["condition"], sample_weight)
         z, low, high = self._columns.encode(X, self._output_dtype, columns.get("condition"))
         if low.shape[1]:
