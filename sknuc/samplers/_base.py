@@ -190,8 +190,8 @@ class Sampler(TorchEstimator):
         if wanted is True and not possible:
             raise ValueError(
                 f"The 'marginals' parameter of {type(self).__name__} must be 'auto' or False "
-                "without conditions, for signals, images, hits and counts, and for tables with angles "
-                "or integers of more than 100 values. Got True."
+                "without conditions, for signals, images, hits and counts, and for tables with "
+                "angles or integers of more than 100 values. Got True."
             )
         if isinstance(wanted, str):
             return possible and columns.n_columns > _MANY_COLUMNS and bool(columns.marks)
