@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from sknuc.base import SharedParameters, validate_events
 
-__all__ = ["TreeEstimator"]
+__all__ = ["TreeEstimator", "count_events"]
 
 # Threads wait for each other after every level of a tree; on a busy machine this costs more than
 # it gains for fewer values (events × features) per thread.
@@ -211,7 +211,7 @@ class TreeEstimator(SharedParameters, BaseEstimator):
                 )
             )
         name = type(self).__name__
-        with tqdm(total=self.max_iter, desc=name, unit="tree", disable=not self.verbose) as bar:
+        with tqdm(total=self.max_iter, desc=name, unit="round", disable=not self.verbose) as bar:
             booster = xgb.train(
                 params,
                 dtrain,
@@ -228,25 +228,33 @@ class TreeEstimator(SharedParameters, BaseEstimator):
         loss = np.array(next(iter(history["validation"].values()))) if history else None
         return booster, loss
 
-    def _warn_light_weights(self, train, n_events, first_hessian=1.0):
+    def _warn_light_weights(self, hessian, n_events, stacklevel=4):
         """Say so when trees cannot split though there are enough events.
 
-        They see too little weight: the weights are small, or too many events are held out of all
-        trees or of each. To be called by who is called by ``fit``.
+        They see too little: a class is rare, weights are small, or too many events are held out of
+        all trees or of each.
+
+        Parameters
+        ----------
+        hessian : float
+            The sum of w h of the training events before the first tree. What does not suffice for
+            two leaves then, never does.
+        n_events : float
+            By `count_events`. Of few ones, nobody expects much.
+        stacklevel : int, default=4
+            Of the user, if called by ``fit``: this, fit, scikit-learn's wrapper, and the user.
         """
-        X, _, weight = train
-        seen = self.subsample * (len(X) if weight is None else weight.sum())
-        needed = 2 * self.min_child_weight / first_hessian
+        seen, needed = self.subsample * hessian, 2 * self.min_child_weight
         # Sums of weights differ in their last bits from the integers that they mean.
-        if seen * (1 + 1e-9) < needed <= n_events:
+        if seen * (1 + 1e-9) < needed <= n_events * (1 + 1e-9):
             warnings.warn(
-                f"Of {n_events} events, a tree is grown on a total weight of {seen:.4g}, but can "
-                f"split from {needed:g} on (min_child_weight={self.min_child_weight:g}): most or "
-                "all trees are one leaf, and tell no events apart. Lower min_child_weight, divide "
-                "weights that do not count events by their mean, or leave more events to the trees "
-                "(validation_fraction, subsample).",
+                f"Of {n_events:.10g} events, a tree is grown on a sum of w h of {seen:.4g}, but "
+                f"can split from {needed:g} on (min_child_weight={self.min_child_weight:g}): most "
+                "or all trees are one leaf, and tell no events apart. Lower min_child_weight, "
+                "divide weights that do not count events by their mean, weigh up a rare class, or leave "
+                "more events to the trees (validation_fraction, subsample).",
                 UserWarning,
-                stacklevel=5,  # fit, of scikit-learn's wrapper, of the user
+                stacklevel=stacklevel,
             )
 
     def _matrix(self, part, ref=None):
@@ -260,6 +268,11 @@ class TreeEstimator(SharedParameters, BaseEstimator):
         """
         most = _openmp_effective_n_threads(self.n_jobs)
         return _OPENMP.limit(limits=min(most, 1 + X.size // _VALUES_PER_THREAD))
+
+
+def count_events(X, weight):
+    """Return the number of events: one of weight 2 is two, however light the others are."""
+    return float(len(X) if weight is None else np.maximum(np.abs(weight), 1).sum())
 
 
 class _Progress(xgb.callback.TrainingCallback):

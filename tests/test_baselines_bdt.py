@@ -425,7 +425,7 @@ def test_losses_are_those_that_are_documented(events):
 
 def test_first_margin_is_the_prior_however_rare():
     X = np.zeros((2, 1))
-    bdt = BDTClassifier(max_iter=1).fit(X, [0, 1], sample_weight=[1e9, 1])
+    bdt = BDTClassifier(max_iter=1, min_child_weight=0).fit(X, [0, 1], sample_weight=[1e9, 1])
     assert bdt.decision_function(X[:1])[0] == pytest.approx(np.log(1e-9), rel=1e-6)
 
 
@@ -517,9 +517,45 @@ def test_weights_too_light_to_split_are_told(events):
     assert record[0].filename == __file__
     # Two leaves of all events would do, two of those that are not held out do not.
     bdt = BDTRegressor(min_child_weight=47, early_stopping=True, max_iter=2, random_state=0)
-    with pytest.warns(UserWarning, match="Of 100 events, a tree is grown on a total weight of 90,"):
+    with pytest.warns(UserWarning, match="Of 100 events, a tree is grown on a sum of w h of 90,"):
         bdt.fit(X[:100], X[:100, 0])
     assert np.ptp(bdt.predict(X)) == 0
+
+
+@pytest.mark.parametrize(
+    ("counts", "weights", "hessian"),
+    [
+        # Twice as many of a class as one event more would do for two leaves of w h = 1.
+        ((2000, 2000), (1.0, 1e-4), 2000 * 0.2 / 2000.2),
+        ((298, 2), (1.0, 1.0), 298 * 2 / 300),
+        ((1000, 1000, 1000), (1.0, 2e-4, 2e-4), 2 * 1000 * 0.4 / 1000.4),
+    ],
+)
+def test_a_class_too_light_to_be_split_off_is_told(counts, weights, hessian):
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(len(counts)), counts)
+    X, weight = rng.normal(size=(len(y), 2)) + 5 * y[:, None], np.array(weights)[y]
+    bdt = BDTClassifier(max_iter=5)
+    with pytest.warns(UserWarning, match=rf"grown on a sum of w h of {hessian:.4g},"):
+        bdt.fit(X, y, weight)
+    assert np.ptp(bdt.decision_function(X), axis=0).max() == 0
+    # That sum is what decides, and classes of equal weight have enough.
+    bdt.set_params(min_child_weight=0.49 * hessian).fit(X, y, weight)
+    assert np.ptp(bdt.decision_function(X), axis=0).max() > 0
+    bdt.set_params(min_child_weight=1.0, class_weight="balanced").fit(X, y, weight)
+    assert bdt.score(X, y) > 0.99
+
+
+def test_the_warning_of_light_weights_knows_nothing_of_how_events_are_counted(events):
+    X = events[0][:8]
+    y, two = X[:, 0], np.full(8, 2.0)
+    bdt = BDTRegressor(min_child_weight=8, early_stopping=True, max_iter=2, random_state=0)
+    for data in ((X, y, two), (np.tile(X, (2, 1)), np.tile(y, 2))):
+        with pytest.warns(
+            UserWarning, match="Of 16 events, a tree is grown on a sum of w h of 14,"
+        ):
+            bdt.fit(*data)
+        assert np.ptp(bdt.predict(X)) == 0
 
 
 # The rest of the contract

@@ -2,6 +2,7 @@
 
 import pickle
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -360,11 +361,33 @@ class TestQuantileBDT:
         X, y, _ = gaussian(n, 0)
         weight = None if weight is None else np.full(n, weight)
         model = QuantileBDTRegressor(max_iter=2, random_state=0, **settings)
-        with pytest.warns(UserWarning, match=rf"Of {n} events.* weight of {seen},") as record:
+        with pytest.warns(UserWarning, match=rf"Of {n} events.* w h of {seen},") as record:
             model.fit(X, np.column_stack([y, -y]), weight)
         # Once, for both targets.
         assert [warning.filename for warning in record] == [__file__]
         assert np.ptp(model.predict(X), axis=0).max() == 0
+
+    def test_the_warning_knows_nothing_of_how_events_are_counted(self):
+        X, y, _ = gaussian(21, 0)
+        model = QuantileBDTRegressor(max_iter=2, early_stopping=True, random_state=0)
+        for data in ((X, y, np.full(21, 2.0)), (np.tile(X, (2, 1)), np.tile(y, 2))):
+            with pytest.warns(UserWarning, match=r"Of 42 events.* w h of 36,"):
+                model.fit(*data)
+            assert np.ptp(model.predict(X)) == 0
+
+    def test_trees_of_any_target_that_see_too_little_say_so(self):
+        # The trees of a target split if the one heavy event is not among those it holds out.
+        X, y, _ = gaussian(60, 0)
+        weight, targets = np.r_[100.0, np.ones(59)], np.outer(y, [1.0, 2.0, 3.0])
+        for seed in range(4):
+            model = QuantileBDTRegressor(
+                max_iter=2, early_stopping=True, validation_fraction=0.4, random_state=seed
+            )
+            with warnings.catch_warnings(record=True) as record:
+                warnings.simplefilter("always")
+                model.fit(X, targets, weight)
+            constant = np.ptp(model.predict(X), axis=0) == 0
+            assert len(record) == constant.any()
 
     def test_trees_that_see_enough_for_two_leaves_split(self):
         X, y, _ = gaussian(60, 0)

@@ -28,9 +28,10 @@ from sknuc.base import (
     validate_labels,
     validate_targets,
 )
-from sknuc.baselines._boosting import BaseBDT
+from sknuc.baselines._boosting import BaseBDT, total_weight
 from sknuc.baselines._losses import LOSSES
 from sknuc.multiplicity import net_weights
+from sknuc.tree_estimator import count_events
 
 __all__ = ["BDTClassifier", "BDTRegressor"]
 
@@ -48,7 +49,9 @@ class BDTClassifier(ClassifierMixin, BaseBDT):
         The weights of classes, by label, which multiply the weights of events. "balanced" gives all
         classes the same sum of weights.
     min_child_weight : float, default=1.0
-        The smallest sum of :math:`w h` in a leaf. For two classes :math:`h=p(1-p)\leq 1/4`.
+        The smallest sum of :math:`w h` in a leaf. For two classes :math:`h=p(1-p)\leq 1/4`, and
+        :math:`p` starts as the share of the second class: the leaves of a rare class, or of one of
+        small weights, need so many events more.
     monotonic_cst : array-like of int of shape (n_features,), dict or None, default=None
         The direction in which the margin of the second class may change with a feature: 1 never
         falls, -1 never rises, 0 is free. A dict maps feature names to directions. For two classes.
@@ -161,13 +164,13 @@ class BDTClassifier(ClassifierMixin, BaseBDT):
         """
         X, y, weight = self._training_events(X, y, sample_weight, validate_labels)
         self.classes_, codes = encode_labels(self, y)
-        n_events = len(y)
+        n_events = count_events(X, weight)
         X, codes, weight, pieces = self._merge(X, codes, weight)
         n_classes = len(self.classes_)
-        net_weights(self.classes_, codes, weight)
+        given = net_weights(self.classes_, codes, weight)
         weight = class_weights(self.class_weight, self.classes_, codes, weight)
-        prior = net_weights(self.classes_, codes, weight)
-        prior /= prior.sum()
+        net = net_weights(self.classes_, codes, weight)
+        prior = net / net.sum()
         if n_classes == 2:
             loss, params = LOSSES["binary"], {"base_score": logit(prior[1])}
         else:
@@ -178,7 +181,18 @@ class BDTClassifier(ClassifierMixin, BaseBDT):
                 )
             loss = LOSSES["multiclass"]
             params = {"base_score": np.log(prior).tolist(), "num_class": n_classes}
-        self._grow(X, codes, weight, pieces, loss, n_events=n_events, stratified=True, **params)
+        self._grow(
+            X,
+            codes,
+            weight,
+            pieces,
+            loss,
+            n_events=n_events,
+            # A class that `class_weight` makes light is what was asked for.
+            hessian=4 * loss.first_hessian * max(_sum_of_variances(net), _sum_of_variances(given)),
+            stratified=True,
+            **params,
+        )
         return self
 
     def decision_function(self, X):
@@ -372,7 +386,7 @@ class BDTRegressor(RegressorMixin, BaseBDT):
         X, y, weight = self._training_events(X, y, sample_weight, validate_targets)
         self._one_dimensional = y.ndim == 1
         self._log_link = self.loss in ("poisson", "gamma")
-        n_events = len(y)
+        n_events = count_events(X, weight)
         X, y, weight, pieces = self._merge(X, y.reshape(len(y), -1), weight)
         self.n_targets_ = y.shape[1]
         self.target_center_, self.target_scale_ = _target_scale(y, weight, self.loss)
@@ -387,6 +401,7 @@ class BDTRegressor(RegressorMixin, BaseBDT):
             pieces,
             LOSSES[self.loss],
             n_events=n_events,
+            hessian=LOSSES[self.loss].first_hessian * total_weight(X, weight),
             base_score=1.0 if self._log_link else 0.0,
         )
         offset = np.log(self.target_scale_) if self._log_link else self.target_center_
@@ -419,6 +434,11 @@ class BDTRegressor(RegressorMixin, BaseBDT):
         value = np.exp(margin) if self._log_link else margin
         y = self.target_center_ + self.target_scale_ * value
         return y[:, 0] if self._one_dimensional else y
+
+
+def _sum_of_variances(net):
+    """Return the sum of w p(1-p), p the share of the class closest to one half: of its trees."""
+    return (net * (1 - net / net.sum())).max()
 
 
 def _target_scale(y, weight, loss):

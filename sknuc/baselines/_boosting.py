@@ -13,10 +13,15 @@ from sknuc.baselines._losses import loss_metric, signed_objective
 from sknuc.multiplicity import count_pieces, hold_out, merge_identical, training_events
 from sknuc.tree_estimator import TreeEstimator
 
-__all__ = ["BaseBDT"]
+__all__ = ["BaseBDT", "total_weight"]
 
 # Shapley values of one block of events take at most this much memory.
 BLOCK_BYTES = 2**26
+
+
+def total_weight(X, weight):
+    """Return the sum of the weights of events; None weighs each as one."""
+    return len(X) if weight is None else weight.sum()
 
 
 class BaseBDT(TreeEstimator):
@@ -53,9 +58,23 @@ class BaseBDT(TreeEstimator):
         return *rows, count_pieces(rows[0], rows[2], weight) if drawn else None
 
     def _grow(
-        self, X, y, weight, pieces, loss, *, n_events, base_score=0.0, stratified=False, **params
+        self,
+        X,
+        y,
+        weight,
+        pieces,
+        loss,
+        *,
+        n_events,
+        hessian,
+        base_score=0.0,
+        stratified=False,
+        **params,
     ):
-        """Train the booster on the merged rows of `n_events`; `y` is on the scale of the margin."""
+        """Train the booster on the merged rows of `n_events`; `y` is on the scale of the margin.
+
+        Before the first tree, `hessian` is the sum of w h.
+        """
         random_state = check_random_state(self.random_state)
         signed = weight is not None and bool((weight < 0).any())
         if signed and loss.derivatives is None:
@@ -86,7 +105,8 @@ class BaseBDT(TreeEstimator):
             self._check_parts(train, validation, stratified, n_events)
         elif pieces is not None:
             train = self._part(X, y, weight, pieces, pieces, copies=True)
-        self._warn_light_weights(train, n_events, loss.first_hessian)
+        kept = total_weight(train[0], train[2]) / total_weight(X, weight)
+        self._warn_light_weights(hessian * kept, n_events, stacklevel=5)
 
         metric = None
         if own_metric and validation is not None:
@@ -132,8 +152,8 @@ class BaseBDT(TreeEstimator):
                 raise ValueError(
                     f"With the 'validation_fraction' parameter at {self.validation_fraction}, "
                     f"early_stopping {part} events{name} with a total weight of {net.min():g}, "
-                    f"which must be positive. Got n_samples={n_events}. Give more events, another "
-                    "validation_fraction, or early_stopping=False."
+                    f"which must be positive. Got n_samples={n_events:.10g}. Give more events, "
+                    "another validation_fraction, or early_stopping=False."
                 )
 
     def _events(self, X):

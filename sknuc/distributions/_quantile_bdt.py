@@ -18,7 +18,7 @@ from sknuc.base import PredictiveRegressorMixin, validate_weights
 from sknuc.distributions._levels import check_rising_levels
 from sknuc.multiplicity import merge_identical
 from sknuc.predictive import Affine, QuantileFunction
-from sknuc.tree_estimator import TreeEstimator
+from sknuc.tree_estimator import TreeEstimator, count_events
 
 __all__ = ["QuantileBDTRegressor"]
 
@@ -195,16 +195,24 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, TreeEstimator):
             fits = []
             for target in targets.T.astype(np.float32):
                 merged = merge_identical(X, target, sample_weight)
-                # All targets have the same events: what is to be said of them is said once.
-                warn = not fits
-                fits.append(self._grow(*merged, params, random_state, n_events=len(X), warn=warn))
-        self.boosters_ = [booster for booster, _ in fits]
+                fits.append(self._grow(*merged, params, random_state))
+        # Once for all targets, of which each holds out events of its own.
+        self._warn_light_weights(min(seen for *_, seen in fits), count_events(X, sample_weight))
+        self.boosters_ = [booster for booster, *_ in fits]
         self.n_iter_ = max(booster.num_boosted_rounds() for booster in self.boosters_)
-        self.validation_loss_ = [loss for _, loss in fits] if self.early_stopping else None
+        self.validation_loss_ = [loss for _, loss, _ in fits] if self.early_stopping else None
         return self
 
-    def _grow(self, X, y, weight, params, random_state, *, n_events, warn):
-        """Grow the trees of one target; return them and the losses of the held-out events."""
+    def _grow(self, X, y, weight, params, random_state):
+        """Grow the trees of one target.
+
+        Returns
+        -------
+        booster : xgboost.Booster
+        validation_loss : ndarray of shape (n_rounds,) or None
+        weight : float
+            The sum over the events that the trees are grown on.
+        """
         if weight is None:
             # Without any, leaves are interpolated quantiles; a weight of 1 must not matter.
             weight = np.ones(len(X))
@@ -225,9 +233,8 @@ class QuantileBDTRegressor(PredictiveRegressorMixin, TreeEstimator):
         def part(rows):
             return X[rows], y[rows], weight[rows]
 
-        if warn:
-            self._warn_light_weights(part(train), n_events)
-        return self._boost(params, part(train), part(~train) if self.early_stopping else None)
+        validation = part(~train) if self.early_stopping else None
+        return *self._boost(params, part(train), validation), weight[train].sum()
 
     def _predictive(self, X):
         values = np.empty((len(X), len(self.levels_), len(self.boosters_)))
