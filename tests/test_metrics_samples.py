@@ -38,8 +38,8 @@ from sknuc.metrics import (
     histogram_iou,
     make_sample_scorer,
     precision_recall_density_coverage,
+    sideband_weights,
     sliced_wasserstein_distance,
-    survival_fraction,
     two_sample_auc,
     wasserstein_distance,
 )
@@ -532,19 +532,19 @@ def test_bad_histograms(params, match):
 NO_PAIRS = ["12", b"12", ("1", "2"), {1: 0, 2: 0}, {2, 1}, {1: 0, 2: 0}.keys(), [[1], [2, 3]]]
 
 
-@pytest.mark.parametrize("window", NO_PAIRS)
-def test_what_is_no_pair_of_numbers_is_no_window(window):
-    energy = np.linspace(0, 3, 20)
-    message = r"'window' parameter must give \(low, high\), finite and with low < high. Got "
+@pytest.mark.parametrize("band", NO_PAIRS)
+def test_what_is_no_pair_of_numbers_is_no_band(band):
+    message = r"'sidebands' parameter must give \(low, high\), finite and with low < high. Got "
     with pytest.raises(ValueError, match=message):
-        survival_fraction(energy, energy > 1, window=window)
+        sideband_weights(np.linspace(0, 5, 20), window=(2.5, 4), sidebands=[(4, 5), band])
 
 
 @pytest.mark.parametrize("kind", [list, np.array, np.float32])
-def test_pairs_of_any_kind_are_windows(kind):
-    energy = np.linspace(0, 3, 20)
-    expected = survival_fraction(energy, energy > 1.5, window=(1, 2))
-    assert survival_fraction(energy, energy > 1.5, window=kind([1, 2])) == expected
+def test_pairs_of_any_kind_are_bands(kind):
+    energy = np.linspace(0, 5, 20)
+    expected = sideband_weights(energy, window=(2, 3), sidebands=[(1, 2), (3, 4)])
+    bands = [kind([1, 2]), kind([3, 4])]
+    assert_allclose(sideband_weights(energy, window=kind([2, 3]), sidebands=bands), expected)
 
 
 def test_the_distance_of_correlations():

@@ -134,7 +134,7 @@ class ReliabilityDisplay:
         check_consistent_length(X, y)
         y, labels = validate_labels(y), np.asarray(estimator.classes_).tolist()
         sample_weight = validate_weights(sample_weight, y, allow_negative=True)
-        if sample_weight is not None:
+        if sample_weight is not None and not np.all(sample_weight):
             present = np.flatnonzero(sample_weight)
             X, y, sample_weight = _safe_indexing(X, present), y[present], sample_weight[present]
         # Elements are compared: arrays of numbers and of words would become words.

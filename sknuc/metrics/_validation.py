@@ -23,7 +23,7 @@ def check_column(name, values):
 
 def check_interval(name, interval):
     """Return the ends of a non-empty, finite interval."""
-    # Words, sets and dicts can be iterated over too; arrays of numbers they are none.
+    # Words, sets and dicts can be iterated over too, but are no arrays of numbers.
     try:
         ends = np.asarray(interval)
     except ValueError:
