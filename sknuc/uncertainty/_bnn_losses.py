@@ -52,9 +52,12 @@ class SamplingLoss:
     all events, is that of :math:`S/2\hat\sigma^2` at
     :math:`\hat\sigma^2 = (\nu\tau^2 + S)/(\nu + W)`. A batch gives its part of S; the others are
     those that the last steps saw. σ is drawn given the S of the last whole epoch, in which every
-    event is once: of batches from two epochs, their choice would spread it. An S of many batches
-    hardly follows the chain, which then samples at the mean σ, with variances that are short of
-    the exact ones by some 2/W.
+    event is once: of batches from two epochs, their choice would spread it.
+
+    An S of many batches hardly follows the chain, which then samples at the mean σ. Where events
+    determine P parameters of a linear model, and leave squares :math:`S_0`, variances are then
+    :math:`S_0/(\nu+W-P)` in units of M instead of :math:`S_0/(\nu+W-P-2)`, those of Student's t:
+    short by :math:`2/(\nu+W-P)`, and by less where S follows.
 
     Parameters
     ----------

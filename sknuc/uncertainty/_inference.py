@@ -46,10 +46,11 @@ class BayesianNetwork(ChainInference, LaplaceInference, TorchEstimator):
         How the posterior is found. "laplace": the posterior of the network linearised where
         training left it; quick, and a good first answer. "hmc": draws by Hamiltonian Monte Carlo,
         the reference for networks and data of moderate size (each step takes all events). "sghmc":
-        draws at the price of training, biased by the size of the step, for data too large for
-        "hmc". "variational": independent Gaussians for all parameters, too narrow where those are
-        correlated, and blind to few events where the network has many parameters: a warning says
-        so if nothing was learnt.
+        draws at the price of training, for data too large for "hmc"; biased by the size of the
+        step and, where the noise is learned, by batches (see `step_size`). "variational":
+        independent Gaussians for all parameters, too narrow where those are correlated, and blind
+        to few events where the network has many parameters: a warning says so if nothing was
+        learnt.
     prior_scale : "learned" or float, default="learned"
         Standard deviation of the parameters a priori, times the root of the number of inputs for
         weights. "learned": one for each tensor of parameters, with a broad prior of its own
@@ -78,6 +79,9 @@ class BayesianNetwork(ChainInference, LaplaceInference, TorchEstimator):
         wide (variance, in the direction of that curvature, for a small friction). Steps are smaller
         where batches would bring more than a fifth of the heat, or a tenth of the friction by the
         squares that a learned noise remembers of them: of small or many batches, or light weights.
+        By that memory draws become too narrow: with a learned noise and several batches, variances
+        are short by up to a tenth, plus 2/(W - P) for events of total weight W that determine P
+        parameters. Few events are better taken in one batch.
     friction : float in (0, 1], default=0.03
         α of "sghmc", the share of the velocity that is lost in a step.
     n_cycles : int or None, default=None

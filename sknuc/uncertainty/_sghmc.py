@@ -165,10 +165,11 @@ def stable_step(largest, friction, n_batches, weight=1.0, total=math.inf):
     where no σ is to be found. η is in units of the largest curvature, where the noise is strongest.
     """
     step = largest
-    # With k batches, nβ is k at most, and the memory's friction falls with η for small steps.
+    # With k batches, nβ is k at most, and the memory's friction falls with η. It comes first: nβ is
+    # an integral, and not needed where steps are too long already.
     while (
-        step * epoch_noise(n_batches, step, friction) * weight > 0.4 * friction
-        or memory_friction(n_batches, step, total) > friction / 10
+        memory_friction(n_batches, step, total) > friction / 10
+        or step * epoch_noise(n_batches, step, friction) * weight > 0.4 * friction
     ):
         step *= 0.9
     return step
