@@ -46,6 +46,7 @@ from sknuc.base import (
     validate_labels,
     validate_targets,
 )
+from sknuc.metrics._final_step import final_step
 from sknuc.multiplicity import count_pieces, merge_identical, training_events
 from sknuc.predictive import Draws, NormalMixture
 from sknuc.uncertainty._spread import check_return_std
@@ -372,7 +373,9 @@ class BootstrapRegressor(PredictiveRegressorMixin, _Bootstrap):
         if len(self.estimators_) == 1:
             return self.estimators_[0]._predict_stack(events), None
         if return_std:
-            pairs = [e.predict(events, return_std=True) for e in self.estimators_]
+            # Searches do not pass the question on.
+            asked = [final_step(e, events) for e in self.estimators_]
+            pairs = [last.predict(seen, return_std=True) for last, seen in asked]
         else:
             pairs = [(e.predict(events), np.empty(0)) for e in self.estimators_]
         means, stds = (np.stack(parts, axis=1) for parts in zip(*pairs, strict=True))

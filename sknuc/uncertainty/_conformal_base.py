@@ -30,6 +30,7 @@ from sklearn.model_selection import (
 from sklearn.model_selection._split import _CVIterableWrapper
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import _safe_indexing, check_random_state, get_tags, indexable
+from sklearn.utils._missing import is_pandas_na
 from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
@@ -130,14 +131,15 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
                 "whose columns would have to follow the folds. Give one that reads events, such "
                 "as a Pipeline that begins with the kernel."
             )
+        present = np.arange(n) if sample_weight is None else np.flatnonzero(sample_weight)
         if groups is not None:
             groups = column_or_1d(groups)
             check_consistent_length(y, groups)
-            nowhere = groups != groups
-            if np.any(nowhere):
+            n_missing = _count_missing(groups[present])
+            if n_missing:
                 raise ValueError(
-                    "'groups' must tell the group of every event. Got NaN for "
-                    f"{np.sum(nowhere)} of {len(y)} events: leave them out, or give them groups."
+                    "'groups' must tell the group of every event. Got missing values for "
+                    f"{n_missing} of {len(present)} events: leave them out, or give them groups."
                 )
             if self.density_ratio is not None:
                 raise ValueError(
@@ -145,7 +147,6 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
                     "comes with densities of its own. Leave out one of them."
                 )
         params, split_params = self._route(estimator, sample_weight, groups, fit_params, frozen)
-        present = np.arange(n) if sample_weight is None else np.flatnonzero(sample_weight)
         if frozen:
             splits = [(present[:0], present)]
         else:
@@ -160,7 +161,7 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
         if groups is not None:
             _check_groups(groups, splits)
         if self._stratified and not frozen:
-            _check_classes(y, splits)
+            _check_classes(y, splits, groups)
         members = [clone(estimator) for _ in splits]
         if self.random_state is not None:
             for member in members:
@@ -277,6 +278,16 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
             categories = np.asarray(self.mondrian(X))
         else:
             key = self.mondrian
+            if isinstance(key, bool):
+                raise ValueError(
+                    "The 'mondrian' parameter must be the name or the index of a column, a "
+                    f"function, or None. Got {key} instead."
+                )
+            if X.ndim < 2:
+                raise ValueError(
+                    f"The 'mondrian' parameter is the column {key!r}, but X is a list of events, "
+                    "and no table. Give a function from events to categories."
+                )
             names = list(getattr(X, "columns", getattr(self, "feature_names_in_", ())))
             known = names if isinstance(key, str) else range(X.shape[1])
             if key not in known:
@@ -291,6 +302,13 @@ class BaseConformal(MetaEstimatorMixin, BaseEstimator):
             raise ValueError(
                 "The 'mondrian' parameter must give one category per event, of shape "
                 f"({X.shape[0]},). Got shape {categories.shape} instead."
+            )
+        n_missing = _count_missing(categories)
+        if n_missing:
+            raise ValueError(
+                "The 'mondrian' parameter must give a category to every event. Got missing values "
+                f"for {n_missing} of {len(categories)} events: leave them out, or make them a "
+                "category of their own."
             )
         return categories
 
@@ -393,18 +411,38 @@ def _check_number(n_folds, y, groups):
         )
 
 
-def _check_classes(y, splits):
+def _check_classes(y, splits, groups):
+    used = np.unique(np.concatenate([side for split in splits for side in split]))
+    classes, counts = np.unique(y[used], return_counts=True)
     for train, _ in splits:
-        labels = np.unique(y[train])
-        if len(labels) < 2:
-            values, counts = np.unique(y, return_counts=True)
-            label, n = values[counts.argmin()].item(), int(counts.min())
-            raise ValueError(
-                f"Without one of the parts of the 'cv' parameter, there is only one class to learn "
-                f"from, {labels.tolist()}: class {label!r} has {n} event{'s' * (n != 1)}. Give "
-                "more of them, or fit the classifier on other events and calibrate it as a "
-                "FrozenEstimator."
-            )
+        known = np.isin(classes, y[train])
+        if known.sum() > 1:
+            continue
+        rarest = np.flatnonzero(~known)[counts[~known].argmin()]
+        n = int(counts[rarest])
+        found = f"{n} event{'s' * (n != 1)}"
+        advice = "Give more of them"
+        if groups is not None:
+            inside = np.unique(groups[used][y[used] == classes[rarest]]).tolist()
+            found += f" in {len(inside)} group{'s' * (len(inside) != 1)}, {inside[:5]}"
+            advice = "Give events of it in more groups"
+        elif n > 1:
+            found += ", all in that part"
+            advice = "Let parts be stratified, as those of an int are"
+        raise ValueError(
+            "Without one of the parts of the 'cv' parameter, there is only one class to learn "
+            f"from, {classes[known].tolist()}: class {classes.tolist()[rarest]!r} has {found}. "
+            f"{advice}, or fit the classifier on other events and calibrate it as a "
+            "FrozenEstimator."
+        )
+
+
+def _count_missing(labels):
+    """How many labels are NaN, NaT, None or what data frames have for a missing value."""
+    if labels.dtype != object:
+        return int(np.sum(labels != labels))
+    # What is missing in a data frame is neither equal to itself nor different.
+    return sum(label is None or is_pandas_na(label) or label != label for label in labels)
 
 
 def _check_groups(groups, splits):

@@ -53,7 +53,9 @@ class ConformalRegressor(PredictiveRegressorMixin, BaseConformal):
     and an interval of coverage c is :math:`\hat\mu(x) \pm \hat\sigma(x)\, Q_c(|r|)`, where
     :math:`Q_c` is the :math:`\lceil c(n+1)\rceil`-th smallest of n; for "cqr" [2]_ it is
     :math:`[\hat q_\ell(x)-Q_c, \hat q_u(x)+Q_c]` with the levels :math:`(1\mp c)/2`. All coverages
-    come from one fit. The probability that the interval covers is
+    come from one fit. Of pipelines, searches and frozen estimators, the one that they end in is
+    asked for spreads and quantiles; others that hold estimators must have these methods themselves.
+    The probability that the interval covers is
 
     - at least c where one estimator is calibrated by other events (``cv="split"`` or a
       ``FrozenEstimator``), and at most c + 1/(n+1) where no scores are equal;
@@ -334,6 +336,8 @@ class ConformalRegressor(PredictiveRegressorMixin, BaseConformal):
             return _quantiles(estimator, X, [0.5]).reshape(n, -1), None
         if self.conformity_score == "absolute":
             return np.asarray(estimator.predict(X), dtype=np.float64).reshape(n, -1), None
+        # Searches do not pass the question on.
+        estimator, X = final_step(estimator, X)
         mean, std = estimator.predict(X, return_std=True)
         std = np.asarray(std, dtype=np.float64).reshape(n, -1)
         if not np.all(std > 0):

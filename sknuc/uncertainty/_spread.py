@@ -2,17 +2,18 @@
 
 import inspect
 
-from sklearn.pipeline import Pipeline
+from sknuc.metrics._final_step import unfitted_step
 
 __all__ = ["check_return_std"]
 
 
 def check_return_std(estimator, asked_by):
-    """Check that ``predict`` of an estimator, or of the last step of a Pipeline, has `return_std`.
+    """Check that ``predict`` of an estimator, or of what it ends in, has `return_std`.
 
     Parameters
     ----------
     estimator : estimator instance
+        A pipeline, a search or one that is frozen is looked into.
     asked_by : str
         The parameter that asks for it, with its value.
 
@@ -21,9 +22,7 @@ def check_return_std(estimator, asked_by):
     ValueError
         If it has not.
     """
-    last = estimator
-    while isinstance(last, Pipeline):
-        last = last.steps[-1][1]
+    last = unfitted_step(estimator)
     parameters = inspect.signature(last.predict).parameters if hasattr(last, "predict") else {}
     passed_on = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     if "return_std" not in parameters and not passed_on:
