@@ -148,8 +148,10 @@ def make_distribution_scorer(metric="crps", **params):
         `levels` : array-like of shape (n_levels,), \
                 default=(0.005, 0.025, 0.05, 0.1, ..., 0.95, 0.975, 0.995)
             Levels in (0, 1), rising. Beyond the outermost ones nothing is judged; an estimator may
-            refuse them, as a :class:`~sknuc.uncertainty.ConformalRegressor` of fewer than 99
-            events does: give levels farther in, or set its ``tail="student"``.
+            refuse them, as a :class:`~sknuc.uncertainty.ConformalRegressor` does that has fewer
+            than 99 events to calibrate with, or 199 if not `symmetric`, in every category; with
+            groups, as many groups. Of ``cv="split"`` only a quarter calibrate. Give levels farther
+            in, or set its ``tail="student"``, which is not for "cqr".
         `coverage` : float, default=0.68
             In (0, 1).
         `multioutput` : {"uniform_average"} or array-like of shape (n_targets,)
