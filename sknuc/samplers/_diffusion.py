@@ -104,7 +104,7 @@ class DiffusionSampler(Sampler):
         weights that rise as a power of the step; this is the standard deviation of that average's
         time as a share of the training. 0 takes the last weights.
     {sampler_parameters}
-    max_epochs : int, default=50
+    max_epochs : int, default=100
         Passes over the data.
     learning_rate : float, default=0.002
         Step size of the optimizer.
@@ -216,7 +216,7 @@ class DiffusionSampler(Sampler):
         guidance=0.0,
         condition_dropout=0.1,
         ema_width=0.1,
-        max_epochs=50,
+        max_epochs=100,
         learning_rate=0.002,
         schedule="cosine",
         **shared,
