@@ -7,6 +7,7 @@ pickling. A method adds what is its own: which module, which players, which outp
 
 import copy
 import math
+import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -37,6 +38,8 @@ Player = _engine.Player
 
 # Events on which features are standardised before the training: one per cent is precise enough.
 _MEASURED = 8192
+
+_ANEW = "Start anew with a new estimator, or by fit with warm_start=False."
 
 _OPTIMIZERS = {
     "adamw": torch.optim.AdamW,
@@ -298,29 +301,45 @@ class TorchEstimator(SharedParameters, BaseEstimator):
             )
         return codes, sample_weight
 
-    def _continue_with(self, X, y):
-        """Validate targets of a fit that goes on, and scale them as those of the first one."""
+    def _continue_with(self, X, y, target_scale=None):
+        """Validate targets of a fit that goes on, and scale them as those of the first one.
+
+        A `target_scale` is one that they have from now on. Changes nothing yet.
+        """
         y = validate_targets(y, self)
         check_consistent_length(X, y)
         targets = y.reshape(len(y), -1)
         if (y.ndim, targets.shape[1]) != (self._y_ndim, len(self.target_mean_)):
             raise ValueError(
                 f"y has the shape {y.shape}, but the network was built for "
-                f"{len(self.target_mean_)} targets. Set warm_start=False to start anew."
+                f"{len(self.target_mean_)} targets. {_ANEW}"
             )
-        scaled = (targets - self.target_mean_) / self.target_scale_
-        # Constant targets, or all but constant ones, give no unit for others. Far events of heavy
-        # tails are no sign of that, but where there was no width at all, each of them is.
-        constant = is_rounding(self.target_mean_, self.target_scale_)
+        scale = self.target_scale_ if target_scale is None else target_scale
+        return (targets - self.target_mean_) / scale
+
+    def _check_distance(self, scaled, weight, scale):
+        """Check that targets of a fit that goes on are not out of reach of the network.
+
+        Constant targets, or all but constant ones, give no unit for others. Far events of heavy
+        tails are no sign of that, but where there was no width at all, each of them is.
+        """
         away = np.abs(scaled)
-        away = np.where(constant, away.max(axis=0), np.median(away, axis=0))
-        if np.any(away > 1e6):
-            raise ValueError(
-                f"The targets lie {away.max():.2g} times the width of those of the first fit away "
-                f"from them, which were nearly constant, {self.target_mean_[away > 1e6]}. Set "
-                "warm_start=False to start anew."
-            )
-        return scaled
+        weight = np.ones(len(away)) if weight is None else weight
+        median = np.quantile(away, 0.5, axis=0, weights=weight, method="inverted_cdf")
+        away = np.where(is_rounding(self.target_mean_, scale), away.max(axis=0), median)
+        if away.max() <= 1e3:
+            return
+        words = (
+            f"The targets lie {away.max():.2g} times the width of those of the first fit away "
+            f"from them, which were nearly constant, {self.target_mean_[away > 1e3]}"
+        )
+        if away.max() > 1e6:
+            raise ValueError(f"{words}. {_ANEW}")
+        warnings.warn(
+            f"{words}: the network takes long to get there, and learns little of them. {_ANEW}",
+            UserWarning,
+            stacklevel=6,  # _fit_events, _fit, fit, of scikit-learn's wrapper, of the user
+        )
 
     def _optimizer(self, parameters, **options):
         """The optimizer of a player, with options of its own."""
@@ -341,6 +360,7 @@ class TorchEstimator(SharedParameters, BaseEstimator):
         reset,
         max_epochs=None,
         n_members=None,
+        target_scale=None,
     ):
         """Train the module.
 
@@ -359,6 +379,8 @@ class TorchEstimator(SharedParameters, BaseEstimator):
         n_members : int or None
             Train so many networks as one stack, each with its own initial weights and shuffling,
             and, if `sample_weight` says so, its own weights of the events.
+        target_scale : ndarray of shape (n_targets,) or None
+            Of a fit that goes on: the units of the targets from now on, if they change.
         """
         n = X.shape[0]
         rows = np.arange(n)
@@ -369,6 +391,11 @@ class TorchEstimator(SharedParameters, BaseEstimator):
                 total_weight = sample_weight.sum(0)
             # Before anything is split or measured: a weight of zero means as if not there.
             rows = rows[total_weight != 0]
+        if not reset and hasattr(self, "target_scale_"):
+            target_scale = self.target_scale_ if target_scale is None else target_scale
+            weight = None if total_weight is None else total_weight[rows]
+            self._check_distance(columns["y"][rows], weight, target_scale)
+            self.target_scale_ = target_scale
         if reset:
             # Drawn on by later calls, which otherwise would shuffle as the first one did.
             self._random_state = np.random.RandomState(_engine.draw_seed(self.random_state))

@@ -251,8 +251,8 @@ class TreeEstimator(SharedParameters, BaseEstimator):
                 f"Of {n_events:.10g} events, a tree is grown on a sum of w h of {seen:.4g}, but "
                 f"can split from {needed:g} on (min_child_weight={self.min_child_weight:g}): most "
                 "or all trees are one leaf, and tell no events apart. Lower min_child_weight, "
-                "divide weights that do not count events by their mean, weigh up a rare class, or leave "
-                "more events to the trees (validation_fraction, subsample).",
+                "divide weights that do not count events by their mean, weigh up a rare class, or "
+                "leave more events to the trees (validation_fraction, subsample).",
                 UserWarning,
                 stacklevel=stacklevel,
             )

@@ -21,8 +21,10 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sknuc import losses
+from sknuc.distributions import MDNRegressor
 from sknuc.encoders import CNN, MLP, ModuleEncoder
 from sknuc.networks import NeuralClassifier, NeuralRegressor
+from sknuc.uncertainty import DeepEnsembleRegressor
 
 
 @pytest.fixture
@@ -449,3 +451,78 @@ def test_constant_targets_are_predicted(constant):
     model.set_params(warm_start=True)
     with pytest.raises(ValueError, match="nearly constant"):
         model.fit(X, X)
+
+
+def test_a_chunk_that_is_refused_changes_nothing():
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    model = NeuralRegressor(random_state=0).partial_fit(X, np.c_[np.ones(60), 1e-9 * X[:, 0]])
+    before, scale = model.predict(X), model.target_scale_
+    # The first target gets a unit from this chunk, the second is out of reach.
+    with pytest.raises(ValueError, match="nearly constant"):
+        model.partial_fit(X, np.c_[1 + X[:, 0], X[:, 0]])
+    np.testing.assert_array_equal(model.target_scale_, scale)
+    np.testing.assert_array_equal(model.predict(X), before)
+
+
+@pytest.mark.parametrize(("loss", "other"), [("poisson", "huber"), ("squared_error", "poisson")])
+def test_predictions_are_those_of_the_loss_of_the_fit(loss, other):
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    y = np.arange(60.0)
+    model = NeuralRegressor(loss=loss, max_epochs=2, random_state=0).fit(X, y)
+    before = model.predict(X)
+    model.set_params(loss=other, warm_start=True)
+    np.testing.assert_array_equal(model.predict(X), before)
+    for goes_on in (model.partial_fit, model.fit):
+        with pytest.raises(ValueError, match=f"must have loss='poisson'.* Got loss='{other}'"):
+            goes_on(X, y)
+    np.testing.assert_array_equal(model.predict(X), before)
+    # A mean and a Huber mean are in the same units.
+    if loss == "squared_error":
+        model.set_params(loss="huber").partial_fit(X, y)
+    model.set_params(loss=other, warm_start=False).fit(X, y)
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "poisson"])
+def test_events_of_weight_zero_are_not_there_for_fits_that_go_on(loss):
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    y, weight = np.full(60, 3.0), np.r_[0.0, np.ones(59)]
+    absurd = np.r_[-100.0, y[1:]]
+    options = {"loss": loss, "batch_size": 60, "random_state": 0, "warm_start": True}
+    for goes_on in ("fit", "partial_fit"):
+        models = [NeuralRegressor(max_epochs=2, **options).fit(X, y) for _ in range(2)]
+        getattr(models[0], goes_on)(X, absurd, sample_weight=weight)
+        getattr(models[1], goes_on)(X[1:], y[1:])
+        np.testing.assert_allclose(*(model.predict(X) for model in models), rtol=1e-9)
+
+
+@pytest.mark.parametrize("E", [MDNRegressor, DeepEnsembleRegressor, NeuralRegressor])
+def test_weights_say_where_the_targets_of_a_fit_that_goes_on_are(E):
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    y = X[:, 0].copy()
+    model = E(max_epochs=1, warm_start=True, random_state=0).fit(X, y)
+    y[:35] = 1e8
+    model.fit(X, y, sample_weight=np.r_[np.zeros(35), np.ones(25)])
+    # One event of weight 99 is 99 events.
+    model.fit(X[34:], y[34:], sample_weight=np.r_[1e-6, np.ones(25)])
+    with pytest.raises(ValueError, match="nearly constant"):
+        model.fit(X[34:], y[34:], sample_weight=np.r_[99.0, np.ones(25)])
+
+
+def test_chunks_of_no_counts_are_data():
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    model = NeuralRegressor(loss="poisson", random_state=0).partial_fit(X, np.arange(60) % 2)
+    before = model.predict(X)
+    for _ in range(20):
+        model.partial_fit(X, np.zeros(60))
+    assert np.all(model.predict(X) < before)
+    with pytest.raises(ValueError, match="positive sum"):
+        NeuralRegressor(loss="poisson").partial_fit(X, np.zeros(60))
+
+
+def test_targets_far_beyond_their_unit_are_told():
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    model = NeuralRegressor(random_state=0)
+    model.partial_fit(X, np.full(60, 0.3)).partial_fit(X, 0.3 + 1e-3 * X[:, 0])
+    with pytest.warns(UserWarning, match="Start anew with a new estimator") as record:
+        model.partial_fit(X, 100 * X[:, 0])
+    assert [warning.filename for warning in record] == [__file__]

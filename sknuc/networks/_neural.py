@@ -350,7 +350,9 @@ class NeuralRegressor(RegressorMixin, _Neural):
     def partial_fit(self, X, y, sample_weight=None):
         """Train for one epoch on these events, going on from where the network is.
 
-        The scaling of inputs and targets is that of the first call.
+        The scaling of inputs and targets is that of the first call; where its targets are constant,
+        such as those of a single event, their unit is that of the first call where they vary. So
+        the first events should be typical of all.
 
         Parameters
         ----------
@@ -364,6 +366,13 @@ class NeuralRegressor(RegressorMixin, _Neural):
         Returns
         -------
         self : NeuralRegressor
+
+        Raises
+        ------
+        ValueError
+            If targets lie more than 10⁶ units of the first ones away (a warning says so from 10³
+            on), or `loss` is "poisson" now and was not, or the other way round. The model stays
+            what it was.
         """
         self._check_partial_fit()
         return self._fit(X, y, sample_weight, reset=not self.__sklearn_is_fitted__(), max_epochs=1)
@@ -374,46 +383,58 @@ class NeuralRegressor(RegressorMixin, _Neural):
         y = validate_targets(y, self)
         check_consistent_length(X, y)
         sample_weight = validate_weights(sample_weight, X)
-        if self.loss == "poisson" and (y.min() < 0 or y.sum() <= 0):
+        log_link = self.loss == "poisson"
+        if not reset and log_link != self._log_link:
+            raise ValueError(
+                "A fit that goes on must have loss='poisson', whose network tells the logarithm of "
+                f"the rate, where the first one had, and not elsewhere. Got loss={self.loss!r} "
+                "instead. Start anew with a new estimator, or by fit with warm_start=False."
+            )
+        targets = y.reshape(len(y), -1)
+        used = slice(None) if sample_weight is None else sample_weight != 0
+        # Later chunks of rare counts may have none, but the first one gives the unit.
+        if log_link and (y[used].min() < 0 or (reset and not y[used].any())):
             raise ValueError(
                 "loss='poisson' needs non-negative targets with a positive sum. Got targets from "
-                f"{y.min():g} to {y.max():g}."
+                f"{y[used].min():g} to {y[used].max():g}."
             )
+        target_scale = None
         if reset:
             self._start_anew()
             self._y_ndim = y.ndim
             self._output_dtype = np.float32 if float32 else np.float64
-            mean, scale = center_and_scale(y.reshape(len(y), -1), sample_weight, features=False)
-            if self.loss == "poisson":
+            mean, scale = center_and_scale(targets, sample_weight, features=False)
+            if log_link:
                 mean, scale = np.zeros_like(mean), np.where(mean > 0, mean, 1.0)
-            self.target_mean_, self.target_scale_ = mean, scale
+            self.target_mean_, self.target_scale_, self._log_link = mean, scale, log_link
         elif max_epochs is not None:
-            self._find_units(y.reshape(len(y), -1), sample_weight)
+            target_scale = self._find_units(targets, sample_weight)
         self._fit_events(
             X,
-            {"y": self._continue_with(X, y)},
+            {"y": self._continue_with(X, y, target_scale)},
             sample_weight=sample_weight if member_weights is None else member_weights,
             reset=reset,
             max_epochs=max_epochs,
             n_members=None if member_weights is None else len(member_weights),
+            target_scale=target_scale,
         )
         return self
 
     def _find_units(self, targets, sample_weight):
-        """Take the unit of targets that have been constant from the first chunk where they vary."""
-        if targets.shape[1] != len(self.target_mean_):
-            return
+        """Return the units of targets: for constant ones, of the first chunk where they vary."""
         mean, known = self.target_mean_, self.target_scale_
+        if targets.shape[1] != len(mean):
+            return known
         used = slice(None) if sample_weight is None else sample_weight != 0
         away = (targets - mean)[used]
         weight = None if sample_weight is None else np.tile(sample_weight[used], 2)
         # Around the mean of the first chunk, which stays.
         _, scale = center_and_scale(np.vstack([away, -away]), weight)
         found = is_rounding(mean, known) & (np.abs(away).max(axis=0, initial=0.0) > known)
-        self.target_scale_ = np.where(found, scale, known)
+        return np.where(found, scale, known)
 
     def _predict_stack(self, X):
-        exponential = torch.exp if self.loss == "poisson" else None
+        exponential = torch.exp if self._log_link else None
         output = self._forward(self._validate_events(X, reset=False), exponential)
         # In float64: a mean that is large against the spread costs no digits.
         return output * self.target_scale_ + self.target_mean_
