@@ -92,16 +92,20 @@ def test_methods_pictures_and_numbers(methods):
     drawn, printed, folder = methods
     check_pictures(folder, uncertainty_methods=1920)
     assert len(drawn["models"]) == 12
+    # What the fits warn of is not kept back, and what has not converged not counted.
+    warned = list(dict.fromkeys(re.findall(r"^(.*) warns: ", printed, re.M)))
+    assert warned == [name for name, messages in drawn["warned"].items() if messages]
+    hmc = drawn["models"]["Bayesian network, HMC"]
+    assert ("Bayesian network, HMC" in warned) == (hmc.r_hat_ > 1.01 or hmc.ess_ < 100 * 2)
+    assert f"Not counted, as not converged: {'; '.join(warned)}" in printed
+    counted = [name for name in drawn["models"] if name not in warned]
     for region, (_, y_test) in drawn["tests"].items():
-        shares = [drawn["covered"][name, region][1] for name in drawn["models"]]
+        shares = [drawn["covered"][name, region][1] for name in counted]
         enough = 0.95 - 2 * np.sqrt(0.95 * 0.05 / len(y_test))
-        line = re.search(rf"^95 % intervals, {region}: (\d+) of 12 .*$", printed, re.M)
+        line = re.search(rf"^95 % intervals, {region}: (\d+) of {len(counted)} .*$", printed, re.M)
         assert int(line[1]) == np.sum(np.array(shares) >= enough)
         assert f"from {min(shares):.2f} (" in line[0]
         assert f"to {max(shares):.2f} (" in line[0]
-    # What the chains warn of is not kept back.
-    warned = [name for name, messages in drawn["warned"].items() if messages]
-    assert warned == sorted(set(re.findall(r"^(.*) warns: ", printed, re.M)), key=warned.index)
     lines = {line[:30].strip(): line[30:].split() for line in printed.splitlines()[1:]}
     for name, model in drawn["models"].items():
         shown = [float(word) for word in lines[name] if word != "/"][1:]
