@@ -709,8 +709,10 @@ class TestBootstrap:
 
     def test_the_members_themselves_know_the_noise(self):
         X, y = noisy_line(300, 0, spread=lambda x: 0.3)
-        for estimator in (BayesianRidge(), make_pipeline(StandardScaler(), BayesianRidge())):
-            model = BootstrapRegressor(estimator, noise="model", random_state=0).fit(X, y)
+        pipeline = make_pipeline(StandardScaler(), BayesianRidge())
+        for estimator in (BayesianRidge(), pipeline, GridSearchCV(pipeline, {}, cv=2)):
+            model = BootstrapRegressor(estimator, n_members=10, noise="model", random_state=0)
+            model.fit(X, y)
             total, aleatoric, _ = model.predict_uncertainty(X)
             np.testing.assert_allclose(aleatoric, 0.3, rtol=5 / np.sqrt(2 * 300))
             assert np.all(total >= aleatoric)
