@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy import stats
 from scipy.optimize import minimize
+from scipy.signal import lfilter
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
@@ -35,7 +36,7 @@ from sknuc.uncertainty._laplace import (
     last_layer_jacobian,
 )
 from sknuc.uncertainty._posterior import Categorical, Gaussian, LayerPrior
-from sknuc.uncertainty._sghmc import memory_friction, stable_step
+from sknuc.uncertainty._sghmc import SGHMC, epoch_noise, memory_friction, stable_step
 from sknuc.uncertainty._variational import MeanField
 
 LINEAR = MLP(hidden_layer_sizes=())
@@ -459,6 +460,128 @@ def _hyper_bound(mean_field, prior, scales):
 # Stochastic gradients.
 
 
+def widening(step, friction):
+    """Variance of a chain of unit curvature over the exact one, for a step η and a known σ."""
+    return 1 / (1 - step / (4 - 2 * friction))
+
+
+def shortfall(k, step, friction, total, n_parameters):
+    r"""By how much variances fall short where σ² is the mean square of the last k batches.
+
+    The force is :math:`\eta\theta(1-\delta)`, δ the share by which the squares of W events exceed
+    their mean. To first order it changes the variance by the sum of
+    :math:`2\eta\,G(\tau)\,\langle\theta_{t}\,\theta_{t-\tau}\,\delta_{t-\tau}\rangle` over
+    τ, G the answer to a kick and C the covariance of the chain, from which that is found as
+    :math:`2\, C(\tau + j)\, C(j)/(W+1-P)` averaged over j < k. It is 2/(W+1-P) if σ follows at
+    once, which is what Student's t is wider than a Gaussian.
+    """
+    kick = np.zeros(4000)
+    kick[0] = 1
+    G = lfilter([1], [1, step + friction - 2, 1 - friction], kick)
+    C = 2 * friction * step * np.correlate(G, G, "full")[len(G) - 1 :]
+    answer = np.correlate(C, G, "full")[len(G) - 1 :]
+    wider = 4 * step * np.mean(C[:k] * answer[1 : k + 1]) / C[0]
+    return (2 - wider) / (total + 1 - n_parameters)
+
+
+@pytest.mark.parametrize("k", [2, 4, 30])
+@pytest.mark.parametrize("total", [12, 120, 2400])
+@pytest.mark.parametrize("n_parameters", [1, 3, 9])
+def test_what_is_remembered_narrows_by_as_much_as_is_told(k, total, n_parameters):
+    step = stable_step(0.1, 0.03, k, 1.0, total)
+    share = memory_friction(k, step, total) / 0.03
+    assert share <= 0.1
+    left = total + 1 - n_parameters
+    short = shortfall(k, step, 0.03, total, n_parameters)
+    # A tenth of the squares that all W events leave.
+    assert 0 < short < share * total / left + 2 / left
+
+
+@pytest.mark.parametrize(
+    ("k", "total", "n_parameters"),
+    [(1, 120, 3), (4, 120, 3), (30, 120, 3), (4, 12, 3), (30, 12, 3), (25, 60, 20)],
+)
+def test_chains_that_remember_squares_are_as_narrow_as_is_told(k, total, n_parameters):
+    rng, friction, c = np.random.default_rng(0), 0.03, max(1000, 6000 // n_parameters)
+    step = stable_step(0.1, friction, k, 1.0, total)
+    # Squares of W events around the best fit, which σ is learned from with a prior of one more.
+    rest = total + 1 - n_parameters
+    theta = rng.normal(size=(n_parameters, c))
+    velocity = np.sqrt(step) * rng.normal(size=theta.shape)
+    squares = np.tile((theta**2).sum(0), (k, 1))
+    found = []
+    for i in range(1500):
+        squares[i % k] = (theta**2).sum(0)
+        noise2 = (rest + squares.mean(0)) / (total + 1)
+        velocity = (1 - friction) * velocity - step * theta / noise2
+        velocity += np.sqrt(2 * friction * step) * rng.normal(size=theta.shape)
+        theta = theta + velocity
+        if i >= 400:
+            found.append((theta**2).mean(0))
+    # Against the variance of Student's t.
+    found = np.mean(found, 0) * (rest - 2) / rest
+    error = 4 * found.std() / np.sqrt(c)
+    assert error < 4 * 0.01
+    short = shortfall(k, step, friction, total, n_parameters)
+    # Terms of second order: of all that differs from one.
+    wide = widening(step, friction)
+    second = (abs(short) + wide - 1 + 2 / rest) ** 2
+    assert found.mean() == pytest.approx(wide * (1 - short), abs=error + second)
+
+
+def test_steps_are_short_where_light_events_are_remembered(monkeypatch):
+    steps = []
+
+    class Seen(SGHMC):
+        def step(self, closure=None):
+            steps.append(self.param_groups[0]["lr"])
+            super().step(closure)
+
+    monkeypatch.setattr(_bnn_sampling, "SGHMC", Seen)
+    monkeypatch.setattr(_bnn_sampling, "largest_curvature", lambda *_: 1.0)
+    X = np.random.default_rng(0).normal(size=(120, 2))
+    settings = {"n_warmup": 2, "n_samples": 20, "n_leapfrog": 2, "max_epochs": 1}
+    model = BNNRegressor(inference="sghmc", encoder=LINEAR, batch_size=30, **settings)
+    for weight in (0.1, 1.0, 1000.0):
+        steps.clear()
+        fit(model, X, X[:, 0], np.full(120, weight))
+        (step,) = set(steps)
+        # Four batches of 120 events. A step that is a tenth longer would be too long.
+        allowed = model.friction / 10
+        assert memory_friction(4, step, 120 * weight) <= allowed
+        heat = step * epoch_noise(4, step, model.friction) * weight
+        assert heat <= 0.4 * model.friction
+        if weight == 0.1:
+            assert memory_friction(4, step / 0.9, 12) > allowed
+    # Labels have no σ that could remember anything, and as many batches less heat.
+    steps.clear()
+    classifier = BNNClassifier(inference="sghmc", encoder=LINEAR, batch_size=30, **settings)
+    fit(classifier, X, X[:, 0] > 0, np.full(120, 0.1))
+    assert set(steps) == {stable_step(0.1, model.friction, 4, 0.1)}
+    assert memory_friction(4, steps[0], 12) > allowed
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "step_size", "advised"), [(30, 0.1, True), (30, 1e-3, False), (120, 0.1, False)]
+)
+def test_larger_batches_are_advised_where_they_allow_longer_steps(batch_size, step_size, advised):
+    X = np.random.default_rng(0).normal(size=(120, 2))
+    model = BNNRegressor(
+        inference="sghmc",
+        encoder=LINEAR,
+        batch_size=batch_size,
+        step_size=step_size,
+        n_warmup=2,
+        n_samples=20,
+        n_leapfrog=2,
+        max_epochs=20,
+        random_state=0,
+    )
+    with pytest.warns(ConvergenceWarning, match="have not converged") as record:
+        model.fit(X, X[:, 0])
+    assert ("batch_size" in str(record[0].message)) == advised
+
+
 @pytest.mark.parametrize(("batch_size", "weight"), [(120, 1), (30, 1), (30, 0.1), (30, 20), (4, 1)])
 def test_sghmc_of_a_linear_model_has_the_widths_of_the_exact_posterior(batch_size, weight):
     rng = np.random.default_rng(1)
@@ -470,8 +593,10 @@ def test_sghmc_of_a_linear_model_has_the_widths_of_the_exact_posterior(batch_siz
         prior_scale=1.0,
         standardize=False,
         batch_size=batch_size,
-        n_warmup=50,
-        n_samples=400,
+        max_epochs=20,
+        n_chains=100,
+        n_warmup=100,
+        n_samples=50,
         n_leapfrog=10,
         thinning=1,
         random_state=0,
@@ -479,21 +604,19 @@ def test_sghmc_of_a_linear_model_has_the_widths_of_the_exact_posterior(batch_siz
     weight = np.full(120, float(weight))
     fit(model, X, y, weight)
     mean, covariance, log_noise, spread = exact_posterior(X, y, weight, scale=1.0)
-    theta = chains(model.module_[1].draws.numpy(), 4)
-    noise = chains(np.log(model.noise_ / model.target_scale_), 4)
-    assert_means(theta, mean)
-    away = (theta - mean) ** 2 / np.diagonal(covariance)
-    error = away.std((0, 1)) / np.sqrt(effective_sample_size(away, kind="mean"))
-    # Beside the errors of the draws, what a step of 0.1 adds to a variance; and in batches, a
-    # friction of what they remember, and a σ that does not follow the chain.
-    k, total = 120 // batch_size, weight.sum()
-    step = stable_step(0.1, model.friction, k, total / 120, total)
-    bias = 0.03 + memory_friction(k, step, total) / model.friction + (k > 1) * 2 / total
-    assert np.all(np.abs(away.mean((0, 1)) - 1) < bias + 4 * error)
+    theta = chains(model.module_[1].draws.numpy(), 100) - mean
+    noise = chains(np.log(model.noise_ / model.target_scale_), 100) - log_noise
+    theta, noise = theta / np.sqrt(np.diagonal(covariance)), noise / np.sqrt(spread)
+    assert np.all(np.abs(theta.mean((0, 1))) < 0.1 + 4 * theta.mean(1).std(0) / np.sqrt(100))
     # Taken from a batch of 30, the variance of log σ would be four times it.
-    away = (noise - log_noise) ** 2 / spread
-    error = away.std() / np.sqrt(effective_sample_size(away, kind="mean"))
-    assert np.all(np.abs(away.mean() - 1) < bias + 4 * error)
+    squares = np.concatenate([theta**2, (theta**2).mean(2, keepdims=True), noise**2], 2).mean(1)
+    away, error = squares.mean(0) - 1, squares.std(0) / np.sqrt(100)
+    # Steps are as long as they may be in the direction of the largest curvature, else shorter.
+    k, total = 120 // batch_size, weight.sum()
+    step = stable_step(model.step_size, model.friction, k, total / 120, total)
+    short = shortfall(k, step, model.friction, total, 3)
+    assert np.all(away > -short - 4 * error)
+    assert np.all(away < widening(step, model.friction) - 1 + 4 * error)
 
 
 # Few events.

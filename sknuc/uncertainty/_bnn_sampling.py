@@ -176,10 +176,13 @@ class ChainInference:
                 f"'step_size' parameter, now {self.step_size}."
             ) from error
         self.history_, self.n_iter_ = history, len(history)
-        self._keep_chains(chains, stack)
+        self._keep_chains(chains, stack, shortened=stable < self.step_size)
 
-    def _keep_chains(self, chains, stack):
-        """Keep the draws for prediction, and say whether they can be trusted."""
+    def _keep_chains(self, chains, stack, shortened=False):
+        """Keep the draws for prediction, and say whether they can be trusted.
+
+        `shortened` tells that steps are shorter than asked for because of batches.
+        """
         draws, scales, noise = chains.kept()
         self.module_ = nn.Sequential(self.module_[0], PosteriorNetworks(stack, draws))
         self._keep_hyperparameters(scales, noise)
@@ -191,7 +194,7 @@ class ChainInference:
         self.r_hat_ = float(reductions[moving].max(initial=1.0))
         self.ess_ = float(sizes[moving].min(initial=trace.shape[0] * trace.shape[1]))
         if self.r_hat_ > _R_HAT or self.ess_ < _ESS_PER_CHAIN * self.n_chains:
-            small = "" if self.inference == "hmc" else " or batch_size, which allows longer steps"
+            small = " or batch_size, which allows longer steps" if shortened else ""
             warnings.warn(
                 f"The chains have not converged: R-hat is {self.r_hat_:.3f} (1.01 at most) and the "
                 f"effective sample size {self.ess_:.0f} ({_ESS_PER_CHAIN} per chain at least) for "
