@@ -7,6 +7,7 @@ of its flattened events, and a table is read as events of ``input_shape``, so th
 same bits.
 """
 
+import ast
 import functools
 import inspect
 import math
@@ -280,9 +281,9 @@ class SharedParameters:
 
     Of a base class that inherits from this one, a method ``def __init__(self, *, own=1, **shared)``
     gets the signature of all parameters, which is what scikit-learn and ``help`` read, and
-    {shared_parameters} in its docstring their text. Those in ``_without`` have no meaning for the
-    method, and are no parameters of it. A method without ``**shared`` has the parameters that it
-    declares.
+    {shared_parameters} in its docstring their text, with the defaults that it gives them. Those in
+    ``_without`` have no meaning for the method, and are no parameters of it. A method without
+    ``**shared`` has the parameters that it declares.
     """
 
     _without = ()
@@ -295,14 +296,13 @@ class SharedParameters:
         base = next(c for c in cls.__mro__ if SharedParameters in c.__bases__)
         constraints = cls._parameter_constraints
         cls._parameter_constraints = {k: v for k, v in constraints.items() if k not in cls._without}
-        if cls.__doc__ and base.__doc__:
-            shared = base.__doc__.split("----------\n", 1)[1].rstrip() + "\n"
-            # What a method says of a parameter itself is not said twice.
-            entries = re.split(r"(?m)^(?=    \w+ : )", shared)
-            own = [*re.findall(r"(?m)^    (\w+) : ", cls.__doc__), *cls._without]
-            shared = "".join(entry for entry in entries if entry.split(" : ")[0].strip() not in own)
-            cls.__doc__ = cls.__doc__.replace("    {shared_parameters}\n", shared)
         init = cls.__dict__.get("__init__")
+        if init is None and "_without" in cls.__dict__:
+            # That of the parent class has the parameters that this one is without.
+            def init(self, **shared):
+                super(cls, self).__init__(**shared)
+
+            cls.__init__ = init
         own = inspect.signature(init).parameters if init is not None else {}
         if any(p.kind == p.VAR_KEYWORD for p in own.values()):
             shared = inspect.signature(super(cls, cls).__init__).parameters
@@ -310,6 +310,31 @@ class SharedParameters:
                 name: p for name, p in shared.items() if name not in (*own, *cls._without)
             }
             init.__signature__ = inspect.Signature(merged.values())
+        if cls.__doc__ and base.__doc__:
+            shared = base.__doc__.split("----------\n", 1)[1].rstrip() + "\n"
+            # What a method says of a parameter itself is not said twice.
+            entries = {
+                entry.split(" : ")[0].strip(): entry
+                for entry in re.split(r"(?m)^(?=    \w+ : )", shared)
+            }
+            said = [*re.findall(r"(?m)^    (\w+) : ", cls.__doc__), *cls._without]
+            parameters = inspect.signature(cls.__init__).parameters
+            shared = "".join(
+                _with_default(entry, parameters.get(name))
+                for name, entry in entries.items()
+                if name not in said
+            )
+            cls.__doc__ = cls.__doc__.replace("    {shared_parameters}\n", shared)
+
+
+def _with_default(entry, parameter):
+    """Return the documentation of a parameter with the default that a method gives it."""
+    head, *rest = re.split(r"default=(.+)", entry, maxsplit=1)
+    if not rest or parameter is None or ast.literal_eval(rest[0]) == parameter.default:
+        return entry
+    # As the documentation writes it.
+    default = repr(parameter.default).replace("'", '"')
+    return f"{head}default={default}{rest[1]}"
 
 
 def _refuse_unknown(init):

@@ -135,6 +135,25 @@ def test_every_parameter_and_public_method_is_documented(E):
             assert inspect.getdoc(method), name
 
 
+@pytest.mark.parametrize("E", ESTIMATORS, ids=lambda E: E.__name__)
+def test_documented_defaults_are_those_of_the_signature(E):
+    parameters = inspect.getdoc(E).split("Parameters\n----------\n", 1)[1].split("\n\n")[0]
+    # A type may go on in the next line; what is required has no default.
+    entries = re.findall(r"(?m)^(\w+(?:, \w+)*) : ((?:.*\\\n)*.*)", parameters)
+    documented = {name: kind for names, kind in entries for name in names.split(", ")}
+    signature = inspect.signature(E).parameters
+    assert documented.keys() == signature.keys()
+    for name, parameter in signature.items():
+        if parameter.default is parameter.empty:
+            continue
+        default, actual = eval(documented[name].partition("default=")[2]), parameter.default
+        if isinstance(default, tuple) and ... in default:
+            # Of a long one, the ends are documented.
+            k = default.index(...)
+            actual = (*actual[:k], ..., *actual[len(actual) - (len(default) - k - 1) :])
+        np.testing.assert_equal(default, actual, err_msg=name)
+
+
 class Stump(BDTRegressor):
     def __init__(self, *, max_depth=1):
         super().__init__(max_depth=max_depth)
@@ -148,6 +167,33 @@ class Narrow(LSTM):
 class Hasty(NeuralRegressor):
     def __init__(self, *, max_epochs=1):
         super().__init__(max_epochs=max_epochs)
+
+
+class OfTables(NeuralRegressor):
+    _without = ("encoder", "input_shape")
+
+
+class Streamed(OfTables):
+    """Goes on.
+
+    Parameters
+    ----------
+    {shared_parameters}
+    """
+
+    _without = (*OfTables._without, "early_stopping")
+
+
+@pytest.mark.parametrize("E", [OfTables, Streamed])
+def test_a_subclass_is_without_what_it_says(E):
+    expected = NeuralRegressor().get_params(deep=False).keys() - set(E._without)
+    copied = clone(E(loss="huber", max_epochs=3))
+    assert copied.get_params(deep=False).keys() == expected
+    assert (copied.loss, copied.max_epochs) == ("huber", 3)
+    for name in E._without:
+        with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+            E(**{name: None})
+        assert f" {name} : " not in (E.__doc__ or "")
 
 
 @pytest.mark.parametrize("E", [Stump, Narrow, Hasty])
