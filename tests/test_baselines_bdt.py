@@ -1,6 +1,7 @@
 """Boosted trees: Shapley values that add up, weights as multiplicities, constraints that hold."""
 
 import pickle
+import re
 import warnings
 
 import numpy as np
@@ -628,7 +629,10 @@ def test_labels_of_any_kind(events):
 
 def test_progress_bar_shows_the_loss(events, capfd):
     BDTClassifier(max_iter=5, early_stopping=True, verbose=1, random_state=0).fit(*events)
-    assert "5/5" in capfd.readouterr().err
+    shown = capfd.readouterr().err
+    assert "5/5" in shown
+    # A round is one tree per class.
+    assert re.search(r"round/s|s/round", shown)
     BDTClassifier(max_iter=5).fit(*events)
     assert capfd.readouterr().err == ""
 
