@@ -89,23 +89,21 @@ class Gaussian(nn.Module):
         share = _SMALLEST_SCALE + _LARGEST_SCALE * torch.sigmoid(log_scale)
         return mean, (self.spread * share).expand_as(mean)
 
-    def log_prob(self, output, x, *parts):
+    def log_prob(self, output, x, parts=None):
         """Log density (n,) of events (n, *shape).
 
         Of values that are known to lie in a part only it is the logarithm of the part's
-        probability: each of `parts` holds their places (k,) in the flattened event, and lower and
-        upper ends (n, k); values whose ends are equal are known.
+        probability: `parts` holds their places (k,) in all numbers of the events, and lower and
+        upper ends, both (k,).
         """
         mean, std = self.moments(output)
         each = -((x - mean) / std).square() / 2 - std.log() - math.log(2 * math.pi) / 2
         each, x, mean, std = (part.flatten(1) for part in (each, x, mean, std))
-        for places, low, high in parts:
-            center, width = mean[:, places], std[:, places]
-            within = high > low
-            # Ends that are equal would have the logarithm of zero, whose gradient is NaN.
-            high = torch.where(within, high, low + 1)
+        if parts is not None:
+            places, low, high = parts
+            center, width = mean.flatten()[places], std.flatten()[places]
             inside = log_normal_part((low - center) / width, (high - center) / width)
-            each = each.index_copy(1, places, torch.where(within, inside, each[:, places]))
+            each = each.flatten().index_copy(0, places, inside.to(each.dtype)).view_as(each)
         if len(self.cosines):
             points = (
                 torch.stack([part[:, self.cosines], part[:, self.sines]]) for part in (x, mean, std)

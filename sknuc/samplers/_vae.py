@@ -327,27 +327,25 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
         Levels, rounded integers and atoms are parts, whose probability needs no draws. What is not
         there, as the energy of a voxel without any, may be anything, with the probability 1.
         """
-        parts = []
-        sizes = len(self._columns.random), len(self._columns.rounded)
-        if sum(sizes):
-            random, rounded = (
-                torch.as_tensor(places, device=z.device)
-                for places in (self._columns.random, self._columns.rounded)
-            )
-            low, low_cell = low[:, : sum(sizes)].split(sizes, 1)
-            high, high_cell = high[:, : sum(sizes)].split(sizes, 1)
-            eps = torch.finfo(z.dtype).eps
-            known = z[:, random]
-            within = high > low
-            low, middle, high = (
-                torch.special.ndtri(level.clamp(0, 1)).clamp(-_FARTHEST, _FARTHEST)
-                for level in (low, ((low + high) / 2).clamp(eps, 1 - eps), high)
-            )
-            z = z.index_copy(1, random, torch.where(within, middle, known))
-            parts = [
-                (random, torch.where(within, low, 0), torch.where(within, high, 0)),
-                (rounded, low_cell, high_cell),
-            ]
+        places = np.concatenate([self._columns.random, self._columns.rounded])
+        if not len(places):
+            return z.reshape(-1, *self._columns.shape), None
+        places = torch.as_tensor(places, device=z.device)
+        low, high = low[:, : len(places)], high[:, : len(places)]
+        row, k = (high > low).nonzero(as_tuple=True)
+        low, high, is_level = low[row, k], high[row, k], k < len(self._columns.random)
+        eps = torch.finfo(z.dtype).eps
+        ends = [
+            torch.special.ndtri(level.clamp(0, 1)).clamp(-_FARTHEST, _FARTHEST)
+            for level in (low, ((low + high) / 2).clamp(eps, 1 - eps), high)
+        ]
+        # Those of rounded integers are numbers already, and their cells hold the variable.
+        at = row * z.shape[1] + places[k]
+        numbers = z.flatten()
+        known = low, numbers[at], high
+        low, middle, high = (torch.where(is_level, *both) for both in zip(ends, known, strict=True))
+        z = numbers.index_copy(0, at, middle)
+        parts = at, low, high
         return z.reshape(-1, *self._columns.shape), parts
 
     # Draw.

@@ -56,10 +56,11 @@ class Autoencoder(nn.Module):
         return self.decoder(z if condition is None else torch.cat([z, condition], 1))
 
     def log_likelihood(self, z, x, condition, parts):
-        """Log of p(x|z), of shape (n,); `parts` as the likelihood knows them."""
-        return self.likelihood.log_prob(self.decode(z, condition), x, *parts)
+        """Log of p(x|z), of shape (n,); `parts` as the likelihood knows them, or None."""
+        known = () if parts is None else (parts,)
+        return self.likelihood.log_prob(self.decode(z, condition), x, *known)
 
-    def log_weight(self, x, condition, mean, log_std, eps, parts=()):
+    def log_weight(self, x, condition, mean, log_std, eps, parts=None):
         """Log of p(x|z) p(z) / q(z) at z = mean + std eps, of shape (n,)."""
         z = mean + log_std.exp() * eps
         log_likelihood = self.log_likelihood(z, x, condition, parts)
