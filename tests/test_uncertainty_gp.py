@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import log_expit
-from scipy.stats import binom, multivariate_normal
+from scipy.stats import binom, multivariate_normal, norm
 from sklearn.datasets import make_friedman1, make_moons
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
@@ -87,6 +87,74 @@ def test_targets_are_independent_functions_with_one_kernel():
             one, one_covariance = alone.predict(new, return_cov=True)
             np.testing.assert_allclose(mean[:, t], one, atol=1e-10)
             np.testing.assert_allclose(covariance[..., t], one_covariance, atol=1e-10)
+
+
+@pytest.mark.parametrize("sparse", [False, True], ids=["exact", "sparse"])
+def test_each_target_has_a_noise_of_its_own(sparse):
+    rng = np.random.default_rng(20)
+    n, truth = 400, np.array([0.02, 1.0])
+    X = rng.normal(size=(n + 1000, 1))
+    Y = X + truth * rng.normal(size=(n + 1000, 2))
+    options = {"max_exact_samples": 300, "n_inducing": 25} if sparse else {}
+    model = GPRegressor(random_state=0, **options).fit(X[:n], Y[:n])
+    assert model.approximation_ == ("sparse" if sparse else "exact")
+    assert np.all(np.abs(model.noise_ / truth - 1) < 4 / np.sqrt(2 * n))
+    low, high = np.moveaxis(model.predict_interval(X[n:], 0.68), 1, 0)
+    covered = np.mean((low < Y[n:]) & (Y[n:] < high), axis=0)
+    # New events scatter, and so does the width, as the noise that is learned from the old.
+    width = 2 * norm.pdf(norm.ppf(0.84)) * norm.ppf(0.84) / np.sqrt(2 * n)
+    assert np.all(np.abs(covered - 0.68) < 4 * np.hypot(np.sqrt(0.68 * 0.32 / 1000), width))
+    drawn = model.sample_y(X[:5], 20_000, random_state=0).std(2)
+    np.testing.assert_allclose(drawn, model.predict(X[:5], return_std=True)[1], rtol=0.03)
+
+
+@pytest.mark.parametrize("per_event", [False, True], ids=["learned noise", "and known noise"])
+def test_targets_with_learned_noises_are_those_alone_with_them_given(per_event):
+    rng = np.random.default_rng(21)
+    X, Y = standardized(rng, 60, n_targets=3)
+    Y = 5 + Y * [0.1, 1.0, 10.0] + rng.normal(scale=[0.001, 0.3, 10.0], size=Y.shape)
+    known = rng.uniform(0.05, 0.2, Y.shape) * Y.std(0) if per_event else None
+    new = rng.normal(size=(7, 2))
+    together = GPRegressor(random_state=0).fit(X, Y, sample_noise=known)
+    mean, covariance = together.predict(new, return_cov=True)
+    loo = together.predict_loo(return_std=True)
+    parts = together.predict_uncertainty(new)
+    evidence = 0
+    for t in range(3):
+        alone = GPRegressor(
+            kernel=together.kernel_, mean="zero", noise=together.noise_[t], max_iter=0
+        ).fit(X, Y[:, t], sample_noise=None if known is None else known[:, t])
+        one, one_covariance = alone.predict(new, return_cov=True)
+        np.testing.assert_allclose(mean[:, t], one, rtol=1e-8)
+        np.testing.assert_allclose(covariance[..., t], one_covariance, rtol=1e-7)
+        for got, expected in zip(parts, alone.predict_uncertainty(new), strict=True):
+            np.testing.assert_allclose(got[:, t], expected, rtol=1e-7)
+        # A noise that was given is known, and has the same effect on the event that is left out.
+        for got, expected in zip(loo, alone.predict_loo(return_std=True), strict=True):
+            np.testing.assert_allclose(got[:, t], expected, rtol=1e-7)
+        evidence += alone.log_marginal_likelihood_value_
+    np.testing.assert_allclose(together.log_marginal_likelihood_value_, evidence, rtol=1e-9)
+
+
+@pytest.mark.parametrize("sparse", [False, True], ids=["exact", "sparse"])
+@pytest.mark.parametrize("noise", ["learned", 0.1])
+def test_constant_targets_change_nothing(noise, sparse):
+    rng = np.random.default_rng(22)
+    X = rng.uniform(-3, 3, size=(200, 1))
+    y = np.sin(2 * X[:, 0]) + 0.3 * rng.normal(size=200)
+    options = {"max_exact_samples": 100, "n_inducing": 25} if sparse else {}
+    model = GPRegressor(noise=noise, random_state=0, **options)
+    alone = model.fit(X, y)
+    mean, std = alone.predict(X, return_std=True)
+    evidence = alone.log_marginal_likelihood_value_
+    constants = [0.0, 1.0, 3.3]
+    beside = model.fit(X, np.column_stack([np.tile(constants, (200, 1)), y]))
+    got, got_std = beside.predict(X, return_std=True)
+    np.testing.assert_allclose(got[:, 3], mean, atol=1e-6)
+    np.testing.assert_allclose(got_std[:, 3], std, rtol=1e-6)
+    np.testing.assert_allclose(beside.log_marginal_likelihood_value_, evidence, rtol=1e-7)
+    np.testing.assert_allclose(got[:, :3], np.tile(constants, (200, 1)), rtol=1e-14)
+    np.testing.assert_allclose(got_std[:, :3], 0 if noise == "learned" else noise, atol=1e-12)
 
 
 @pytest.mark.parametrize("problem", ["friedman", "waves"])

@@ -114,7 +114,7 @@ class GaussianProcess(BaseEstimator):
         X = torch.tensor(X, dtype=torch.float64)
         return X.reshape(len(X), *self.input_shape_)
 
-    def _make_prior(self, X, weight, rng, noise, *, learn_noise):
+    def _make_prior(self, X, weight, rng, noise, *, learn_noise, n_noises=1):
         """Build network and kernel for events (n, n_features) with weights."""
         X = self._tensor(X)
         if self.encoder is None:
@@ -128,7 +128,8 @@ class GaussianProcess(BaseEstimator):
             network, n_features = self._deep_network(X, weight, rng)
             self._feature_scale = np.ones(n_features)
         kernel = make_kernel(self.kernel, n_features, ard=self.ard, mean=self.mean)
-        return Prior(network.double().eval(), kernel, noise, learn_noise=learn_noise)
+        network = network.double().eval()
+        return Prior(network, kernel, noise, learn_noise=learn_noise, n_noises=n_noises)
 
     def _deep_network(self, X, weight, rng):
         hall = TorchEstimator(encoder=self.encoder)

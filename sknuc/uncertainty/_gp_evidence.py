@@ -75,9 +75,11 @@ class Prior(nn.Module):
     noise : float
         Variance of the noise, or where its search starts.
     learn_noise : bool
+    n_noises : int, default=1
+        Variances that are learned, one for each target.
     """
 
-    def __init__(self, network, kernel, noise, *, learn_noise):
+    def __init__(self, network, kernel, noise, *, learn_noise, n_noises=1):
         super().__init__()
         self.network = network
         self.kernel = kernel
@@ -85,13 +87,13 @@ class Prior(nn.Module):
         if learn_noise:
             self.noise_constraint = LogInterval(*_NOISE_BOUNDS).double()
             noise = self.noise_constraint.inverse_transform(torch.tensor(noise).double())
-            self.raw_noise = nn.Parameter(noise)
+            self.raw_noise = nn.Parameter(noise.repeat(n_noises))
         else:
             self.register_buffer("raw_noise", torch.tensor(noise).double())
 
     @property
     def noise(self):
-        """The variance of the noise."""
+        """The variance of the noise, of shape (n_noises,) where it is learned."""
         return (
             self.noise_constraint.transform(self.raw_noise) if self.learn_noise else self.raw_noise
         )

@@ -3,7 +3,9 @@ r"""Gaussian-process regression, with the noise of each event, weights and sever
 Targets are a function and noise, :math:`y_i = f(x_i) + \varepsilon_i` with
 :math:`f\sim GP(0,k)`, :math:`\varepsilon_i\sim N(0, v_i)` and :math:`v_i=\sigma^2+s_i^2`, where σ
 is learnt and :math:`s_i` is what the experiment knows of this event. Hyper-parameters maximise the
-evidence of the data.
+evidence of the data. Several targets are independent functions with one kernel and a σ each, so
+their evidence is a sum in which each has a decomposition of its own matrix K + D. What is constant
+up to rounding has no noise and no length scale to tell of, and no term in it.
 
 An event of weight w stands for w measurements with the same result. Those at one x whose total
 weight is W and whose mean is :math:`\bar y` say the same about f as one measurement of
@@ -27,7 +29,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from sknuc.base import PredictiveRegressorMixin, validate_weights
+from sknuc.base import PredictiveRegressorMixin, is_rounding, validate_weights
 from sknuc.predictive import Normal
 from sknuc.uncertainty._gp_base import GaussianProcess, distinct_events, resolve_device
 from sknuc.uncertainty._gp_evidence import maximise
@@ -43,16 +45,20 @@ class GPRegressor(PredictiveRegressorMixin, GaussianProcess):
     r"""Gaussian-process regression: exact, sparse, or behind a network.
 
     The prediction is Gaussian, with the mean :math:`k_*^T (K+D)^{-1} y` and the variance
-    :math:`k_{**} - k_*^T (K+D)^{-1} k_* + \sigma^2`, D the noise of the training events. Several
-    targets are independent functions with one kernel and one noise, both in units of the targets'
-    standard deviations, and share one decomposition.
+    :math:`k_{**} - k_*^T (K+D)^{-1} k_* + \sigma^2`, D the noise of the training events.
+
+    Several targets are independent functions with one kernel, in units of the targets' standard
+    deviations, and a noise each. Each takes a Cholesky decomposition of its own, and 16 n² bytes,
+    but where all have the same noise in these units (``noise=0.0`` without `sample_noise`). Targets
+    that depend on other features, or on other scales of them, are better served by
+    :class:`~sklearn.multioutput.MultiOutputRegressor`, with a kernel for each.
 
     Parameters
     ----------
     noise : "learned" or float, default="learned"
-        Standard deviation σ of the noise that all events have, in the units of y. With 0.0 the
-        noise is that of `sample_noise` alone, or the function goes through the targets, up to
-        1e-5 of their standard deviation.
+        Standard deviation σ of the noise that all events have, in the units of y; learned for
+        each target, given for all. With 0.0 the noise is that of `sample_noise` alone, or the
+        function goes through the targets, up to 1e-5 of their standard deviation.
     {shared_parameters}
 
     Attributes
@@ -66,8 +72,9 @@ class GPRegressor(PredictiveRegressorMixin, GaussianProcess):
     noise_ : float or ndarray of shape (n_targets,)
         Standard deviation σ of the noise, in the units of y.
     log_marginal_likelihood_value_ : float
-        Log evidence, or its lower bound, of the targets scaled to standard deviation 1; it
-        includes the densities of the priors that a kernel object brings.
+        Log evidence, or its lower bound, of the targets scaled to standard deviation 1, without
+        those that are constant beside others that vary; it includes the densities of the priors
+        that a kernel object brings.
     approximation_ : {"exact", "sparse"}
         How the training events were treated.
     n_iter_ : int
@@ -185,13 +192,17 @@ class GPRegressor(PredictiveRegressorMixin, GaussianProcess):
         means, scatter = _means(targets, weight, group, total)
         learned = self.noise == "learned"
         start = _FIRST_NOISE if learned else 0.0
-        prior = self._make_prior(X[first], total, rng, start, learn_noise=learned).to(device)
+        prior = self._make_prior(
+            X[first], total, rng, start, learn_noise=learned, n_noises=targets.shape[1]
+        ).to(device)
         known = torch.zeros(1, 1) if known is None else torch.from_numpy(known[first])
         data = [
             part.double().to(device)
             for part in (torch.from_numpy(means), torch.from_numpy(scatter), known)
         ]
         weights = torch.from_numpy(total)[:, None].to(device)
+        varies = ~is_rounding(self.target_mean_, self.target_scale_)
+        shown = torch.from_numpy(np.flatnonzero(varies | ~varies.any())).to(device)
 
         def learn(observed, rows, memory, tol):
             z, away, noise = (part[rows] if len(part) > 1 else part for part in data)
@@ -201,9 +212,10 @@ class GPRegressor(PredictiveRegressorMixin, GaussianProcess):
                 v = (prior.noise + noise).clamp_min(_LEAST_NOISE)
                 # What copies of an event know of the noise, see the head of this file.
                 copies = (w - 1) * (2 * np.pi * v).log() + w.log() + away / v
-                gaussian = observed.log_evidence(z, v / w)
                 # One column of v may serve several targets.
-                return gaussian - copies.expand_as(z).sum() / 2 + prior.log_density()
+                v = (v if v.shape[1] == 1 else v[:, shown]) / w
+                gaussian = observed.log_evidence(z[:, shown], v)
+                return gaussian - copies[:, shown].sum() / 2 + prior.log_density()
 
             return maximise(observed, log_evidence, max_iter=self.max_iter, tol=tol, memory=memory)
 
@@ -212,7 +224,7 @@ class GPRegressor(PredictiveRegressorMixin, GaussianProcess):
         with torch.no_grad():
             variance = (prior.noise + data[2]).clamp_min(_LEAST_NOISE) / weights
             self._prior, self._posterior = prior, observed.posterior(data[0], variance)
-            noise = float(prior.noise.sqrt()) * self.target_scale_
+            noise = prior.noise.sqrt().cpu().numpy() * self.target_scale_
         self._train = group, means, variance.cpu().numpy(), total[:, None]
         self.approximation_ = "exact" if observed.inducing is None else "sparse"
         self.log_marginal_likelihood_value_ = -optimum.value
