@@ -157,6 +157,17 @@ def test_constant_targets_change_nothing(noise, sparse):
     np.testing.assert_allclose(got_std[:, :3], 0 if noise == "learned" else noise, atol=1e-12)
 
 
+@pytest.mark.parametrize("estimator", [GPRegressor(), GPClassifier()])
+def test_features_too_large_to_be_standardised_are_refused(estimator):
+    rng = np.random.default_rng(23)
+    X = rng.normal(size=(200, 2))
+    y = (X[:, 0] > 0).astype(int)
+    for value in (1e300, np.finfo(float).max):
+        X[3:6, 1] = value
+        with pytest.raises(ValueError, match=r"overflow float64.*Give X in another unit"):
+            estimator.fit(X, y)
+
+
 @pytest.mark.parametrize("problem", ["friedman", "waves"])
 def test_optimum_is_that_of_scikit_learn(problem):
     if problem == "friedman":

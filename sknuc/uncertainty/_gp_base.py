@@ -120,7 +120,7 @@ class GaussianProcess(BaseEstimator):
         if self.encoder is None:
             shift, scale = torch.zeros(()), torch.ones(X[0].shape)
             if self.standardize:
-                shift, scale = map(torch.from_numpy, center_and_scale(X.numpy(), weight))
+                shift, scale = map(torch.from_numpy, _center_and_scale(X.numpy(), weight))
             network = nn.Sequential(Standardize(shift, scale), nn.Flatten())
             self._feature_scale = scale.double().reshape(-1).numpy()
             n_features = self.n_features_in_
@@ -248,6 +248,20 @@ class GaussianProcess(BaseEstimator):
             pair = copy.deepcopy((self._prior, self._posterior))
             state = {**state, "_prior": pair[0].cpu(), "_posterior": pair[1].cpu()}
         return state
+
+
+def _center_and_scale(X, weight):
+    """Mean and standard deviation of every feature, which must leave others to be told apart."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        shift, scale = center_and_scale(X, weight)
+        # Of the largest numbers, sums overflow as well.
+        if not np.all(np.isfinite(shift + scale**2)):
+            raise ValueError(
+                "The squares of the values in X overflow float64, and so the input cannot be "
+                "standardised. Give X in another unit, or standardize=False with features of your "
+                "own scaling."
+            )
+    return shift, scale
 
 
 class _Rows:

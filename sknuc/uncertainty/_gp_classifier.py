@@ -178,8 +178,8 @@ class GPClassifier(EnsembleClassifierMixin, GaussianProcess):
         Raises
         ------
         ValueError
-            If an input is not finite, lengths disagree, a weight is negative, or there is only one
-            class.
+            If an input is not finite, lengths disagree, a weight is negative, features are too
+            large to be standardised, or there is only one class.
         """
         X = self._validate_events(X, reset=True)
         y = validate_labels(y, self)

@@ -178,8 +178,8 @@ class GPRegressor(PredictiveRegressorMixin, GaussianProcess):
         Raises
         ------
         ValueError
-            If an input is not finite, lengths disagree, a weight or noise is negative, or the
-            kernel is no covariance.
+            If an input is not finite, lengths disagree, a weight or noise is negative, features
+            are too large to be standardised, or the kernel is no covariance.
         """
         X = self._validate_events(X, reset=True)
         weight = validate_weights(sample_weight, X)
