@@ -148,14 +148,21 @@ interval = to_jets(
 held = np.mean((interval[:, 0] <= test.data[:, 0]) & (test.data[:, 0] <= interval[:, 1]))
 print(f"68 % intervals of the corrected pT hold {held:.3f} of the generated ones")
 figure, (left, middle, right) = plt.subplots(1, 3, figsize=(16, 5.2))
-hexes = left.hexbin(*np.clip(residual["network"], -1.2, 1.2).T, gridsize=40, mincnt=1, cmap="Blues")
-left.plot(*residual["detector"][:400].T, ".", color="k", ms=3, label="detector")
+# Few jets lie beyond the panel and are not drawn; how many is printed.
+low, high = np.array([[-1.2, -0.7], [1.0, 0.7]])
+drawn = {}
+for name, r in residual.items():
+    within = np.all((r > low) & (r < high), axis=1)
+    drawn[name] = r[within]
+    print(f"Residuals beyond the picture, {name}: {100 * np.mean(~within):.1f} %")
+hexes = left.hexbin(*drawn["network"].T, gridsize=40, mincnt=1, cmap="Blues")
+left.plot(*drawn["detector"][:400].T, ".", color="k", ms=3, label="detector")
 left.set(
     title="Correlation {network:.2f}, of the detector {detector:.2f}".format(**correlation),
     xlabel="ln(reconstructed pT / generated pT)",
     ylabel="ln(reconstructed m / generated m)",
-    xlim=(-1.2, 1.0),
-    ylim=(-0.7, 0.7),
+    xlim=(low[0], high[0]),
+    ylim=(low[1], high[1]),
 )
 left.legend()
 figure.colorbar(hexes, ax=left, label="Jets of the network")

@@ -134,7 +134,10 @@ shown = np.argsort(width)[len(width) // 2]
 posterior = to_parameters(inverse.sample_y(measured.target[[shown]], 2000)[0].T)
 explained = np.exp(measured.compute(posterior[:400]))
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(15, 5.8))
+figure, panels = plt.subplot_mosaic(
+    [["section", "right"], ["left", "right"]], figsize=(15, 6.4), height_ratios=[1, 2]
+)
+section, left, right = (panels[name] for name in ("section", "left", "right"))
 angles, truth = test.angles, np.exp(test.target)
 # The potential that is emulated as badly as nine of ten others are not.
 hard = np.argsort(relative.mean(axis=1))[int(0.9 * N_TEST)]
@@ -151,20 +154,21 @@ left.plot(angles, 100 * (predicted - 1), color="#0072B2", lw=2, label="emulator"
 left.set_yscale("symlog", linthresh=1)
 ticks = [-100, -10, -1, 0, 1, 10, 100]
 left.set(
-    title="Emulated cross-section: 90 % are better than this one",
     xlabel="Scattering angle (degrees)",
     ylabel="Difference from theory (%)",
-    ylim=(-200, 1e5),
+    ylim=(-100, 100),
 )
 left.set_yticks(ticks, ticks)
-inset = left.inset_axes([0.5, 0.7, 0.48, 0.28])
-inset.plot(angles, truth[hard], color="#D55E00", lw=2)
-inset.plot(angles, predicted * truth[hard], "--", color="#0072B2", lw=1.5)
-inset.set(yscale="log")
-inset.set_xlabel("degrees", fontsize=9, labelpad=1)
-inset.set_ylabel("mb/sr", fontsize=9)
-inset.tick_params(labelsize=9)
-left.legend(loc="upper left", fontsize=11)
+left.legend(loc="upper left", fontsize=11, ncols=2)
+section.plot(angles, truth[hard], color="#D55E00", lw=2)
+section.plot(angles, predicted * truth[hard], "--", color="#0072B2", lw=1.5)
+section.set(
+    title="Emulated cross-section: 90 % are better than this one",
+    ylabel="dσ/dΩ (mb/sr)",
+    yscale="log",
+)
+section.sharex(left)
+section.tick_params(labelbottom=False)
 for level, alpha in ((0.95, 0.25), (0.68, 0.45)):
     low, high = np.quantile(explained, [(1 - level) / 2, (1 + level) / 2], axis=0)
     right.fill_between(
