@@ -142,7 +142,8 @@ for which, nucleon in ((Z, NEUTRON), (N, HYDROGEN)):
 # It grows no further, and where it has come there the chart is hatched: that the theory is as good
 # there, above all for the superheavy ones, is an assumption and no measurement. Coloured nuclei are
 # bound with a probability of more than one half; grey ones with one of 16 to 50 %, the range of the
-# drip lines.
+# drip lines. The thin outline is that of the table: what ends there, as the heaviest elements and
+# the most neutron-rich superheavy nuclei do, ends for no reason of nature.
 shape = (Z.max() + 2, N.max() + 2)
 
 
@@ -172,6 +173,8 @@ ax.contourf(on_chart(unknown & coloured, 0.0), [0.5, 1.5], colors="none", hatche
 plane = on_chart(train, 0.0)
 ax.contour(np.arange(shape[1]), np.arange(shape[0]), plane, [0.5], colors="k", linewidths=1.0)
 ax.plot(N[new], Z[new], "s", color="tab:red", ms=3.2)
+table = on_chart(1.0, 0.0)
+ax.contour(np.arange(shape[1]), np.arange(shape[0]), table, [0.5], colors="0.6", linewidths=0.6)
 for magic in (20, 28, 50, 82, 126, 184):
     for here, other, draw in ((Z, N, ax.hlines), (N, Z, ax.vlines)):
         across = other[(here == magic) & (bound > 0.5)]
@@ -187,7 +190,7 @@ ax.set(
     xlim=(0, N[bound > 0.5].max() + 18),
     ylim=(0, Z[bound > 0.5].max() + 12),
     title=f"Masses by {theory_name} and a Gaussian process: {train.sum()} measured nuclei, "
-    f"{np.count_nonzero((bound > 0.5) & ~train)} more that should be bound",
+    f"{np.count_nonzero((bound > 0.5) & ~train)} more of the table that should be bound",
 )
 bar = figure.colorbar(image, label="Error bar of the mass (MeV)", extend="both", pad=0.01)
 bar.set_ticks([0.03, 0.05, 0.1, 0.2, 0.3, 0.5], labels=["0.03", "0.05", "0.1", "0.2", "0.3", "0.5"])
@@ -198,6 +201,7 @@ ax.legend(
         Line2D([], [], color="tab:red", marker="s", ls="", ms=5, label=f"new ({editions[1]})"),
         Patch(facecolor="none", edgecolor="k", hatch="////", lw=0, label="error bar assumed"),
         Patch(facecolor="0.8", label="bound with 16 to 50 %"),
+        Line2D([], [], color="0.6", lw=0.6, label="end of the table"),
     ],
     loc="upper left",
     frameon=False,
@@ -242,8 +246,19 @@ for (top, bottom), (element, protons) in zip(
         known = dict(zip(N[members], measured[1, members], strict=True))
         pairs = np.array([known.get(n - 2, np.nan) + 2 * NEUTRON - known[n] for n in N[own]])
         bottom.plot(N[own], pairs, style, ms=4)
-    bottom.axvspan(*drip, color="0.85", lw=0, zorder=0)
-    bottom.axvline(high + 0.5, color="0.4", ls="--", lw=1)
+    # The bands, which decide the drip line, are too narrow for the axis of the whole chain.
+    inset = bottom.inset_axes([0.06, 0.12, 0.4, 0.4])
+    for level, alpha in ((0.95, 0.2), (0.68, 0.4)):
+        ends = np.quantile(energy, [(1 - level) / 2, (1 + level) / 2], axis=1)
+        inset.fill_between(number, *ends, color="tab:blue", alpha=alpha, lw=0)
+    inset.plot(number, energy.mean(axis=1), color="tab:blue", lw=1.5)
+    inset.axhline(0, color="k", lw=0.8)
+    inset.set(xlim=(drip[0] - 4, drip[1] + 4), ylim=(-2, 2))
+    inset.tick_params(labelsize=9)
+    bottom.indicate_inset_zoom(inset, edgecolor="0.3")
+    for panel in (bottom, inset):
+        panel.axvspan(*drip, color="0.85", lw=0, zorder=0)
+        panel.axvline(high + 0.5, color="0.4", ls="--", lw=1)
     bottom.text(drip[0], 0.9, "drip line ", ha="right", transform=bottom.get_xaxis_transform())
     top.set(
         title=f"{element.capitalize()}, Z = {protons}",

@@ -38,6 +38,14 @@ def test_jets_pictures_and_numbers(jets):
     correlation = float(re.search(r"residuals, detector: (-?[\d.]+)", printed)[1])
     own = np.log(test.target[:, 0::3] / test.data[:, 0::3])
     assert correlation == pytest.approx(np.corrcoef(np.exp(own[:, 0]), own[:, 1])[0, 1], abs=6e-4)
+    # What the panel does not hold is not moved to its edge, and told.
+    (panel,) = (ax for ax in drawn["figure"].axes if ax.get_title().startswith("Correlation"))
+    bottom, top = np.transpose([panel.get_xlim(), panel.get_ylim()])
+    for name, r in drawn["residual"].items():
+        within = np.all((r > bottom) & (r < top), axis=1)
+        assert f"beyond the picture, {name}: {100 * np.mean(~within):.1f} %" in printed
+        if name == "network":
+            assert panel.collections[0].get_array().sum() == within.sum()
 
 
 def test_jets_come_back_from_what_the_network_learns(jets):
@@ -59,6 +67,8 @@ def optical(tmp_path_factory):
 def test_optical_model_pictures_and_numbers(optical):
     drawn, printed, folder = optical
     check_pictures(folder, optical_model_emulated=1800, optical_model_posterior=2160)
+    # The axis ends where its labels do.
+    assert drawn["left"].get_ylim() == (drawn["ticks"][0], drawn["ticks"][-1])
     test, emulator = drawn["test"], drawn["emulator"]
     emulated, theory = np.exp(emulator.predict(test.data)), np.exp(test.target)
     error = 100 * np.abs(emulated / theory - 1)
@@ -154,6 +164,13 @@ def test_masses_pictures_and_numbers(simulated, tmp_path, monkeypatch):
     tin = drawn["shown"]["tin"]
     masses = drawn["theory"][Z == 50][np.argsort(N[Z == 50])][:, None] + tin["correction"]
     expected = masses[:-2] + 2 * drawn["NEUTRON"] - masses[2:]
+    # The insets hold the drip lines, on the scale of the bands; the outline is all of the table.
+    for isotopes, panel in zip(drawn["shown"].values(), drawn["axes"][1], strict=True):
+        (inset,) = panel.child_axes
+        start, end = inset.get_xlim()
+        assert np.mean((isotopes["last"] > start) & (isotopes["last"] < end)) >= 0.68
+        assert inset.get_ylim() == (-2, 2)
+    np.testing.assert_array_equal(np.argwhere(drawn["table"]), np.unique(np.c_[Z, N], axis=0))
     # Each draw ends at an isotope that keeps its neutrons, before one that does not.
     assert np.all(np.isin(tin["last"], tin["N"]))
     assert "Last bound isotope of tin: N = " in printed
