@@ -691,6 +691,19 @@ class TestBootstrap:
         assert network.score(X, labels) > 0.95
         assert network.predict_uncertainty(X).epistemic.max() > 0.01
 
+    @pytest.mark.parametrize("n", [100, 400, 2000])
+    def test_trees_tell_noise_from_ignorance(self, n):
+        rng = np.random.default_rng(n)
+        x = rng.normal(size=n)
+        model = BootstrapClassifier(random_state=0)
+        model.fit(np.column_stack([x, rng.normal(size=n)]), x + rng.normal(size=n) > 0)
+        x = rng.normal(size=2000)
+        _, aleatoric, epistemic = model.predict_uncertainty(np.column_stack([x, 0 * x]))
+        # Nearly all is noise, whose entropy is that of the labels; trees that are certain would
+        # have none, and call it ignorance.
+        p = stats.norm.cdf(np.column_stack([x, -x]))
+        assert stats.entropy(p, axis=1).mean() > aleatoric.mean() > epistemic.mean()
+
     def test_what_does_not_fit_together_is_refused(self):
         X, y = noisy_line(30, 0)
         with pytest.raises(ValueError, match="leaves no event out of bag"):

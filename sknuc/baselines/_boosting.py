@@ -55,7 +55,7 @@ class BaseBDT(TreeEstimator):
         """Return the merged rows, and their pieces where events are held out or drawn."""
         rows = merge_identical(X, y, weight)
         drawn = self.early_stopping or self.subsample < 1
-        return *rows, count_pieces(rows[0], rows[2], weight) if drawn else None
+        return *rows, count_pieces(rows[0], rows[2], weight, rows[1]) if drawn else None
 
     def _grow(
         self,

@@ -299,7 +299,7 @@ class SVMClassifier(ClassifierMixin, _BaseSVM):
         self.classes_, codes = encode_labels(self, y)
         events_weight = weight
         X, codes, weight = merge_identical(X, codes, weight)
-        pieces = count_pieces(X, weight, events_weight)
+        pieces = count_pieces(X, weight, events_weight, codes)
         weight = class_weights(self.class_weight, self.classes_, codes, weight)
         weight = np.ones(len(X)) if weight is None else weight
         net_weights(self.classes_, codes, weight)

@@ -417,8 +417,10 @@ class BootstrapClassifier(EnsembleClassifierMixin, _Bootstrap):
     ----------
     estimator : classifier or None, default=None
         What is fitted, with ``predict_proba``; None is a
-        :class:`~sklearn.tree.DecisionTreeClassifier` of standardised features. The members of a
-        :class:`sknuc.networks.NeuralClassifier` are trained as one stack.
+        :class:`~sklearn.tree.DecisionTreeClassifier` of standardised features with
+        :math:`\sqrt{n}/2` of n events per leaf: fully grown, each tree would be certain, and all
+        noise would be called ignorance. The members of a :class:`sknuc.networks.NeuralClassifier`
+        are trained as one stack.
     n_members : int, default=20
         K.
     weights : {"poisson", "bayesian"}, default="poisson"
@@ -465,7 +467,7 @@ class BootstrapClassifier(EnsembleClassifierMixin, _Bootstrap):
     }
 
     def _default(self):
-        return DecisionTreeClassifier()
+        return DecisionTreeClassifier(min_samples_leaf=getattr(self, "_leaf", 1))
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y, sample_weight=None):
@@ -495,6 +497,7 @@ class BootstrapClassifier(EnsembleClassifierMixin, _Bootstrap):
         given = weight
         X, codes, weight = merge_identical(X, codes, weight)
         pieces = count_pieces(X, weight, given, codes)
+        self._leaf = max(1, round(np.sqrt(len(X)) / 2))
         self._train(X, codes, pieces, weight, lambda drawn: len(np.unique(codes[drawn > 0])) > 1)
         return self
 
