@@ -159,7 +159,6 @@ left.set(
     ylim=(-100, 100),
 )
 left.set_yticks(ticks, ticks)
-left.legend(loc="upper left", fontsize=11, ncols=2)
 section.plot(angles, truth[hard], color="#D55E00", lw=2)
 section.plot(angles, predicted * truth[hard], "--", color="#0072B2", lw=1.5)
 section.set(
@@ -167,6 +166,7 @@ section.set(
     ylabel="dσ/dΩ (mb/sr)",
     yscale="log",
 )
+section.legend(*left.get_legend_handles_labels(), loc="upper right", fontsize=11, ncols=2)
 section.sharex(left)
 section.tick_params(labelbottom=False)
 for level, alpha in ((0.95, 0.25), (0.68, 0.45)):
