@@ -214,7 +214,7 @@ if arguments.output:
 # Two chains of isotopes, to the drip line: the correction of the theory with the bands that hold 68
 # and 95 %, and the energy that it takes to remove two neutrons. Each draw of the masses has a drip
 # line of its own, behind its last bound isotope: 68 % of them are in the grey range.
-figure, axes = plt.subplots(2, 2, figsize=(13.3, 7.4), sharex="col")
+figure, axes = plt.subplots(2, 2, figsize=(13.3, 8.4), sharex="col", height_ratios=[1, 1.4])
 shown = {}
 for (top, bottom), (element, protons) in zip(
     axes.T, {"calcium": 20, "tin": 50}.items(), strict=True
@@ -247,7 +247,7 @@ for (top, bottom), (element, protons) in zip(
         pairs = np.array([known.get(n - 2, np.nan) + 2 * NEUTRON - known[n] for n in N[own]])
         bottom.plot(N[own], pairs, style, ms=4)
     # The bands, which decide the drip line, are too narrow for the axis of the whole chain.
-    inset = bottom.inset_axes([0.06, 0.12, 0.4, 0.4])
+    inset = bottom.inset_axes([0.5, 0.58, 0.34, 0.3])
     for level, alpha in ((0.95, 0.2), (0.68, 0.4)):
         ends = np.quantile(energy, [(1 - level) / 2, (1 + level) / 2], axis=1)
         inset.fill_between(number, *ends, color="tab:blue", alpha=alpha, lw=0)
@@ -259,7 +259,7 @@ for (top, bottom), (element, protons) in zip(
     for panel in (bottom, inset):
         panel.axvspan(*drip, color="0.85", lw=0, zorder=0)
         panel.axvline(high + 0.5, color="0.4", ls="--", lw=1)
-    bottom.text(drip[0], 0.9, "drip line ", ha="right", transform=bottom.get_xaxis_transform())
+    bottom.text(drip[0], 0.92, "drip line ", ha="right", transform=bottom.get_xaxis_transform())
     top.set(
         title=f"{element.capitalize()}, Z = {protons}",
         ylabel=f"Mass − {theory_name} (MeV)",
