@@ -578,12 +578,14 @@ class TorchEstimator(SharedParameters, BaseEstimator):
             weight = counts if counts.any() else np.ones_like(counts)
         # The spread of all samples is the spread within events plus the spread of their means.
         mean = np.average(means, axis=0, weights=weight)
-        variance = np.average(variances + (means - mean) ** 2, axis=0, weights=weight)
+        with np.errstate(over="ignore", invalid="ignore"):
+            variance = np.average(variances + (means - mean) ** 2, axis=0, weights=weight)
         scale = np.sqrt(variance)
         if not np.all(np.isfinite(scale)):
+            wider = "" if _engine.numpy_dtype(source.dtype) == np.float64 else ", or as float64"
             raise ValueError(
                 f"The squares of the values in X overflow {source.dtype}, and so the input cannot "
-                "be standardised. Give X in another unit, or as float64."
+                f"be standardised. Give X in another unit{wider}."
             )
         # A constant channel has a spread of rounding errors only: it is shifted, not blown up.
         tiny = 10 * np.finfo(_engine.numpy_dtype(source.dtype)).eps

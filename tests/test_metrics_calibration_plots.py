@@ -749,3 +749,25 @@ def test_shared_axes_are_named_for_all_curves_that_they_hold(classified):
 def test_errors_say_what_is_wrong(events, call, message):
     with pytest.raises(ValueError, match=message):
         call(*events)
+
+
+def test_few_events_are_drawn_with_their_errors():
+    """All of 12 events inside has an error below only; ten events have two bins, of five each."""
+    y = np.arange(12.0)
+    display = IntervalDisplay.from_predictions(y, y, y - 1, y + 1)
+    low = 100 * (1 - display.coverage.interval[0])
+    assert f"covers 100.0 +0.0 −{low:.1f} %" in legend(display.ax_)[0]
+    for n, n_bins in ((3, 2), (10, 2), (60, 12), (1000, 20)):
+        assert PITDisplay.from_predictions(np.linspace(0, 1, n)).n_bins == n_bins
+
+
+def test_histograms_of_probabilities_show_single_events():
+    """A bin of one event stands above the lower end of its axis, which has two labels at least."""
+    rng = np.random.default_rng(0)
+    for n in (20, 400):
+        p = rng.beta(0.5, 0.5, n)
+        display = ReliabilityDisplay.from_predictions((rng.uniform(size=n) < p).astype(int), p)
+        below = display.histogram_ax_
+        bottom, top = below.get_ylim()
+        assert bottom == 0.5
+        assert sum(bottom <= tick <= top for tick in below.get_yticks()) > 1

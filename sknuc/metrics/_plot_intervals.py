@@ -328,8 +328,13 @@ class IntervalDisplay:
                 )
             ]
         r = self.coverage
+        error = f"± {100 * r.error:.1f}"
+        if r.error == 0:
+            # All or none: the width of a binomial law at 0 or 1 is no measure of the error.
+            low, high = r.interval
+            error = f"+{100 * (high - r.fraction):.1f} −{100 * (r.fraction - low):.1f}"
         self.intervals_[0].set_label(
-            f"{100 * r.nominal:g} % interval: covers {100 * r.fraction:.1f} ± {100 * r.error:.1f} %"
+            f"{100 * r.nominal:g} % interval: covers {100 * r.fraction:.1f} {error} %"
         )
         if style == "bars":
             self.intervals_[1].set_label("Truth outside")

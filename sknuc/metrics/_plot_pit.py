@@ -27,7 +27,9 @@ BLOCK = 2**16
 N_LEVELS = 99
 
 #: A histogram of one bin is flat whatever it holds.
-BINNED = {"n_bins": [Interval(Integral, 2, None, closed="left")]}
+BINNED = {"n_bins": [Interval(Integral, 2, None, closed="left"), None]}
+# Bins, if there are enough events to expect so many in each.
+_MOST_BINS, _EXPECTED = 20, 5
 
 
 def _transforms(estimator, X, y, n_levels, random_state):
@@ -130,7 +132,7 @@ class PITDisplay:
         X,
         y,
         *,
-        n_bins=20,
+        n_bins=None,
         n_levels=None,
         sample_weight=None,
         name=None,
@@ -184,7 +186,7 @@ class PITDisplay:
     @classmethod
     @validate_params(BINNED, prefer_skip_nested_validation=False)
     def from_predictions(
-        cls, u, *, n_bins=20, sample_weight=None, name=None, target_names=None, band=True, ax=None
+        cls, u, *, n_bins=None, sample_weight=None, name=None, target_names=None, band=True, ax=None
     ):
         """Draw given transforms.
 
@@ -192,8 +194,9 @@ class PITDisplay:
         ----------
         u : array-like of shape (n_events,) or (n_events, n_targets)
             Probability integral transforms, see :func:`pit`.
-        n_bins : int, default=20
-            Number of bins, at least 2.
+        n_bins : int, default=None
+            Number of bins, at least 2. None for 20, or as many as have 5 events each if those are
+            fewer.
         sample_weight : array-like of shape (n_events,), default=None
             Weights of either sign, see :func:`pit_test`.
         name : str, default=None
@@ -213,6 +216,8 @@ class PITDisplay:
         given = column_names(u) if target_names is None else target_names
         names = name_targets(name, shape, given, "Predictions")
         columns = dict(zip(names, values.T, strict=True))
+        if n_bins is None:
+            n_bins = int(np.clip(kish_number(weight) / _EXPECTED, 2, _MOST_BINS))
         return cls(u=columns, weight=weight, n_bins=n_bins).plot(ax=ax, band=band)
 
     def plot(self, ax=None, *, band=True):

@@ -256,6 +256,8 @@ class ReliabilityDisplay:
         -------
         display : ReliabilityDisplay
         """
+        from matplotlib.ticker import LogLocator, StrMethodFormatter
+
         ax = _axes(ax, (5.6, 6.4))
         if ax.get_subplotspec() is None:
             raise ValueError(
@@ -287,7 +289,13 @@ class ReliabilityDisplay:
         edges = np.linspace(0, 1, len(self.histogram) + 1)
         below.stairs(self.histogram, edges, color=color, lw=1.4)
         # Scores crowd at the ends by orders of magnitude; signed weights have no logarithm.
-        below.set_yscale("log" if np.all(self.histogram >= 0) else "linear")
+        if np.all(self.histogram >= 0):
+            below.set_yscale("log")
+            below.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=5))
+            below.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            # A bin of one event is seen.
+            least = np.min(self.histogram[self.histogram > 0], initial=np.inf) / 2
+            below.set_ylim(bottom=min(least, below.get_ylim()[0]) if i else least)
         below.minorticks_off()
         ax.set(xlim=(0, 1), ylim=(0, 1))
         x_name, y_name = self.x_name, self.y_name

@@ -66,7 +66,7 @@ class Calibration:
     def found(self):
         """How much there is to calibrate with, for messages."""
         if not self.weighted:
-            return f"there are {self.total:g}"
+            return f"there {'is' if self.total == 1 else 'are'} {self.total:g}"
         return (
             f"their sample_weight sums to {self.total:g}. It counts events: normalise weights with "
             "a common factor of their own to mean 1"
