@@ -22,6 +22,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from sknuc.datasets import fetch_ame, fetch_ws4, liquid_drop_binding_energy, nuclear_features
 from sknuc.metrics import coverage
@@ -255,6 +256,7 @@ for (top, bottom), (element, protons) in zip(
     inset.axhline(0, color="k", lw=0.8)
     inset.set(xlim=(drip[0] - 4, drip[1] + 4), ylim=(-2, 2))
     inset.tick_params(labelsize=9)
+    inset.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     bottom.indicate_inset_zoom(inset, edgecolor="0.3")
     for panel in (bottom, inset):
         panel.axvspan(*drip, color="0.85", lw=0, zorder=0)
