@@ -69,7 +69,7 @@ def emulators(quick):
     }
     bayesian = MLP(hidden_layer_sizes=(64, 64), activation="tanh")
     return {
-        "Gaussian process": (GPRegressor(**shared), 500 if quick else 2000),
+        "Gaussian process": (GPRegressor(noise="shared", **shared), 500 if quick else 2000),
         "network": (NeuralRegressor(**smooth, **shared), 1000 if quick else 5000),
         "deep ensemble, 5": (
             DeepEnsembleRegressor(**smooth, **shared),

@@ -41,12 +41,13 @@ N_TEST = 500
 # %%
 # Neutrons of 14 MeV on lead, six parameters within 10 % of a global potential. A Gaussian process
 # learns the logarithm of the cross-section from as many runs of the theory as it would get from a
-# slow code, a few hundred. All angles share one kernel, so that it is too cautious at most and too
-# bold at the minima; conformal calibration on further runs puts every angle's width right.
+# slow code, a few hundred. All angles share one kernel and one share of noise, so that it is too
+# cautious at most and too bold at the minima; conformal calibration on further runs puts every
+# angle's width right.
 train = make_optical_model(max(40, arguments.n_events // 16), random_state=0)
 extra = make_optical_model(len(train.data), random_state=1)
 test = make_optical_model(N_TEST, random_state=2)
-emulator = GPRegressor(random_state=0).fit(train.data, train.target)
+emulator = GPRegressor(noise="shared", random_state=0).fit(train.data, train.target)
 calibrated = ConformalRegressor(FrozenEstimator(emulator), conformity_score="normalized")
 calibrated.fit(extra.data, extra.target)
 

@@ -136,6 +136,23 @@ def test_targets_with_learned_noises_are_those_alone_with_them_given(per_event):
     np.testing.assert_allclose(together.log_marginal_likelihood_value_, evidence, rtol=1e-9)
 
 
+def test_a_shared_noise_is_one_share_of_all_standard_deviations():
+    rng = np.random.default_rng(22)
+    X, Y = standardized(rng, 60, n_targets=3)
+    Y = (Y + rng.normal(scale=0.3, size=Y.shape)) * [0.1, 1.0, 10.0]
+    spread, new = Y.std(0), rng.normal(size=(7, 2))
+    shared = GPRegressor(noise="shared", random_state=0).fit(X, Y)
+    share = shared.noise_ / spread
+    np.testing.assert_allclose(share, share[0], rtol=1e-12)
+    given = GPRegressor(kernel=shared.kernel_, mean="zero", noise=share[0], max_iter=0)
+    expected = given.fit(X, Y / spread).predict(new, return_std=True)
+    for got, one in zip(shared.predict(new, return_std=True), expected, strict=True):
+        np.testing.assert_allclose(got, one * spread + 0 * got, rtol=1e-7, atol=1e-9)
+    # A noise for each target can be no less likely.
+    each = GPRegressor(random_state=0).fit(X, Y)
+    assert each.log_marginal_likelihood_value_ > shared.log_marginal_likelihood_value_
+
+
 @pytest.mark.parametrize("sparse", [False, True], ids=["exact", "sparse"])
 @pytest.mark.parametrize("noise", ["learned", 0.1])
 def test_constant_targets_change_nothing(noise, sparse):

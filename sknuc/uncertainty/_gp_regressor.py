@@ -49,15 +49,17 @@ class GPRegressor(PredictiveRegressorMixin, GaussianProcess):
 
     Several targets are independent functions with one kernel, in units of the targets' standard
     deviations, and a noise each. Each takes a Cholesky decomposition of its own, and 16 n² bytes,
-    but where all have the same noise in these units (``noise=0.0`` without `sample_noise`). Targets
-    that depend on other features, or on other scales of them, are better served by
+    but where all have the same noise in these units (``noise="shared"``, or 0.0 without
+    `sample_noise`): so for dozens of targets of one kind, as the points of a curve. Targets that
+    depend on other features, or on other scales of them, are better served by
     :class:`~sklearn.multioutput.MultiOutputRegressor`, with a kernel for each.
 
     Parameters
     ----------
-    noise : "learned" or float, default="learned"
-        Standard deviation σ of the noise that all events have, in the units of y; learned for
-        each target, given for all. With 0.0 the noise is that of `sample_noise` alone, or the
+    noise : {"learned", "shared"} or float, default="learned"
+        Standard deviation σ of the noise that all events have, in the units of y: learned for
+        each target, or as one share of all targets' standard deviations; or given, for all. With
+        0.0 the noise is that of `sample_noise` alone, or the
         function goes through the targets, up to 1e-5 of their standard deviation.
     {shared_parameters}
 
@@ -117,7 +119,7 @@ class GPRegressor(PredictiveRegressorMixin, GaussianProcess):
     """
 
     _parameter_constraints: dict = {
-        "noise": [StrOptions({"learned"}), Interval(Real, 0, None, closed="left")],
+        "noise": [StrOptions({"learned", "shared"}), Interval(Real, 0, None, closed="left")],
         **GaussianProcess._parameter_constraints,
     }
     __metadata_request__fit = {"sample_noise": True}
@@ -190,10 +192,11 @@ class GPRegressor(PredictiveRegressorMixin, GaussianProcess):
 
         first, group, total = distinct_events(X, weight, known)
         means, scatter = _means(targets, weight, group, total)
-        learned = self.noise == "learned"
+        learned = isinstance(self.noise, str)
+        n_noises = 1 if self.noise == "shared" else targets.shape[1]
         start = _FIRST_NOISE if learned else 0.0
         prior = self._make_prior(
-            X[first], total, rng, start, learn_noise=learned, n_noises=targets.shape[1]
+            X[first], total, rng, start, learn_noise=learned, n_noises=n_noises
         ).to(device)
         known = torch.zeros(1, 1) if known is None else torch.from_numpy(known[first])
         data = [
@@ -235,7 +238,7 @@ class GPRegressor(PredictiveRegressorMixin, GaussianProcess):
 
     def _known_noise(self, sample_noise, targets):
         """Known variances of scaled targets, (n, n_targets), or None where there are none."""
-        if sample_noise is None and self.noise in ("learned", 0):
+        if sample_noise is None and self.noise in ("learned", "shared", 0):
             return None
         known = np.zeros_like(targets)
         if sample_noise is not None:
@@ -251,7 +254,7 @@ class GPRegressor(PredictiveRegressorMixin, GaussianProcess):
                     f"shape {np.shape(sample_noise)} and a least value of {noise.min():g}."
                 )
             known += (noise / self.target_scale_) ** 2
-        if self.noise != "learned":
+        if not isinstance(self.noise, str):
             known += (self.noise / self.target_scale_) ** 2
         return known
 
