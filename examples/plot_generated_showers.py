@@ -4,15 +4,15 @@ Showers of a given energy and angle
 
 Simulating showers is what takes most of the computing of a collider experiment. Here networks learn
 showers of electrons in 120 voxels of a calorimeter, given energy and angle, in two steps, as in
-CaloFlow (Krause and Shih, arXiv:2106.05285). A flow learns how much energy there is in all layers,
-and how much of what is left each of them takes, so that the sum, which has a width of a few per
-cent, is a number of its own. Then an autoencoder learns how the energy of a layer is shared among
-its voxels, some of which are empty, given the layers.
+CaloFlow (Krause and Shih, arXiv:2106.05285). A flow learns how much energy there is in all voxels:
+a sum with a width of a few per cent would drown in the widths of its terms. Then an autoencoder
+learns the voxels, some of which are empty, given that sum: each becomes a normal variable by its
+own law given the conditions, and what is left is how they hang together.
 
 They are judged at energies and angles of their own, where the simulator makes as many showers: mean
 profiles along and across the shower, and how the energy sum, the mean layer, the mean radius and
-the number of voxels that are hit fluctuate. Not reproduced are how sharp the radius is close to the
-normal, and the last millimetres of where the centres of the layers are.
+the number of voxels that are hit fluctuate. Not reproduced are the last millimetre of where the
+centres of the layers are, and the last per cent or two of the number of voxels.
 """  # noqa: D205, D400 - the first lines are the page's title.
 
 # %%
@@ -58,70 +58,40 @@ def simulate(n_events, random_state, energy=(2.0, 50.0), angle=(0.0, 20.0)):
 
 
 # %%
-# First step: the sum over the energy of the particle, and the share that each layer takes of what
-# the layers before it have left. All the numbers are between physical bounds, and any such numbers
-# are layers.
-def shares_of_layers(layers, energy):
-    """Shares (n, 5) of layers (n, 5) in MeV, given energies (n,) in GeV."""
-    left = np.cumsum(layers[:, ::-1], axis=1)[:, ::-1]
-    later = layers[:, :-1] / np.maximum(left[:, :-1], 1e-9)
-    return np.column_stack([left[:, 0] / (1e3 * energy), later])
-
-
-def layers_of_shares(shares, energy):
-    """The inverse."""
-    left = shares[:, 0] * 1e3 * energy
-    layers = []
-    for share in shares[:, 1:].T:
-        layers.append(share * left)
-        left = left - layers[-1]
-    return np.column_stack([*layers, left])
-
-
+# First step: the sum of all voxels over the energy of the particle.
 def log_energy(target):
     """Conditions: the logarithm of the energy, and the angle."""
     return np.column_stack([np.log(target[:, 0]), target[:, 1]])
 
 
 X, target = simulate(arguments.n_events, 0)
-layers = voxels.layer_energies(X)
+incident = 1e3 * target[:, 0]
+total = X.sum(1) / incident
 settings = {"random_state": 0, "device": "cpu"}
-bounds = {0: (0, None)} | dict.fromkeys(range(1, N_LAYERS), (0, 1))
-first = FlowSampler(bounds=bounds, max_epochs=20, **settings)
-first.fit(shares_of_layers(layers, target[:, 0]), log_energy(target))
-
+first = FlowSampler(bounds=(0, None), max_epochs=20, **settings)
+first.fit(total[:, None], log_energy(target))
 
 # %%
-# Second step: shares of voxels in the energy of their layer, given particle and layers. Exact zeros
-# are learnt as such. Whatever comes out is scaled to the energies of the layers; what is then below
-# the threshold of the detector reads zero, and the other voxels of the layer make up for it, since
-# the first step has learnt energies behind the threshold. A layer without such voxels is empty,
-# whatever energy it should have; how much is lost that way is printed below.
-def conditions(target, layers):
-    """What the second step is given."""
-    return np.column_stack([log_energy(target), np.log(layers + 1)])
-
-
-known = conditions(target, layers)
+# Second step: voxels, in units of the energy of the particle, given particle and sum. Exact zeros
+# are learnt as such, and so is the threshold, which in these units moves with the energy. What
+# comes out is scaled to the sum; what is then below the threshold of the detector reads zero, and
+# the other voxels make up for it, since the first step has learnt sums behind the threshold.
 second = VAESampler(bounds=(0, None), **settings)
-second.fit(X / np.maximum(layers, 1e-9)[:, voxels.layer], known)
-
-
-def scale(made, layers):
-    """Showers (n, 120) of the given energies of layers (n, 5), but for layers without any."""
-    return made * (layers / np.maximum(voxels.layer_energies(made), 1e-9))[:, voxels.layer]
+second.fit(X / incident[:, None], np.column_stack([log_energy(target), total]))
 
 
 def generate(target, random_state):
-    """Showers (n, 120), and energies (n, 5) that their layers should have, in MeV."""
+    """Showers (n, 120), in MeV."""
     n, rng = len(target), np.random.RandomState(random_state)
-    shares = first.sample(n, y=log_energy(target), random_state=rng)
-    layers = layers_of_shares(shares, target[:, 0])
-    # At the ends of the range the first step may make layers a little beyond all that the second
-    # one has seen, which is then given the closest that it has.
-    given = np.clip(conditions(target, layers), known.min(0), known.max(0))
-    made = scale(second.sample(n, y=given, random_state=rng), layers)
-    return scale(np.where(made < THRESHOLD, 0.0, made), layers), layers
+    sums = first.sample(n, y=log_energy(target), random_state=rng)
+    # The first step may make sums a little beyond all that the second one has seen, which is then
+    # given the closest that it has.
+    given = np.column_stack([log_energy(target), np.clip(sums, total.min(), total.max())])
+    made = second.sample(n, y=given, random_state=rng)
+    sums = sums * 1e3 * target[:, :1]
+    made = made * sums / made.sum(1, keepdims=True)
+    made[made < THRESHOLD] = 0.0
+    return made * sums / made.sum(1, keepdims=True)
 
 
 # %%
@@ -139,14 +109,9 @@ summaries = {
 showers, overlaps = {}, {}
 for seed, (energy, angle) in enumerate(POINTS):
     true, at = simulate(n_judge, 1 + seed, energy, angle)
-    made, planned = generate(at, 1 + seed)
+    made = generate(at, 1 + seed)
     showers[energy, angle] = true, made
-    lost = np.where(voxels.layer_energies(made) > 0, 0, planned)
-    print(
-        f"{energy:g} GeV, {angle:g} degrees, {n_judge} showers, of whose energy "
-        f"{lost.sum() / planned.sum():.2g} is lost, in {np.count_nonzero(lost)} of "
-        f"{lost.size} layers:"
-    )
+    print(f"{energy:g} GeV, {angle:g} degrees, {n_judge} showers:")
     for name, summary in summaries.items():
         a, b = (summary(made, energy) for made in showers[energy, angle])
         ends = tuple(np.quantile(a, [0.01, 0.99]))
@@ -160,9 +125,7 @@ for seed, (energy, angle) in enumerate(POINTS):
 # %%
 # Lines are simulated, points are generated showers, with statistical errors. Energy along the
 # shower, per radiation length, and across it, per area of the rings; below, quantities of single
-# showers. The mean radius is the least well reproduced: close to the normal, showers of one energy
-# and angle have it alike to 4 %, and generated ones spread about twice as far. At 40 GeV there is
-# too much energy in the first layer and in the innermost ring.
+# showers.
 depth = np.asarray(voxels.depth_edges)
 ring = np.tile(np.arange(len(RINGS) - 1), voxels.n_voxels // (len(RINGS) - 1))
 area = np.pi * np.diff(np.square(RINGS)) / 100  # cm²
@@ -205,12 +168,12 @@ if arguments.output:
 # %%
 # The angle: a shower that comes in at an angle moves away from the axis with depth. Centres of the
 # energy in each layer, along the direction of the tilt. The generated ones follow to one to three
-# per cent of the way, which is several times the statistical errors in the deeper layers.
+# per cent of the way, which is some times the statistical errors in the deeper layers.
 ANGLES = np.array([1.0, 5.0, 10.0, 15.0, 19.0])
 tilted = {}
 for seed, angle in enumerate(ANGLES):
     true, at = simulate(max(50, n_judge // 2), 10 + seed, 15.0, angle)
-    for source, made in (("simulated", true), ("generated", generate(at, 10 + seed)[0])):
+    for source, made in (("simulated", true), ("generated", generate(at, 10 + seed))):
         layers = voxels.layer_energies(made)
         moved = voxels.layer_energies(made * x)
         centre = moved.sum(0) / layers.sum(0)
