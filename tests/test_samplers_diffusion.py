@@ -334,6 +334,22 @@ def test_few_events_tell_flat_components_from_noise(shape, n):
         assert n_structured(few, principal_axes(few, weight[:150]), weight[:150]) == 20
 
 
+def test_axes_need_as_many_different_events_of_any_weight():
+    rng = np.random.default_rng(0)
+    for n in (10, 14, 15, 30):
+        z = rng.standard_normal((n, 3))
+        twice = np.repeat(z, 2, axis=0)
+        both = [principal_axes(z, np.full(n, 2.0)), principal_axes(twice, np.ones(2 * n))]
+        assert [moments is None for moments in both] == [n < 15] * 2
+    # Most events may be empty.
+    z = np.append(rng.standard_normal((100, 3)), np.zeros((900, 3)), axis=0)
+    once = np.append(np.ones(100), 900)
+    np.testing.assert_allclose(
+        principal_axes(z[:101], once)[1], principal_axes(z, np.ones(1000))[1]
+    )
+    assert principal_axes(z[100:], np.ones(900)) is None
+
+
 def test_components_do_not_depend_on_the_unit_of_the_weights():
     rng = np.random.default_rng(0)
     n, length = 1000, 10

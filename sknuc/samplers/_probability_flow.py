@@ -70,7 +70,9 @@ def principal_axes(z, weight):
         or nothing varies.
     """
     z = z.reshape(len(z), -1).astype(np.float64)
-    n = weight.sum() ** 2 / (weight**2).sum()
+    each = _distinct(z, weight)
+    # One of them may come again and again and say nothing of the others: the empty event.
+    n = max(_n_effective(each), _n_effective(np.delete(each, each.argmax())))
     if z.shape[1] > _MOST_VARIABLES or n < _EVENTS_PER_VARIABLE * z.shape[1]:
         return None
     mean = np.average(z, axis=0, weights=weight)
@@ -89,6 +91,8 @@ def _distinct(z, weight):
 
 def _n_effective(weight):
     """So many events of equal weight have means as uncertain (Kish), in whatever unit they are."""
+    if not len(weight):
+        return 0.0
     weight = weight / weight.max()
     return weight.sum() ** 2 / (weight**2).sum()
 
