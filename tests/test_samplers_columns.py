@@ -14,6 +14,7 @@ from sknuc.encoders import ModuleEncoder, PointNet
 from sknuc.nn import Gaussian
 from sknuc.samplers import DiffusionSampler, FlowSampler, GANSampler, ResidualMLP, VAESampler
 from sknuc.samplers._columns import Columns
+from sknuc.samplers._levels import find_atoms
 
 AUTO = {"bounds": None, "discrete": "auto", "atoms": "auto", "periodic": None}
 
@@ -181,8 +182,8 @@ def test_narrow_parts_keep_their_digits_in_32_bits():
             truth = stats.norm.logpdf(middle[:, None]) + np.log(width)
         output = torch.zeros(4, 1)
         # By ends that 32 bits can tell apart.
-        place = torch.tensor([0])
-        ends = (torch.tensor(low), torch.tensor(high))
+        place = torch.arange(4)
+        ends = (torch.tensor(low[:, 0]), torch.tensor(high[:, 0]))
         found = likelihood.double().log_prob(output.double(), output.double(), (place, *ends))
         np.testing.assert_allclose(found.numpy(), truth[:, 0], rtol=1e-5, atol=1e-5)
 
@@ -241,6 +242,42 @@ def test_counts_of_a_digitiser_have_no_atoms(dtype, by_channel):
     for i, marks in made.marks.items():
         np.testing.assert_array_equal(marks.values[~np.isnan(marks.values)], [500], str(i))
     assert {12, 24} <= set(made.marks)
+
+
+@pytest.mark.parametrize("width", [0.7, 1.0, 2.0, 3.0])
+@pytest.mark.parametrize("dtype", [np.int16, np.float64])
+def test_narrow_noise_of_a_digitiser_has_no_atoms(width, dtype):
+    rng = np.random.default_rng(0)
+    # Baselines anywhere between two counts, and a stuck sample now and then.
+    baseline = np.linspace(20, 120, 41)
+    X = np.round(rng.normal(baseline, width, (5000, 41)))[:, None].astype(dtype)
+    assert not columns(X, integer=dtype == np.int16, by_channel=True).marks
+    X[rng.uniform(size=X.shape) < 0.03] = 0
+    made = columns(X, integer=dtype == np.int16, by_channel=True)
+    assert len(made.marks) == 41
+    for marks in made.marks.values():
+        np.testing.assert_array_equal(marks.values[~np.isnan(marks.values)], [0])
+
+
+@pytest.mark.parametrize("width", [0.7, 1.0, 2.0, 3.0])
+def test_zeros_in_the_midst_of_noise_are_an_atom(width):
+    # The share of each count is that of the distribution: what is found is none of chance.
+    values = np.arange(-20.0, 21)
+    share = np.diff(stats.norm(0, width).cdf(np.append(values - 0.5, 20.5)))
+    events = 1e6 * share
+    values, events = values[events > 0.5], events[events > 0.5]
+    assert not find_atoms(values, events, integer=True).any()
+    events = events + 3e4 * (values == 0)
+    np.testing.assert_array_equal(values[find_atoms(values, events, integer=True)], [0])
+    # As many of a few events are within their errors.
+    assert not find_atoms(values, events / 1e4, integer=True).any()
+
+
+def test_exponential_counts_have_no_atom_where_they_begin():
+    for mean in (0.5, 1, 3):
+        X = np.floor(np.random.default_rng(0).exponential(mean, (5000, 1, 1)))
+        X = np.append(X, 50 + np.random.default_rng(1).integers(0, 200, X.shape), axis=2)
+        assert not columns(X, by_channel=True).marks
 
 
 def test_counts_of_a_digitiser_have_the_components_of_the_pulse():
@@ -405,6 +442,36 @@ def test_small_weights_find_the_same_atoms(unit):
     X = rng.exponential(size=(500, 1)) * (rng.uniform(size=(500, 1)) > 0.3)
     made = columns(X, sample_weight=np.full(500, unit))
     assert list(made.marks) == [0]
+
+
+@pytest.mark.parametrize("integer", [False, True])
+def test_no_luminosity_makes_an_event_an_atom(integer):
+    # Ten events of a sample that was made with a hundredth of the luminosity of the others.
+    X = np.random.default_rng(0).normal(size=(500, 2))
+    if integer:
+        X = np.round(1000 * X)
+    weight = np.repeat([0.37, 41.2], [490, 10])
+    assert not columns(X, integer=integer, sample_weight=weight).marks
+    # What many events of the sample share is one.
+    X[::3, 0] = 0
+    made = columns(X, integer=integer, sample_weight=weight)
+    assert list(made.marks) == [0]
+    np.testing.assert_array_equal(np.sort(made.marks[0].values), [0, np.nan])
+
+
+def test_whole_weights_are_copies_in_atoms():
+    X = np.random.default_rng(0).normal(size=(500, 2))
+    weight = np.repeat([1.0, 2.0, 20.0], [300, 199, 1])
+    weight[7] = 150
+    one = columns(X, sample_weight=weight)
+    copies = columns(np.repeat(X, weight.astype(int), axis=0))
+    assert list(one.marks) == list(copies.marks) == [0, 1]
+    for i in (0, 1):
+        np.testing.assert_array_equal(one.marks[i].values, copies.marks[i].values)
+        np.testing.assert_array_equal(one.marks[i].edges, copies.marks[i].edges)
+        assert X[7, i] in one.marks[i].values
+    # The same in other units is one event that counts more.
+    assert not columns(X, sample_weight=0.7 * weight).marks
 
 
 def test_small_weights_start_from_the_same_rates():

@@ -71,7 +71,7 @@ class Sampler(TorchEstimator):
     atoms : "auto", dict or None, default="auto"
         Values ``{column: values}`` that many events have exactly, among others that vary: an
         energy of 0 where nothing was deposited. "auto" finds those that more than 1 % share, of
-        rounded integers 1 % more than their neighbours.
+        rounded integers 1 % more than their neighbours and what continues them smoothly.
     periodic : dict or None, default=None
         Period ``{column: period}`` of columns that are angles. They are continuous, and generated
         around 0, or from the lower end of `bounds` on.
@@ -215,7 +215,9 @@ class Sampler(TorchEstimator):
             What events depend on: a class, an energy, an angle. None, or ``condition=None``, learns
             the distribution of all events.
         sample_weight : array-like of shape (n_events,) or None, default=None
-            Non-negative weights of the events.
+            Non-negative weights of the events. If all are whole numbers, an event is there so many
+            times, and a value of one of many copies is an atom. Else, as of luminosities, it is one
+            event, however much it counts.
 
         Returns
         -------

@@ -36,7 +36,7 @@ from sknuc.samplers._column_parameters import ColumnParameters
 from sknuc.samplers._drawn import DrawnVariables
 from sknuc.samplers._levels import Levels, find_atoms
 
-__all__ = ["Columns"]
+__all__ = ["Columns", "are_copies"]
 
 # Integers of more values than these are rounded continuous numbers.
 _MOST_LEVELS = 100
@@ -120,6 +120,7 @@ class Columns(ColumnParameters, DrawnVariables):
         weight = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, float)
         if not weight.all():
             X, weight = X[weight != 0], weight[weight != 0]
+        copies = are_copies(weight)
         # Weights count events; where all are smaller than 1, one is as large as the largest.
         weight = weight / min(1.0, weight.max())
         self.input_shape = tuple(input_shape)
@@ -128,12 +129,12 @@ class Columns(ColumnParameters, DrawnVariables):
         self._check_within(X)
         fine = len(self.input_shape) > 1 and self._are_many_integers(X)
         rounded = fine & (self.discrete == "auto") & np.asarray(integer)
-        self._find_levels(X, weight, self._read_discrete(integer), rounded, fine)
+        self._find_levels(X, weight, copies, self._read_discrete(integer), rounded, fine)
         self._lay_out()
         self._scale(X, weight)
         return self
 
-    def _find_levels(self, X, weight, integer, rounded, fine):
+    def _find_levels(self, X, weight, copies, integer, rounded, fine):
         """Which values are levels and atoms, of all columns but angles."""
         chosen = self._named("discrete")
         self.levels, self.marks = {}, {}
@@ -154,7 +155,9 @@ class Columns(ColumnParameters, DrawnVariables):
             if i in given and not np.isin(given[i], values).all():
                 self._report_absent(i, given[i][~np.isin(given[i], values)])
             if isinstance(self.atoms, str):
-                common |= find_atoms(values, events, integer=self.whole[i] or dense)
+                # One event is no atom, however large its luminosity.
+                number = events if copies else np.bincount(place)
+                common |= find_atoms(values, number, integer=self.whole[i] or dense)
             if not self.whole[i]:
                 common |= (values == self.low[i]) | (values == self.high[i])
             if common.all():
@@ -391,3 +394,11 @@ class Columns(ColumnParameters, DrawnVariables):
                 f"[{self.low[i]:g}, {self.high[i]:g}], but X has values from {least[i]:g} to "
                 f"{most[i]:g} there. Give bounds that hold for all events."
             )
+
+
+def are_copies(weight):
+    """Whether weights (n,) are whole numbers, and so say how often an event is there.
+
+    Others, such as luminosities, say how much one event counts, however large they are.
+    """
+    return bool((weight == np.round(weight)).all())

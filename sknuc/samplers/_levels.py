@@ -92,7 +92,16 @@ class Levels:
 
 
 def find_atoms(values, events, *, integer):
-    """Which values so many events share that they are more than points of a density.
+    r"""Which values so many events share that they are more than points of a density.
+
+    A density of integers has events at all of them. There, an atom stands out from what continues
+    the counts :math:`c_k` of its neighbours smoothly: a cubic through the logarithms of four,
+
+    .. math:: \ln c_0 = \frac{-\ln c_{-2} + 4\ln c_{-1} + 4\ln c_1 - \ln c_2}{6},
+
+    which a normal distribution follows, however narrow; or, at an end, a line through the next two,
+    which exponential ones follow. And it stands out from the larger of its neighbours, since counts
+    may jump.
 
     Parameters
     ----------
@@ -101,23 +110,40 @@ def find_atoms(values, events, *, integer):
     events : ndarray of shape (n_values,)
         How many there are of each.
     integer : bool
-        Whether the density is one of integers, which events share in any case: there, an atom
-        stands out from both of its neighbours.
+        Whether the density is one of integers, which events share in any case.
 
     Returns
     -------
     atoms : ndarray of bool of shape (n_values,)
     """
-    expected = np.zeros(len(values))
+    smooth = [(0.0, 0.0)]
     if integer:
-        close = np.diff(values) == 1
-        expected[1:] = np.where(close, events[:-1], 0)
-        expected[:-1] = np.maximum(expected[:-1], np.where(close, events[1:], 0))
-    excess = events - expected
-    error = np.sqrt(events + expected)
-    return (excess > _ATOM_SHARE * events.sum()) & (
-        excess > (_STANDS_OUT if integer else _SIGNIFICANT) * error
-    )
+        neighbours = _neighbours(values, events)
+        larger = neighbours[1:3].max(0)
+        smooth = [(larger, larger), _continued(neighbours)]
+    atoms = np.ones(len(values), bool)
+    for expected, variance in smooth:
+        excess = events - expected
+        atoms &= excess > _ATOM_SHARE * events.sum()
+        atoms &= excess > (_STANDS_OUT if integer else _SIGNIFICANT) * np.sqrt(events + variance)
+    return atoms
+
+
+def _neighbours(values, events):
+    """Numbers of events (4, n_values) of the values at -2, -1, 1, 2."""
+    beyond = values + np.array([-2, -1, 1, 2])[:, None]
+    at = np.searchsorted(values, beyond).clip(max=len(values) - 1)
+    return np.where(values[at] == beyond, events[at], 0)
+
+
+def _continued(neighbours):
+    """What continues numbers at -2, -1, 1, 2 smoothly, (n_values,), and its variance."""
+    end = (neighbours[1] == 0).astype(int) - (neighbours[2] == 0)
+    share = np.array([[-1, 2, 0, 0], [-1 / 6, 2 / 3, 2 / 3, -1 / 6], [0, 0, 2, -1]])[end + 1].T
+    # Half an event more, for the logarithm of none.
+    neighbours = neighbours + 0.5
+    expected = np.exp((share * np.log(neighbours)).sum(0))
+    return expected, expected**2 * (share**2 / neighbours).sum(0)
 
 
 def _shown(values):
