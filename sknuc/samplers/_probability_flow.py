@@ -37,6 +37,7 @@ from torch import nn
 from torch.nn import functional
 
 from sknuc.multiplicity import row_hash
+from sknuc.samplers._columns import are_copies
 
 __all__ = [
     "Gaussian",
@@ -70,9 +71,7 @@ def principal_axes(z, weight):
         or nothing varies.
     """
     z = z.reshape(len(z), -1).astype(np.float64)
-    each = _distinct(z, weight)
-    # One of them may come again and again and say nothing of the others: the empty event.
-    n = max(_n_effective(each), _n_effective(np.delete(each, each.argmax())))
+    n = weight.sum() if are_copies(weight) else _n_effective(weight)
     if z.shape[1] > _MOST_VARIABLES or n < _EVENTS_PER_VARIABLE * z.shape[1]:
         return None
     mean = np.average(z, axis=0, weights=weight)
@@ -91,8 +90,6 @@ def _distinct(z, weight):
 
 def _n_effective(weight):
     """So many events of equal weight have means as uncertain (Kish), in whatever unit they are."""
-    if not len(weight):
-        return 0.0
     weight = weight / weight.max()
     return weight.sum() ** 2 / (weight**2).sum()
 
