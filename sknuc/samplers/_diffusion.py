@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from torch import nn
+from torch.nn import functional
 
 from sknuc.multiplicity import row_uniforms
 from sknuc.nn import AveragedModule
@@ -52,7 +53,7 @@ _LOG_MEAN, _LOG_STD = -1.2 + math.log(2), 1.2
 # Of the logits of the times at which flow matching looks at principal components.
 _LOGIT_MEAN, _LOGIT_STD = 2.0, 1.5
 _LEAST_SIGMA, _LARGEST_SIGMA, _RHO = 2 * 0.002, 2 * 80.0, 7
-# Up to so many variables the divergence is exact; beyond, with so many random probes.
+# Up to so many that are learnt the divergence is exact; beyond, with so many random probes.
 _EXACT_VARIABLES, _N_PROBES = 20, 16
 # Runge-Kutta steps of the density, whose error is then below 1e-3 nats for a normal density of a
 # tenth of the width of the events.
@@ -152,11 +153,11 @@ class DiffusionSampler(Sampler):
     component has the weight :math:`1 + \ln(\lambda_i/\lambda_n)` of its standard deviation in units
     of the smallest that is learnt.
 
-    Densities are integrated by 16 Runge-Kutta steps of fourth order. Of up to 20 variables the
-    divergence is exact, so that the density is normalised but for the steps. Beyond, it is
-    estimated by 16 random signs per event, the same in every call: an unbiased log density whose
-    standard deviation is :math:`\sqrt{2 \sum_{i \ne j} J_{ij}^2 / 16}` for a symmetric Jacobian
-    J of the flow, integrated over the angle.
+    Densities are integrated by 16 Runge-Kutta steps of fourth order. Of up to 20 variables, or
+    components that are learnt, the divergence is exact, so that the density is normalised but for
+    the steps. Beyond, it is estimated by 16 random signs per event, the same in every call: an
+    unbiased log density whose standard deviation is :math:`\sqrt{2 \sum_{i \ne j} J_{ij}^2 / 16}`
+    for a symmetric Jacobian J of the flow, integrated over the angle.
 
     References
     ----------
@@ -436,13 +437,15 @@ class DiffusionSampler(Sampler):
     def _log_density(self, z, condition):
         gaussian = self.module_[1].gaussian
         y = gaussian.to_normal(z)
-        n = y.shape[1]
+        # Along components that are not learnt nothing moves.
+        n = y.shape[1] if self._n_learnt is None else self._n_learnt
         if n <= _EXACT_VARIABLES:
-            probes = torch.eye(n, dtype=y.dtype, device=y.device)[None]
+            probes = torch.eye(n, y.shape[1], dtype=y.dtype, device=y.device)[None]
         else:
             uniform = row_uniforms(z.double().cpu().numpy(), n * _N_PROBES)
             signs = np.where(uniform.reshape(-1, _N_PROBES, n) < 0.5, -1, 1) / _N_PROBES**0.5
             probes = torch.as_tensor(signs, dtype=y.dtype, device=y.device)
+            probes = functional.pad(probes, (0, y.shape[1] - n))
         field = self._field(condition)
         return log_density(field, y, self._density_angles(y), probes) + gaussian.log_det
 
