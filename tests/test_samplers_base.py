@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,14 +14,30 @@ from sklearn.utils.estimator_checks import check_estimator
 from torch import nn
 
 from sknuc.exceptions import TrainingDivergedError
-from sknuc.samplers import _base
+from sknuc.samplers import (
+    DiffusionSampler,
+    FlowSampler,
+    GANSampler,
+    GenerativeOverSampler,
+    ResidualMLP,
+    VAESampler,
+    _base,
+    _diffusion,
+)
 from sknuc.samplers._base import Sampler
 from sknuc.samplers._columns import Columns
 from sknuc.samplers._conditions import Conditions
+from sknuc.samplers._marginals import Laws
+from sknuc.samplers._probability_flow import log_density
 from sknuc.torch_estimator import Player
 
 pd = pytest.importorskip("pandas")
 N = 2000
+
+# The table below has such a column on purpose.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:X is constant in 1 of 9 columns, constant:UserWarning"
+)
 
 
 class Gaussian(Sampler):
@@ -365,6 +382,29 @@ def test_cross_validation_warns_of_no_conditions():
     assert np.isfinite(cross_val_score(Gaussian(max_epochs=1), y, y[:, 0], cv=5)).all()
 
 
+def test_few_learnt_components_have_an_exact_divergence(monkeypatch):
+    # Pulses of any height at two places, of more samples than the divergence has probes for.
+    rng = np.random.default_rng(0)
+    height, late = rng.uniform(1, 3, (1000, 1)), rng.uniform(size=(1000, 1)) < 0.5
+    shape = np.exp(-((np.arange(24) - np.where(late, 14, 8)) ** 2) / 8)
+    X = (height * shape + 0.01 * rng.standard_normal((1000, 24)))[:, None]
+    network = ResidualMLP(width=32, n_blocks=1)
+    model = DiffusionSampler(network=network, max_epochs=5, random_state=0).fit(X)
+    assert model._n_learnt == 2
+    z = torch.from_numpy(model._columns.encode(X[:200].reshape(200, -1))[0])
+    gaussian, field = model.module_[1].double().gaussian, model._field(None)
+    unit = torch.eye(24, dtype=torch.float64)[None]
+    y = gaussian.to_normal(z)
+    angles = model._density_angles(y)
+    truth = log_density(field, y, angles, unit) + gaussian.log_det
+    torch.testing.assert_close(model._log_density(z, None), truth, rtol=1e-9, atol=1e-9)
+    # More than can be done exactly are probed, and the others not: without bias.
+    monkeypatch.setattr(_diffusion, "_EXACT_VARIABLES", 1)
+    away = (model._log_density(z, None) - truth).detach().numpy()
+    assert away.std() > 0
+    assert abs(away.mean()) < 5 * away.std() / np.sqrt(200)
+
+
 def test_score_is_weighted():
     X = table()[["gauss", "hits"]]
     model = Gaussian(max_epochs=1, random_state=0).fit(X)
@@ -449,6 +489,43 @@ def test_conditions_after_a_fit_without_them_are_refused():
     expected = conditional.score(X, label)
     assert conditional.set_params(condition=None).score(X, label) == expected
     assert expected != conditional.score(X)
+
+
+@pytest.mark.parametrize(
+    ("model", "named"),
+    [
+        (DiffusionSampler(network=ResidualMLP(width=8, n_blocks=1)), {"learning_rate"}),
+        (FlowSampler(), {"learning_rate"}),
+        (GANSampler(), {"learning_rate", "critic_learning_rate"}),
+        (GANSampler(critic_learning_rate=1e300), {"learning_rate", "critic_learning_rate"}),
+        (VAESampler(), {"learning_rate"}),
+    ],
+    ids=["diffusion", "flow", "gan", "critic", "vae"],
+)
+def test_advice_after_a_diverged_fit_fits_every_sampler(model, named):
+    X = np.random.default_rng(0).normal(size=(100, 2))
+    model = clone(model).set_params(optimizer="sgd", max_epochs=5, random_state=0)
+    if not getattr(model, "critic_learning_rate", 0) > 1:
+        model.set_params(learning_rate=1e300)
+    with pytest.raises(TrainingDivergedError) as raised:
+        model.fit(X)
+    advised = set(re.findall(r"\w*learning_rate|callbacks", str(raised.value)))
+    assert advised == named | {"callbacks"} <= set(model.get_params())
+    over = GenerativeOverSampler(model, random_state=0)
+    with pytest.raises(TrainingDivergedError, match=f"'sampler', here {type(model).__name__}"):
+        over.fit_resample(X, np.repeat([0, 1], [60, 40]))
+
+
+def test_advice_after_diverged_laws_is_theirs(monkeypatch):
+    # They have a learning rate that nobody else sets.
+    diverging = partial(Laws, learning_rate=1e300, optimizer="sgd")
+    monkeypatch.setattr(_base, "Laws", diverging)
+    rng = np.random.default_rng(0)
+    model = Gaussian(marginals=True, max_epochs=1, random_state=0)
+    with pytest.raises(TrainingDivergedError, match="marginals=False") as raised:
+        model.fit(rng.normal(size=(100, 2)), rng.uniform(size=100))
+    assert "learning_rate" not in str(raised.value)
+    model.set_params(marginals=False).fit(rng.normal(size=(100, 2)), rng.uniform(size=100))
 
 
 def test_advice_after_a_diverged_fit_names_parameters_that_there_are():

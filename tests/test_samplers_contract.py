@@ -141,17 +141,62 @@ def test_bad_input_is_named(sampler):
         by_number.sample(3, y=[0.5, 1.5, 2.5], random_state=0)
 
 
+def fitted_with(message, sampler, *given, **weights):
+    with pytest.warns(UserWarning, match=message) as caught:
+        model = clone(sampler).fit(*given, **weights)
+    assert len(caught) == 1
+    # Where it was called.
+    assert caught[0].filename == __file__
+    return model
+
+
+def test_what_leaves_little_to_learn_is_told(sampler):
+    X, kind, _ = events()
+    name = type(sampler).__name__
+    few = rf"{name} has 2 events to learn from, which is fewer than 10: nothing but these"
+    for weight in (None, np.full(2, 300.7)):
+        fitted_with(few, sampler, X[:2], sample_weight=weight)
+    # Copies are events.
+    clone(sampler).fit(X[:2], sample_weight=np.full(2, 5.0))
+    kind[:] = "a"
+    kind[[3, 5, 9]] = ["b", "c", "c"]
+    rare = rf"{name} has 1 of class 'b', 2 of class 'c' to learn from, which is fewer than 3"
+    fitted_with(rare, sampler, X, kind)
+    # They are not read here.
+    clone(sampler).set_params(condition=None).fit(X, kind)
+    frame = pd.DataFrame(X, columns=["energy", "time", "charge"]).assign(time=0.1)
+    fitted_with(r"X is constant in 1 of 3 columns, time: ", sampler, frame)
+    fitted_with(r"X is constant in 3 of 3 columns, 0, 1, 2: ", sampler, np.full((50, 3), 0.5))
+
+
+def test_conditions_beyond_the_fit_are_told_by_all_but_the_score(sampler):
+    X, _, number = events()
+    model = clone(sampler).fit(X, number)
+    beyond = np.full(5, 3.0)
+    for method in {"score_samples", "transform"} & set(dir(model)):
+        with pytest.warns(UserWarning, match="5 of 5 conditions lie outside"):
+            getattr(model, method)(X[:5], beyond)
+        getattr(model, method)(X[:5], number[:5])
+    if hasattr(model, "score"):
+        model.score(X[:5], beyond)
+
+
 def test_what_is_constant_stays_so(sampler):
     X, _, _ = events()
     X[:, 1] = 0.1
-    drawn = clone(sampler).fit(X).sample(100, random_state=0)
+    model = fitted_with("X is constant in 1 of 3 columns, 1: ", sampler, X)
+    drawn = model.sample(100, random_state=0)
     assert np.all(drawn[:, 1] == 0.1)
     assert np.all(drawn[:, [0, 2]].std(0) > 0)
     with_signals = clone(sampler).set_params(
         **dict.fromkeys({"network"} & set(sampler.get_params()))
     )
     X = np.full((100, 1, 16), 0.1)
-    assert np.all(with_signals.fit(X).sample(10, random_state=0) == 0.1)
+    model = fitted_with(r"16 of 16 columns, 0, 1, .* 9, …: ", with_signals, X)
+    assert np.all(model.sample(10, random_state=0) == 0.1)
+    # Dead pixels are part of an image.
+    X[:, :, 3] = np.random.default_rng(0).normal(size=(100, 1))
+    assert np.all(with_signals.fit(X).sample(10, random_state=0)[:, :, 4:] == 0.1)
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,9 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from tqdm.auto import tqdm
 
 from sknuc.base import validate_weights
+from sknuc.exceptions import TrainingDivergedError
 from sknuc.multiplicity import row_uniforms
-from sknuc.samplers._columns import Columns
+from sknuc.samplers._columns import Columns, are_copies
 from sknuc.samplers._conditions import Conditions
 from sknuc.samplers._marginals import ConditionalColumns, Laws
 from sknuc.torch_estimator import TorchEstimator
@@ -44,6 +45,9 @@ _TILE_EVENTS, _TILE_NUMBERS = 4096, 2**22
 # A mean over the conditions at distances h of a Gaussian of width s, whose conditions these are,
 # sees 2 √π s/h of them, and is off by 2 exp(-2 π² s²/h²): by 6 % with this many.
 _FEWEST_POSSIBLE = 1.5
+# Of fewer events no method learns more than these events. Those of a class may be fewer: it has the
+# network in common with the others, and needs a width only.
+_FEWEST_EVENTS, _FEWEST_OF_CLASS = 10, 3
 
 
 class Sampler(TorchEstimator):
@@ -230,6 +234,12 @@ class Sampler(TorchEstimator):
             not fit the columns.
         TrainingDivergedError
             If the loss becomes NaN or infinite.
+
+        Warns
+        -----
+        UserWarning
+            If there are fewer than 10 events in all, or 3 of a class. If nothing varies, or in
+            tables one of the columns.
         """
         given, integer = X, _integer_columns(X)
         X = np.asarray(self._validate_events(X, reset=True))
@@ -272,12 +282,50 @@ class Sampler(TorchEstimator):
         if self._wants_marginals():
             shared = {name: getattr(self, name) for name in _OF_THE_TRAINING}
             self._columns = ConditionalColumns(self._columns, Laws(**shared))
-            self._columns.fit(X, columns["condition"], sample_weight)
+            try:
+                self._columns.fit(X, columns["condition"], sample_weight)
+            except TrainingDivergedError as error:
+                raise TrainingDivergedError(
+                    "The laws of the columns, which are learnt first, diverged. Set "
+                    "marginals=False to do without them, and look for outliers in X and y."
+                ) from error
         z, low, high = self._columns.encode(X, self._output_dtype, columns.get("condition"))
         if low.shape[1]:
             columns["low"], columns["high"] = low, high
         self._fit_variables(z, columns, sample_weight)
+        # Where something is wrong, an error says so before.
+        self._warn_of_little(X, y, sample_weight)
         return self
+
+    def _warn_of_little(self, X, y, sample_weight):
+        """Warn of what leaves nothing to learn: few events, or columns of one value."""
+        weight = np.ones(len(X)) if sample_weight is None else sample_weight
+        # Luminosities do not say how many events there are.
+        weight = weight if are_copies(weight) else np.ones(len(X))
+        few, fewest = [f"{weight.sum():g} events"], _FEWEST_EVENTS
+        if weight.sum() >= fewest:
+            few, fewest = [], _FEWEST_OF_CLASS
+            if hasattr(self, "classes_"):
+                code = np.searchsorted(self.classes_, np.asarray(y).ravel())
+                each = zip(np.bincount(code, weight), self.classes_.tolist(), strict=True)
+                few = [f"{n:g} of class {c!r}" for n, c in each if n < fewest]
+        if few:
+            warnings.warn(
+                f"{type(self).__name__} has {_listed(few)} to learn from, which is fewer than "
+                f"{fewest}: nothing but these can be learnt. Give fit more events.",
+                UserWarning,
+                stacklevel=4,
+            )
+        constant = np.flatnonzero(X.min(0) == X.max(0))
+        # Single pixels that are always empty are nothing out of the ordinary.
+        if len(constant) == X.shape[1] or (len(constant) and len(self.input_shape_) == 1):
+            named = getattr(self, "feature_names_in_", np.arange(X.shape[1]))[constant].tolist()
+            warnings.warn(
+                f"X is constant in {len(constant)} of {X.shape[1]} columns, {_listed(named)}: all "
+                "events that are generated have this value. Leave out what is not measured.",
+                UserWarning,
+                stacklevel=4,
+            )
 
     def _fit_variables(self, z, columns, sample_weight):
         self._fit_events(z, columns, sample_weight=sample_weight, reset=True)
@@ -339,8 +387,6 @@ class Sampler(TorchEstimator):
             conditions = self._conditions.draw(n_samples, rng)
         else:
             conditions = self._encode_conditions(y, n_samples, "sample")
-            if conditions is not None:
-                self._conditions.warn_outside(conditions)
         result = np.empty((n_samples, self.n_features_in_), self._output_dtype)
         n_noise = self._n_noise()
         tile = self._tile_length(n_samples)
@@ -414,8 +460,12 @@ class Sampler(TorchEstimator):
         -----
         UserWarning
             If a discrete value was not in the fit: it counts as half an event. If 64 conditions
-            are too few for the mean over them.
+            are too few for the mean over them. If a condition lies outside the range of the fit, by
+            more than 5 % of it.
         """
+        return self._score_events(X, y, "score_samples")
+
+    def _score_events(self, X, y, method):
         check_is_fitted(self)
         X = np.asarray(self._validate_events(X, reset=False))
         X = X.reshape(len(X), -1)
@@ -431,12 +481,16 @@ class Sampler(TorchEstimator):
                     stacklevel=2,
                 )
             return log_density
-        return self._score(X, self._encode_conditions(y, len(X), "score_samples"))
+        return self._score(X, self._encode_conditions(y, len(X), method))
 
     def _encode_conditions(self, y, n_samples, method):
         """Conditions (n_samples, width) as the network reads them; None if it has none."""
         if self._conditions is not None:
-            return self._conditions.for_samples(y, n_samples)
+            conditions = self._conditions.for_samples(y, n_samples)
+            # In a cross-validation, some conditions lie a little beyond those of the fit.
+            if method != "score":
+                self._conditions.warn_outside(conditions)
+            return conditions
         if y is not None:
             raise ValueError(
                 f"This {type(self).__name__} was fitted without y, so that {method} cannot depend "
@@ -513,7 +567,7 @@ class Sampler(TorchEstimator):
             The larger the better.
         """
         check_is_fitted(self)
-        log_density = self.score_samples(X, None if self._leaves_y_aside else y)
+        log_density = self._score_events(X, None if self._leaves_y_aside else y, "score")
         sample_weight = validate_weights(sample_weight, log_density)
         if sample_weight is None:
             return float(log_density.mean())
@@ -530,6 +584,11 @@ def _fill(array, rows, length):
     if len(part) == length:
         return part
     return np.concatenate([part, np.repeat(part[-1:], length - len(part), axis=0)])
+
+
+def _listed(items):
+    """The first ten, as text."""
+    return ", ".join(map(str, items[:10])) + (", …" if len(items) > 10 else "")
 
 
 def _integer_columns(X):

@@ -134,7 +134,7 @@ class Conditions:
                 f"fit, from {self.low.tolist()} to {self.high.tolist()}: the model extrapolates "
                 "there.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _labels(self, y, n_samples):

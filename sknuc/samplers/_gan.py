@@ -42,6 +42,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from torch import nn
 
 from sknuc.encoders import CNN, MLP
+from sknuc.exceptions import TrainingDivergedError
 from sknuc.losses import critic_loss, generator_loss, gradient_penalty
 from sknuc.multiplicity import row_uniforms
 from sknuc.nn import AveragedModule, Critic, Gaussian, SpectralNorm, mirror
@@ -274,7 +275,12 @@ class GANSampler(Sampler):
             self._slope = _slope(condition[used], left, weight[used])
             left = left - condition[used] @ self._slope
         self._moments = principal_axes(left, weight[used])
-        super()._fit_variables(z, columns, sample_weight)
+        try:
+            super()._fit_variables(z, columns, sample_weight)
+        except TrainingDivergedError as error:
+            # Whoever of the two is named, the other may have driven it there.
+            error.args = (f"{error} The critic has a critic_learning_rate of its own.",)
+            raise
         self._look_for_collapse(points, condition, weight)
 
     def _build(self):

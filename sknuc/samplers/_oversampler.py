@@ -12,6 +12,7 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods
 
+from sknuc.exceptions import TrainingDivergedError
 from sknuc.samplers._base import _integer_columns
 from sknuc.samplers._flow import FlowSampler
 
@@ -142,7 +143,12 @@ class GenerativeOverSampler(BaseOverSampler):
             sampler.set_params(condition="classes")
         if self._types is not None:
             X = self._frame(X, columns=list(self._types)).astype(self._types)
-        return sampler.fit(X, *y)
+        try:
+            return sampler.fit(X, *y)
+        except TrainingDivergedError as error:
+            name = type(sampler).__name__
+            error.args = (f"{error} These are parameters of the 'sampler', here {name}.",)
+            raise
 
     def __getstate__(self):
         state = super().__getstate__()
