@@ -7,6 +7,7 @@ pickling. A method adds what is its own: which module, which players, which outp
 
 import copy
 import math
+import sys
 import warnings
 from numbers import Integral, Real
 
@@ -39,6 +40,7 @@ Player = _engine.Player
 # Events on which features are standardised before the training: one per cent is precise enough.
 _MEASURED = 8192
 
+_OWN_FRAMES = "sknuc", "sklearn"
 _ANEW = "Start anew with a new estimator, or by fit with warm_start=False."
 
 _OPTIMIZERS = {
@@ -323,22 +325,29 @@ class TorchEstimator(SharedParameters, BaseEstimator):
         Constant targets, or all but constant ones, give no unit for others. Far events of heavy
         tails are no sign of that, but where there was no width at all, each of them is.
         """
+        if getattr(self, "_log_link", False):
+            # The network has only the logarithm of the distance to go.
+            return
         away = np.abs(scaled)
         weight = np.ones(len(away)) if weight is None else weight
         median = np.quantile(away, 0.5, axis=0, weights=weight, method="inverted_cdf")
-        away = np.where(is_rounding(self.target_mean_, scale), away.max(axis=0), median)
+        constant = is_rounding(self.target_mean_, scale)
+        away = np.where(constant, away.max(axis=0), median)
         if away.max() <= 1e3:
             return
+        far = away > 1e3
         words = (
-            f"The targets lie {away.max():.2g} times the width of those of the first fit away "
-            f"from them, which were nearly constant, {self.target_mean_[away > 1e3]}"
+            f"The targets lie {away.max():.2g} times the width of those of the first fit, "
+            f"{scale[far]}, away from their mean, {self.target_mean_[far]}"
         )
+        if constant[far].any():
+            words += ": they were nearly constant"
         if away.max() > 1e6:
             raise ValueError(f"{words}. {_ANEW}")
         warnings.warn(
-            f"{words}: the network takes long to get there, and learns little of them. {_ANEW}",
+            f"{words}. The network takes long to get there, and learns little of them. {_ANEW}",
             UserWarning,
-            stacklevel=6,  # _fit_events, _fit, fit, of scikit-learn's wrapper, of the user
+            stacklevel=_levels_to_user(),
         )
 
     def _optimizer(self, parameters, **options):
@@ -391,8 +400,9 @@ class TorchEstimator(SharedParameters, BaseEstimator):
                 total_weight = sample_weight.sum(0)
             # Before anything is split or measured: a weight of zero means as if not there.
             rows = rows[total_weight != 0]
-        if not reset and hasattr(self, "target_scale_"):
-            target_scale = self.target_scale_ if target_scale is None else target_scale
+        known_scale = getattr(self, "target_scale_", None)
+        if not reset and known_scale is not None:
+            target_scale = known_scale if target_scale is None else target_scale
             weight = None if total_weight is None else total_weight[rows]
             self._check_distance(columns["y"][rows], weight, target_scale)
             self.target_scale_ = target_scale
@@ -482,6 +492,9 @@ class TorchEstimator(SharedParameters, BaseEstimator):
         except TrainingDivergedError as error:
             if error.n_epochs or not reset:
                 self._keep(module, error.result)
+            if not error.n_epochs and not reset and known_scale is not None:
+                # The state that is kept belongs to the units before.
+                self.target_scale_ = known_scale
             raise
         self._keep(module, result)
 
@@ -666,6 +679,14 @@ class TorchEstimator(SharedParameters, BaseEstimator):
             state = {**state, "module_": copy.deepcopy(self.module_).cpu()}
             state["_optimizer_states"] = _to_cpu(state["_optimizer_states"])
         return state
+
+
+def _levels_to_user():
+    """The `stacklevel` of a warning, for whoever calls this: the first frame of another package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _OWN_FRAMES:
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _moments(events, real):

@@ -23,8 +23,9 @@ from torch import nn
 from sknuc import losses
 from sknuc.distributions import MDNRegressor
 from sknuc.encoders import CNN, MLP, ModuleEncoder
+from sknuc.exceptions import TrainingDivergedError
 from sknuc.networks import NeuralClassifier, NeuralRegressor
-from sknuc.uncertainty import DeepEnsembleRegressor
+from sknuc.uncertainty import DeepEnsembleRegressor, MCDropoutRegressor
 
 
 @pytest.fixture
@@ -458,7 +459,7 @@ def test_a_chunk_that_is_refused_changes_nothing():
     model = NeuralRegressor(random_state=0).partial_fit(X, np.c_[np.ones(60), 1e-9 * X[:, 0]])
     before, scale = model.predict(X), model.target_scale_
     # The first target gets a unit from this chunk, the second is out of reach.
-    with pytest.raises(ValueError, match="nearly constant"):
+    with pytest.raises(ValueError, match=r"times the width of those of the first fit, \[\d"):
         model.partial_fit(X, np.c_[1 + X[:, 0], X[:, 0]])
     np.testing.assert_array_equal(model.target_scale_, scale)
     np.testing.assert_array_equal(model.predict(X), before)
@@ -504,8 +505,37 @@ def test_weights_say_where_the_targets_of_a_fit_that_goes_on_are(E):
     model.fit(X, y, sample_weight=np.r_[np.zeros(35), np.ones(25)])
     # One event of weight 99 is 99 events.
     model.fit(X[34:], y[34:], sample_weight=np.r_[1e-6, np.ones(25)])
-    with pytest.raises(ValueError, match="nearly constant"):
+    with pytest.raises(ValueError, match="times the width of those of the first fit"):
         model.fit(X[34:], y[34:], sample_weight=np.r_[99.0, np.ones(25)])
+
+
+@pytest.mark.parametrize("E", [NeuralRegressor, MDNRegressor, MCDropoutRegressor])
+def test_targets_far_away_are_told_where_the_user_is(E):
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    model = E(max_epochs=1, warm_start=True, random_state=0).fit(X, X[:, 0])
+    with pytest.warns(UserWarning, match="times the width of those of the first fit") as told:
+        model.fit(X, 2000 + X[:, 0])
+    assert "nearly constant" not in str(told[0].message)
+    assert told[0].filename == __file__
+
+
+def test_rates_of_a_stream_may_rise_by_orders_of_magnitude():
+    X = np.random.default_rng(0).normal(size=(1000, 2))
+    model = NeuralRegressor(loss="poisson", random_state=0).partial_fit(X, np.eye(1000)[0])
+    # The network has to go the logarithm of the distance only: no warning.
+    model.partial_fit(X, np.full(1000, 5.0))
+
+
+def test_a_chunk_that_diverges_at_once_changes_nothing():
+    X = np.random.default_rng(0).normal(size=(100, 2))
+    model = NeuralRegressor(random_state=0).partial_fit(X, np.ones(100))
+    before, scale = model.predict(X), model.target_scale_
+    far = X.copy()
+    far[0, 0] = 1e300
+    with pytest.raises(TrainingDivergedError):
+        model.partial_fit(far, X[:, 1])
+    np.testing.assert_array_equal(model.target_scale_, scale)
+    np.testing.assert_array_equal(model.predict(X), before)
 
 
 def test_chunks_of_no_counts_are_data():

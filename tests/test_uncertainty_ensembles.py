@@ -10,6 +10,8 @@ from scipy import stats
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.datasets import make_moons
+from sklearn.ensemble import AdaBoostRegressor
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import BayesianRidge, Lars, LinearRegression, LogisticRegression, Ridge
 from sklearn.metrics import make_scorer, r2_score
 from sklearn.model_selection import GridSearchCV
@@ -703,6 +705,33 @@ class TestBootstrap:
         # have none, and call it ignorance.
         p = stats.norm.cdf(np.column_stack([x, -x]))
         assert stats.entropy(p, axis=1).mean() > aleatoric.mean() > epistemic.mean()
+
+    def test_trees_know_the_shares_at_values_that_events_have_in_common(self):
+        rng = np.random.default_rng(0)
+        n, values = 20_000, np.arange(30)
+        share = np.where(values % 2, 0.95, 0.05)
+        x = rng.integers(0, 30, n)
+        y = rng.uniform(size=n) < share[x]
+        p = BootstrapClassifier(random_state=0).fit(x[:, None], y).predict_proba(values[:, None])
+        # Some 670 events each, and the largest of 30 deviations.
+        error = np.sqrt(0.05 * 0.95 / np.bincount(x))
+        assert np.all(np.abs(p[:, 1] - share) < 4.5 * error)
+
+    def test_what_learns_nothing_more_is_refused(self):
+        X, y = noisy_line(30, 0)
+        frozen = FrozenEstimator(LinearRegression().fit(X, y))
+        with pytest.raises(ValueError, match=r"must be one that learns.*FrozenEstimator"):
+            BootstrapRegressor(frozen, n_members=3).fit(X, y)
+
+    def test_estimators_that_route_nothing_get_whole_events(self):
+        X, y = noisy_line(50, 0)
+        boosting = AdaBoostRegressor(n_estimators=2, random_state=0)
+        options = {"n_members": 3, "noise": None, "random_state": 0}
+        with config_context(enable_metadata_routing=True):
+            model = BootstrapRegressor(boosting, **options).fit(X, y)
+            assert np.ptp(model.predict_uncertainty(X).epistemic) > 0
+            with pytest.raises(ValueError, match="whole events only"):
+                BootstrapRegressor(boosting, **options).fit(X, y, np.full(50, 0.5))
 
     def test_what_does_not_fit_together_is_refused(self):
         X, y = noisy_line(30, 0)

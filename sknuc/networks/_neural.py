@@ -351,8 +351,8 @@ class NeuralRegressor(RegressorMixin, _Neural):
         """Train for one epoch on these events, going on from where the network is.
 
         The scaling of inputs and targets is that of the first call; where its targets are constant,
-        such as those of a single event, their unit is that of the first call where they vary. So
-        the first events should be typical of all.
+        such as those of a single event, their unit is that of the first call where they differ from
+        that constant. So the first events should be typical of all.
 
         Parameters
         ----------
@@ -371,8 +371,10 @@ class NeuralRegressor(RegressorMixin, _Neural):
         ------
         ValueError
             If targets lie more than 10⁶ units of the first ones away (a warning says so from 10³
-            on), or `loss` is "poisson" now and was not, or the other way round. The model stays
-            what it was.
+            on; but for rates, of `loss="poisson"`), or `loss` is "poisson" now and was not, or the
+            other way round. The model stays what it was.
+        TrainingDivergedError
+            If the loss becomes NaN or infinite.
         """
         self._check_partial_fit()
         return self._fit(X, y, sample_weight, reset=not self.__sklearn_is_fitted__(), max_epochs=1)

@@ -31,6 +31,7 @@ from numbers import Integral
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, _fit_context, clone
+from sklearn.frozen import FrozenEstimator
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.utils import check_random_state
@@ -134,6 +135,11 @@ class _Bootstrap(MetaEstimatorMixin, BaseEstimator):
         size = 1.0 if weight is None else weight / pieces
         drawn = self._draw(pieces, size, accept, rng)
         base = self._base()
+        if isinstance(base, FrozenEstimator):
+            raise ValueError(
+                "The 'estimator' parameter must be one that learns, as members differ by the "
+                "events that they have learnt from. Got a FrozenEstimator instead."
+            )
         # Trees see no difference where numbers differ by less than 1e-7.
         default = self.estimator is None
         self._scaler = StandardScaler().fit(X, sample_weight=weight) if default else None
@@ -418,9 +424,9 @@ class BootstrapClassifier(EnsembleClassifierMixin, _Bootstrap):
     estimator : classifier or None, default=None
         What is fitted, with ``predict_proba``; None is a
         :class:`~sklearn.tree.DecisionTreeClassifier` of standardised features with
-        :math:`\sqrt{n}/2` of n events per leaf: fully grown, each tree would be certain, and all
-        noise would be called ignorance. The members of a :class:`sknuc.networks.NeuralClassifier`
-        are trained as one stack.
+        :math:`\sqrt{n}/2` of n events per leaf at least: fully grown, each tree would be certain,
+        and all noise would be called ignorance. The members of a
+        :class:`sknuc.networks.NeuralClassifier` are trained as one stack.
     n_members : int, default=20
         K.
     weights : {"poisson", "bayesian"}, default="poisson"
@@ -467,7 +473,7 @@ class BootstrapClassifier(EnsembleClassifierMixin, _Bootstrap):
     }
 
     def _default(self):
-        return DecisionTreeClassifier(min_samples_leaf=getattr(self, "_leaf", 1))
+        return DecisionTreeClassifier(min_weight_fraction_leaf=getattr(self, "_leaf", 0.0))
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y, sample_weight=None):
@@ -495,9 +501,11 @@ class BootstrapClassifier(EnsembleClassifierMixin, _Bootstrap):
         X, y, weight = self._training_events(X, y, sample_weight, validate_labels)
         self.classes_, codes = encode_labels(self, y)
         given = weight
+        # Weights count events; where all are smaller than 1, one is as large as the largest.
+        n_events = len(X) if weight is None else weight.sum() / min(1.0, weight.max())
+        self._leaf = 0.5 / np.sqrt(n_events)
         X, codes, weight = merge_identical(X, codes, weight)
         pieces = count_pieces(X, weight, given, codes)
-        self._leaf = max(1, round(np.sqrt(len(X)) / 2))
         self._train(X, codes, pieces, weight, lambda drawn: len(np.unique(codes[drawn > 0])) > 1)
         return self
 

@@ -24,7 +24,11 @@ def takes_weights(estimator):
     if not _routing_enabled():
         held = getattr(estimator, "estimator", None)
         return takes and (held is None or takes_weights(held))
-    routing = get_routing_for_object(estimator)
+    try:
+        routing = get_routing_for_object(estimator)
+    except NotImplementedError:
+        # An estimator that holds others, and routes nothing.
+        return False
     if not takes and not isinstance(routing, MetadataRouter):
         return False
     # Who is given weights by hand needs no request, but may have refused them.
