@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from sknuc.samplers import VAESampler
 
@@ -93,3 +94,21 @@ def test_laws_take_tables_with_conditions():
     X = _voxels(50)[0]
     with pytest.raises(ValueError, match="'marginals' parameter of VAESampler must be 'auto'"):
         VAESampler(marginals=True, max_epochs=1).fit(X)
+
+
+def test_conditions_of_codes_are_weighed_by_their_densities_of_events():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 2000)
+    X = y[:, None] + rng.normal(size=(2000, 4)) * np.where(y, 0.2, 1.0)[:, None]
+    model = VAESampler(marginals=True, n_latent=2, max_epochs=10, random_state=0).fit(X, y)
+    share = np.bincount(y) / len(y)
+    X, y = X[:500], y[:500]
+    each = np.stack([model.transform(X, k) for k in (0, 1)])
+    log_density = np.stack([model.score_samples(X, k) for k in (0, 1)])
+    probability = softmax(log_density + np.log(share)[:, None], axis=0)
+    # The law of the events themselves: both bounds are near it, and one another.
+    expected = (probability[:, :, None] * each).sum(0)
+    off = np.abs(model.transform(X) - expected) / np.abs(each[1] - each[0])
+    assert off.mean() < 0.05
+    own = np.abs(model.transform(X) - each[y, np.arange(500)])
+    assert (own < 0.2 * np.abs(each[1] - each[0])).mean() > 0.9

@@ -71,6 +71,10 @@ class DrawnVariables:
             z[:, places] = z[:, places] * radius
         return z
 
+    def log_slope(self, X, condition):
+        """What of the log of :math:`|dz/dx|` depends on the condition, (n,): nothing."""
+        return np.zeros(len(X))
+
     def log_weight(self, z, low, high):
         """Log of what the density of drawn variables counts, 1/q(z), of shape (n,)."""
         n, end = len(self.random), len(self.random) + len(self.rounded)

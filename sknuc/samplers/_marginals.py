@@ -110,8 +110,12 @@ class ConditionalColumns(DrawnVariables):
 
     def log_det(self, X, condition):
         r"""Log of :math:`|dz/dx|` of the numbers that have a density, (n,)."""
+        return self.columns.log_det(X) + self.log_slope(X, condition)
+
+    def log_slope(self, X, condition):
+        """What of `log_det` depends on the condition, (n,)."""
         t, level = self._read(X)
-        result = self.columns.log_det(X)
+        result = np.zeros(len(X))
         laws = self.laws.module_[1]
         with torch.no_grad():
             for rows in self._blocks(len(X)):
@@ -120,7 +124,7 @@ class ConditionalColumns(DrawnVariables):
                 z = laws.to_normal(numbers, levels, half, given)
                 slope = laws.log_prob(numbers, levels, given) + (z**2 + np.log(2 * np.pi)) / 2
                 slope = torch.where(levels == laws.dense, slope, 0).double().sum(1)
-                result[rows] += slope.cpu().numpy()
+                result[rows] = slope.cpu().numpy()
         return result
 
     def decode(self, z, condition):

@@ -468,7 +468,10 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
             mean, log_std = module.posterior(x, condition)
             at_mean = torch.zeros_like(mean)
             log_evidence = module.log_weight(x, condition, mean, log_std, at_mean, parts)
-            return torch.cat([log_evidence[:, None], mean], 1)
+            # The variables of conditions that move them have densities of their own; what all
+            # conditions have in common, though infinite, compares none of them.
+            slope = self._columns.log_slope(X.astype(np.float64), given)
+            return torch.cat([(log_evidence + self._tensor(slope))[:, None], mean], 1)
 
         return self._each_block(encode, X, conditions, 1 + self._n_latent)
 
