@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from sknuc.samplers import VAESampler
+from sknuc.samplers import FlowSampler, VAESampler
+from sknuc.samplers._marginals import ConditionalColumns
 
 
 def _voxels(n, seed=0):
@@ -112,3 +113,18 @@ def test_conditions_of_codes_are_weighed_by_their_densities_of_events():
     assert off.mean() < 0.05
     own = np.abs(model.transform(X) - each[y, np.arange(500)])
     assert (own < 0.2 * np.abs(each[1] - each[0])).mean() > 0.9
+
+
+@pytest.mark.parametrize("method", [FlowSampler, VAESampler])
+@pytest.mark.parametrize("wanted", [True, np.True_])
+def test_laws_are_those_of_tables(method, wanted):
+    rng = np.random.default_rng(0)
+    images, y = rng.normal(size=(50, 1, 6, 7)), rng.uniform(size=50)
+    with pytest.raises(ValueError, match="'marginals' parameter of .* must be 'auto' or False"):
+        method(marginals=wanted, max_epochs=1).fit(images, y)
+    with pytest.raises(ValueError, match="'marginals' parameter of .* must be 'auto' or False"):
+        method(marginals=wanted, max_epochs=1).fit(rng.normal(size=(50, 3)))
+    # Zeros in more pixels than a table needs columns for "auto".
+    images[rng.uniform(size=images.shape) < 0.3] = 0
+    model = method(max_epochs=1, random_state=0).fit(images, y)
+    assert not isinstance(model._columns, ConditionalColumns)

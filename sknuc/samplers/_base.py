@@ -189,9 +189,10 @@ class Sampler(TorchEstimator):
         """Whether columns become normal by laws that depend on conditions."""
         columns, wanted = self._columns, self.marginals
         possible = isinstance(columns, Columns) and self._conditions is not None
-        possible &= not self._by_channel()
+        # Not `_by_channel`: a method may flatten images, but they are no tables.
+        possible &= len(self.input_shape_) == 1
         possible = possible and not len(columns.rounded) and not columns.period.any()
-        if wanted is True and not possible:
+        if not isinstance(wanted, str) and wanted and not possible:
             raise ValueError(
                 f"The 'marginals' parameter of {type(self).__name__} must be 'auto' or False "
                 "without conditions, for signals, images, hits and counts, and for tables with "
