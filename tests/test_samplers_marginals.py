@@ -1,5 +1,7 @@
 """Columns that are normal by their laws given a condition: events, densities and gaps."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy.special import softmax
@@ -120,11 +122,44 @@ def test_conditions_of_codes_are_weighed_by_their_densities_of_events():
 def test_laws_are_those_of_tables(method, wanted):
     rng = np.random.default_rng(0)
     images, y = rng.normal(size=(50, 1, 6, 7)), rng.uniform(size=50)
-    with pytest.raises(ValueError, match="'marginals' parameter of .* must be 'auto' or False"):
+    with pytest.raises(ValueError, match=r"'marginals' parameter of .* must be 'auto' or False"):
         method(marginals=wanted, max_epochs=1).fit(images, y)
-    with pytest.raises(ValueError, match="'marginals' parameter of .* must be 'auto' or False"):
+    with pytest.raises(ValueError, match=r"'marginals' parameter of .* must be 'auto' or False"):
         method(marginals=wanted, max_epochs=1).fit(rng.normal(size=(50, 3)))
     # Zeros in more pixels than a table needs columns for "auto".
     images[rng.uniform(size=images.shape) < 0.3] = 0
     model = method(max_epochs=1, random_state=0).fit(images, y)
     assert not isinstance(model._columns, ConditionalColumns)
+
+
+def test_values_that_the_fit_did_not_see_count_as_half_an_event():
+    rng = np.random.default_rng(0)
+    y = rng.uniform(size=2000)
+    known = np.array([0.0, 1.0, 2.0, 5.0])
+    # Zeros become rarer with the condition.
+    X = np.column_stack([known[rng.binomial(3, 0.1 + 0.4 * y)], rng.normal(size=2000)])
+    options = {"atoms": {0: known}, "max_epochs": 5, "random_state": 0}
+    lost = {}
+    for marginals in (True, False):
+        model = FlowSampler(marginals=marginals, **options).fit(X, y)
+        columns, condition = model._columns, model._encode_conditions(y[:200], 200, "sample")
+        score, low, high = {}, {}, {}
+        # Of those that are not known, one is below, one between and one above the others.
+        for value in (-1.0, 3.0, 7.0, *known):
+            events = np.column_stack([np.full(200, value), X[:200, 1]])
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                score[value] = model.score_samples(events, y[:200])
+                _, low[value], high[value] = (
+                    part[:, 0] for part in columns.encode(events, condition=condition)
+                )
+            assert any("half an event" in str(w.message) for w in caught) == (value not in known)
+        for value in (-1.0, 3.0, 7.0):
+            np.testing.assert_allclose(high[value] - low[value], 0.5 / 2000, rtol=1e-9)
+        np.testing.assert_array_equal(low[-1.0], 0)
+        np.testing.assert_allclose(high[7.0], 1, rtol=1e-12)
+        np.testing.assert_allclose((low[3.0] + high[3.0]) / 2, low[5.0], rtol=1e-6)
+        np.testing.assert_allclose((low[3.0] + high[3.0]) / 2, high[2.0], rtol=1e-6)
+        lost[marginals] = [score[5.0].mean() - score[value].mean() for value in (-1.0, 3.0, 7.0)]
+    # The rarest that is known has some 60 events.
+    assert min(lost[True] + lost[False]) > 2

@@ -106,7 +106,22 @@ class ConditionalColumns(DrawnVariables):
                 single = levels != laws.dense
                 low[rows] = torch.where(single, below, 0)[:, self.random].cpu().numpy()
                 high[rows] = torch.where(single, below + share, 0)[:, self.random].cpu().numpy()
+        self._part_unseen(X, level, low, high)
         return z, low, high
+
+    def _part_unseen(self, X, level, low, high):
+        """Give values that the fit did not see the part of half an event where they belong."""
+        X = self.columns._as_fitted(X)
+        for k, i in enumerate(self.random):
+            if self.dense[i] >= 0:
+                continue
+            # The first level above the value, or the last of all.
+            nearest = self.values[i][level[:, i]]
+            new = X[:, i] != nearest
+            width = self.columns.levels[i].unseen
+            edge = np.where(X[:, i] > nearest, high[:, k], low[:, k])[new]
+            low[new, k] = (edge - width / 2).clip(0, 1 - width)
+            high[new, k] = low[new, k] + width
 
     def log_det(self, X, condition):
         r"""Log of :math:`|dz/dx|` of the numbers that have a density, (n,)."""
