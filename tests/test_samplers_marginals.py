@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import softmax
 
 from sknuc.samplers import FlowSampler, VAESampler
@@ -163,3 +164,20 @@ def test_values_that_the_fit_did_not_see_count_as_half_an_event():
         lost[marginals] = [score[5.0].mean() - score[value].mean() for value in (-1.0, 3.0, 7.0)]
     # The rarest that is known has some 60 events.
     assert min(lost[True] + lost[False]) > 2
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_laws_compute_in_the_type_of_events(dtype):
+    X, y = _voxels(2000)
+    model = FlowSampler(marginals=True, bounds=(0, None), max_epochs=1, random_state=0)
+    model.fit(X.astype(dtype), y)
+    columns, condition = model._columns, model._encode_conditions(y, 2000, "sample")
+    expected = {np.float32: torch.float32, np.float64: torch.float64}[dtype]
+    assert {p.dtype for p in columns.laws.module_.parameters()} == {expected}
+    assert model.sample(10, random_state=0).dtype == dtype
+    # And there and back are as exact as the type is.
+    z, low, high = columns.encode(X.astype(dtype), condition=condition)
+    z = columns.draw(z, low, high, np.full_like(low, 0.5))
+    back = columns.decode(z, condition)
+    np.testing.assert_array_equal(back == 0, X == 0)
+    np.testing.assert_allclose(back, X, rtol={np.float32: 1e-3, np.float64: 1e-9}[dtype])

@@ -59,6 +59,8 @@ class ConditionalColumns(DrawnVariables):
         """Learn the laws of the columns of events (n, n_columns), given conditions (n, width)."""
         t, level = self._read(X)
         n_levels = np.array([len(values) for values in self.values])
+        # The laws compute in the type of the events that are made.
+        t = t.astype(np.float32 if self.columns.dtype == np.float32 else np.float64, copy=False)
         self.laws.fit(t, level, condition, sample_weight, n_levels=n_levels, dense=self.dense)
         return self
 
