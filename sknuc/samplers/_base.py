@@ -83,7 +83,9 @@ class Sampler(TorchEstimator):
         Learn first the law of every column given the conditions, atoms included, by a spline whose
         knots depend on them, and then how columns that are normal by it hang together. It takes
         tables and conditions. "auto" does so for more than 32 columns some of which have atoms: for
-        voxels, whose thresholds and shares of zeros depend on the energy.
+        voxels, whose thresholds and shares of zeros depend on the energy. The laws are learnt from
+        all events, with those that `early_stopping` holds out of the training that follows, so that
+        its validation is not blind to them.
     """
 
     _parameter_constraints = {
