@@ -181,3 +181,24 @@ def test_laws_compute_in_the_type_of_events(dtype):
     back = columns.decode(z, condition)
     np.testing.assert_array_equal(back == 0, X == 0)
     np.testing.assert_allclose(back, X, rtol={np.float32: 1e-3, np.float64: 1e-9}[dtype])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_blocks_do_not_change_events(monkeypatch, dtype):
+    # Blocks of the laws end within those of the network, and are filled up.
+    monkeypatch.setattr("sknuc.samplers._marginals._BLOCK_NUMBERS", 3 * 64)
+    X, y = _voxels(1500)
+    model = FlowSampler(marginals=True, bounds=(0, None), max_epochs=1, random_state=0)
+    model.fit(X.astype(dtype), y)
+    columns, condition = model._columns, model._encode_conditions(y, 1500, "sample")
+    z, *_ = columns.encode(X, condition=condition)
+    slope, events = columns.log_slope(X, condition), columns.decode(z, condition)
+    for rows in [slice(k, k + n) for n in (1, 3, 65) for k in (0, 100, 1499 - n)]:
+        given = condition[rows]
+        np.testing.assert_array_equal(columns.encode(X[rows], condition=given)[0], z[rows])
+        np.testing.assert_array_equal(columns.log_slope(X[rows], given), slope[rows])
+        np.testing.assert_array_equal(columns.decode(z[rows], given), events[rows])
+    expected = model.sample(1025, y=y[:1025], random_state=0)
+    for numbers in (2**12, 2**16):
+        monkeypatch.setattr("sknuc.samplers._base._BLOCK_NUMBERS", numbers)
+        np.testing.assert_array_equal(model.sample(1025, y=y[:1025], random_state=0), expected)

@@ -16,8 +16,10 @@ from sknuc.torch_estimator import Player, TorchEstimator
 
 __all__ = ["ConditionalColumns"]
 
-# Numbers that are transformed at a time: each has the splines of its own.
-_BLOCK_NUMBERS = 2**18
+# Numbers that are transformed at a time, each with a spline of its own: few, as blocks are filled
+# up. How sums round depends on the rows of a block, and events of a seed shall be the same to the
+# last bit however many are made at a time.
+_BLOCK_NUMBERS = 2**13
 
 
 class ConditionalColumns(DrawnVariables):
@@ -77,18 +79,25 @@ class ConditionalColumns(DrawnVariables):
                 level[:, i] = np.where(values[at] == X[:, i], at, other)
         return np.where(level == self.dense, t, 0.0), level
 
-    def _blocks(self, n):
-        step = max(1, _BLOCK_NUMBERS // self.n_variables)
-        return [slice(start, min(start + step, n)) for start in range(0, n, step)]
+    def _each_block(self, function, condition, *arrays):
+        """Apply a function of tensors to blocks of one length.
 
-    def _tensors(self, condition, *arrays):
+        Yields slices of the rows, and what the function returns of them as arrays.
+        """
+        n, step = len(condition), max(1, _BLOCK_NUMBERS // self.n_variables)
         like = next(self.laws.module_.parameters())
-        return [
-            torch.as_tensor(array, device=like.device).to(
-                like.dtype if np.issubdtype(array.dtype, np.floating) else torch.int64
-            )
-            for array in (condition, *arrays)
-        ]
+        for start in range(0, n, step):
+            # The last block is filled up with copies of a row.
+            rows = np.arange(start, start + step).clip(max=n - 1)
+            block = [torch.as_tensor(array[rows], device=like.device) for array in arrays]
+            given = torch.as_tensor(condition[rows], device=like.device).to(like.dtype)
+            with torch.no_grad():
+                made = function(
+                    *(part.to(like.dtype) if part.is_floating_point() else part for part in block),
+                    given,
+                )
+            end = min(start + step, n)
+            yield slice(start, end), [part[: end - start].cpu().numpy() for part in made]
 
     def encode(self, X, dtype=np.float64, condition=None):
         """Variables of events, and what is known of those that are drawn: see `Columns`.
@@ -99,15 +108,16 @@ class ConditionalColumns(DrawnVariables):
         z = np.zeros(X.shape, dtype)
         low, high = np.zeros((2, len(X), len(self.random)), dtype)
         laws = self.laws.module_[1]
-        with torch.no_grad():
-            for rows in self._blocks(len(X)):
-                given, numbers, levels = self._tensors(condition[rows], t[rows], level[rows])
-                half = torch.full_like(numbers, 0.5)
-                z[rows] = laws.to_normal(numbers, levels, half, given).cpu().numpy()
-                below, share, _ = laws.parts(levels, given, numbers)
-                single = levels != laws.dense
-                low[rows] = torch.where(single, below, 0)[:, self.random].cpu().numpy()
-                high[rows] = torch.where(single, below + share, 0)[:, self.random].cpu().numpy()
+
+        def encode(t, level, given):
+            normal = laws.to_normal(t, level, torch.full_like(t, 0.5), given)
+            below, share, _ = laws.parts(level, given, t)
+            single = level != laws.dense
+            ends = (torch.where(single, end, 0)[:, self.random] for end in (below, below + share))
+            return normal, *ends
+
+        for rows, made in self._each_block(encode, condition, t, level):
+            z[rows], low[rows], high[rows] = made
         self._part_unseen(X, level, low, high)
         return z, low, high
 
@@ -134,25 +144,22 @@ class ConditionalColumns(DrawnVariables):
         t, level = self._read(X)
         result = np.zeros(len(X))
         laws = self.laws.module_[1]
-        with torch.no_grad():
-            for rows in self._blocks(len(X)):
-                given, numbers, levels = self._tensors(condition[rows], t[rows], level[rows])
-                half = torch.full_like(numbers, 0.5)
-                z = laws.to_normal(numbers, levels, half, given)
-                slope = laws.log_prob(numbers, levels, given) + (z**2 + np.log(2 * np.pi)) / 2
-                slope = torch.where(levels == laws.dense, slope, 0).double().sum(1)
-                result[rows] = slope.cpu().numpy()
+
+        def log_slope(t, level, given):
+            z = laws.to_normal(t, level, torch.full_like(t, 0.5), given)
+            slope = laws.log_prob(t, level, given) + (z**2 + np.log(2 * np.pi)) / 2
+            return (torch.where(level == laws.dense, slope, 0).double().sum(1),)
+
+        for rows, made in self._each_block(log_slope, condition, t, level):
+            (result[rows],) = made
         return result
 
     def decode(self, z, condition):
         """Events (n, n_columns) of variables (n, n_variables)."""
         t, level = np.empty(z.shape), np.empty(z.shape, dtype=np.int64)
         laws = self.laws.module_[1]
-        with torch.no_grad():
-            for rows in self._blocks(len(z)):
-                given, normal = self._tensors(condition[rows], np.asarray(z[rows]))
-                numbers, levels = laws.from_normal(normal, given)
-                t[rows], level[rows] = numbers.cpu().numpy(), levels.cpu().numpy()
+        for rows, made in self._each_block(laws.from_normal, condition, np.asarray(z)):
+            t[rows], level[rows] = made
         columns = self.columns
         X = columns._range.bounded(columns.shift + columns.scale * t)
         X = np.clip(X, *columns._ends)
