@@ -12,6 +12,7 @@ import functools
 import inspect
 import math
 import re
+import sys
 from numbers import Integral, Real
 from typing import NamedTuple
 
@@ -42,6 +43,7 @@ __all__ = [
     "class_weights",
     "encode_labels",
     "is_rounding",
+    "levels_to_user",
     "validate_events",
     "validate_input_shape",
     "validate_labels",
@@ -52,6 +54,16 @@ __all__ = [
 # Of predictive distributions in memory at a time: 32 MiB, of which a few copies are made.
 _BLOCK_NUMBERS = 2**22
 _ALMOST_ZERO = float(np.sqrt(np.finfo(np.float32).tiny))
+# Packages that call a method for the user.
+_CALLERS = {"sknuc", "sklearn", "imblearn", "joblib"}
+
+
+def levels_to_user():
+    """Return the `stacklevel` of a warning that the caller of this gives: of the user's line."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _CALLERS:
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def validate_input_shape(input_shape, n_features):

@@ -5,9 +5,9 @@ parameters that all methods share, training of a module, prediction block by blo
 pickling. A method adds what is its own: which module, which players, which outputs.
 """
 
+import contextlib
 import copy
 import math
-import sys
 import warnings
 from numbers import Integral, Real
 
@@ -24,6 +24,7 @@ from sknuc.base import (
     SharedParameters,
     class_weights,
     is_rounding,
+    levels_to_user,
     validate_events,
     validate_labels,
     validate_targets,
@@ -40,7 +41,6 @@ Player = _engine.Player
 # Events on which features are standardised before the training: one per cent is precise enough.
 _MEASURED = 8192
 
-_OWN_FRAMES = "sknuc", "sklearn"
 _ANEW = "Start anew with a new estimator, or by fit with warm_start=False."
 
 _OPTIMIZERS = {
@@ -347,7 +347,7 @@ class TorchEstimator(SharedParameters, BaseEstimator):
         warnings.warn(
             f"{words}. The network takes long to get there, and learns little of them. {_ANEW}",
             UserWarning,
-            stacklevel=_levels_to_user(),
+            stacklevel=levels_to_user(),
         )
 
     def _optimizer(self, parameters, **options):
@@ -400,12 +400,10 @@ class TorchEstimator(SharedParameters, BaseEstimator):
                 total_weight = sample_weight.sum(0)
             # Before anything is split or measured: a weight of zero means as if not there.
             rows = rows[total_weight != 0]
-        known_scale = getattr(self, "target_scale_", None)
-        if not reset and known_scale is not None:
-            target_scale = known_scale if target_scale is None else target_scale
+        if not reset and hasattr(self, "target_scale_"):
+            target_scale = self.target_scale_ if target_scale is None else target_scale
             weight = None if total_weight is None else total_weight[rows]
             self._check_distance(columns["y"][rows], weight, target_scale)
-            self.target_scale_ = target_scale
         if reset:
             # Drawn on by later calls, which otherwise would shuffle as the first one did.
             self._random_state = np.random.RandomState(_engine.draw_seed(self.random_state))
@@ -471,6 +469,7 @@ class TorchEstimator(SharedParameters, BaseEstimator):
             with (
                 _engine.seeded(train_seed, device),
                 self._threads(len(rows)),
+                self._in_units(target_scale),
             ):
                 result = _engine.train(
                     network,
@@ -492,11 +491,26 @@ class TorchEstimator(SharedParameters, BaseEstimator):
         except TrainingDivergedError as error:
             if error.n_epochs or not reset:
                 self._keep(module, error.result)
-            if not error.n_epochs and not reset and known_scale is not None:
-                # The state that is kept belongs to the units before.
-                self.target_scale_ = known_scale
             raise
         self._keep(module, result)
+
+    @contextlib.contextmanager
+    def _in_units(self, target_scale):
+        """Train with these units of the targets; without an epoch, those before stay.
+
+        None is no fit that goes on.
+        """
+        if target_scale is None:
+            yield
+            return
+        known, n_epochs = self.target_scale_, len(self.history_)
+        self.target_scale_ = target_scale
+        try:
+            yield
+        finally:
+            # The training goes on in the history that there is.
+            if len(self.history_) == n_epochs:
+                self.target_scale_ = known
 
     def _start_anew(self):
         """Forget the last fit, so that a fit that fails leaves no half of each."""
@@ -679,14 +693,6 @@ class TorchEstimator(SharedParameters, BaseEstimator):
             state = {**state, "module_": copy.deepcopy(self.module_).cpu()}
             state["_optimizer_states"] = _to_cpu(state["_optimizer_states"])
         return state
-
-
-def _levels_to_user():
-    """The `stacklevel` of a warning, for whoever calls this: the first frame of another package."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _OWN_FRAMES:
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 def _moments(events, real):

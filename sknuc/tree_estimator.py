@@ -17,7 +17,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from threadpoolctl import ThreadpoolController
 from tqdm.auto import tqdm
 
-from sknuc.base import SharedParameters, validate_events
+from sknuc.base import SharedParameters, levels_to_user, validate_events
 
 __all__ = ["TreeEstimator", "count_events"]
 
@@ -228,7 +228,7 @@ class TreeEstimator(SharedParameters, BaseEstimator):
         loss = np.array(next(iter(history["validation"].values()))) if history else None
         return booster, loss
 
-    def _warn_light_weights(self, hessian, n_events, stacklevel=4):
+    def _warn_light_weights(self, hessian, n_events):
         """Say so when trees cannot split though there are enough events.
 
         They see too little: a class is rare, weights are small, or too many events are held out of
@@ -241,8 +241,6 @@ class TreeEstimator(SharedParameters, BaseEstimator):
             two leaves then, never does.
         n_events : float
             By `count_events`. Of few ones, nobody expects much.
-        stacklevel : int, default=4
-            Of the user, if called by ``fit``: this, fit, scikit-learn's wrapper, and the user.
         """
         seen, needed = self.subsample * hessian, 2 * self.min_child_weight
         # Sums of weights differ in their last bits from the integers that they mean.
@@ -254,7 +252,7 @@ class TreeEstimator(SharedParameters, BaseEstimator):
                 "divide weights that do not count events by their mean, weigh up a rare class, or "
                 "leave more events to the trees (validation_fraction, subsample).",
                 UserWarning,
-                stacklevel=stacklevel,
+                stacklevel=levels_to_user(),
             )
 
     def _matrix(self, part, ref=None):

@@ -13,7 +13,7 @@ from imblearn.over_sampling import SMOTE
 from imblearn.pipeline import Pipeline as ImbalancedPipeline
 from scipy.special import expit
 from scipy.stats import norm
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline
@@ -536,6 +536,40 @@ def test_a_chunk_that_diverges_at_once_changes_nothing():
         model.partial_fit(far, X[:, 1])
     np.testing.assert_array_equal(model.target_scale_, scale)
     np.testing.assert_array_equal(model.predict(X), before)
+
+
+class _Refusing(skorch.callbacks.Callback):
+    def on_batch_begin(self, net, batch, training=False, **kwargs):
+        raise LookupError
+
+
+class _Interrupted(torch.optim.SGD):
+    def step(self):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"device": "tpu"},
+        {"optimizer": lambda parameters, **options: 1 / 0},
+        {"callbacks": [_Refusing()]},
+        {"optimizer": _Interrupted},
+    ],
+    ids=["device", "optimizer", "callback", "interrupt"],
+)
+def test_a_chunk_that_fails_at_once_changes_nothing(broken):
+    X = np.random.default_rng(0).normal(size=(100, 2))
+    model = NeuralRegressor(random_state=0).partial_fit(X, np.ones(100))
+    before, scale, params = model.predict(X), model.target_scale_, model.get_params()
+    model.set_params(**broken)
+    told = (ValueError, ZeroDivisionError, LookupError, ConvergenceWarning)
+    with pytest.raises(told):
+        model.partial_fit(X, 1000 * X[:, 1])
+    model.set_params(**params)
+    np.testing.assert_array_equal(model.target_scale_, scale)
+    np.testing.assert_array_equal(model.predict(X), before)
+    assert model.n_iter_ == len(model.history_) == 1
 
 
 def test_chunks_of_no_counts_are_data():

@@ -202,3 +202,14 @@ def test_blocks_do_not_change_events(monkeypatch, dtype):
     for numbers in (2**12, 2**16):
         monkeypatch.setattr("sknuc.samplers._base._BLOCK_NUMBERS", numbers)
         np.testing.assert_array_equal(model.sample(1025, y=y[:1025], random_state=0), expected)
+
+
+@pytest.mark.parametrize(("n_values", "laws"), [(50, True), (150, False)])
+def test_auto_takes_columns_of_few_values(n_values, laws):
+    rng = np.random.default_rng(0)
+    X = rng.exponential(size=(300, 40))
+    X[:, :39] *= rng.integers(0, 2, (300, 39))
+    X[:, 39] = np.arange(300) % n_values
+    model = FlowSampler(discrete=[39], max_epochs=1, random_state=0)
+    model.fit(X, rng.uniform(size=300))
+    assert isinstance(model._columns, ConditionalColumns) == laws

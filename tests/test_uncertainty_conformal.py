@@ -359,7 +359,7 @@ def test_scores_ask_the_estimator_for_what_it_has():
     X, y = np.random.default_rng(0).normal(size=(2, 30, 1))
     for estimator in (Ridge(), make_pipeline(StandardScaler(), SVR()), FrozenEstimator(Ridge())):
         model = ConformalRegressor(estimator, conformity_score="normalized")
-        with pytest.raises(ValueError, match=r"'normalized' asks.*'estimator'.*no return_std"):
+        with pytest.raises(ValueError, match=r"'normalized' asks.*'estimator'.*return_std.*none"):
             model.fit(X, y[:, 0])
     ridge = make_pipeline(StandardScaler(), BayesianRidge())
     model = ConformalRegressor(ridge, conformity_score="normalized").fit(X, y[:, 0])

@@ -9,6 +9,7 @@ import torch
 from scipy import stats
 from sklearn import config_context
 from sklearn.base import clone
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import make_moons
 from sklearn.ensemble import AdaBoostRegressor
 from sklearn.frozen import FrozenEstimator
@@ -706,6 +707,18 @@ class TestBootstrap:
         p = stats.norm.cdf(np.column_stack([x, -x]))
         assert stats.entropy(p, axis=1).mean() > aleatoric.mean() > epistemic.mean()
 
+    def test_what_is_drawn_as_one_is_one_event(self):
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(300, 2))
+        y = X[:, 0] + rng.normal(size=300) > 0
+        model = BootstrapClassifier(random_state=0)
+        expected = model.fit(X, y).predict_proba(X)
+        # A luminosity, and copies, say nothing of how many events there are.
+        heavy = model.fit(X, y, np.full(300, 100.0)).predict_proba(X)
+        np.testing.assert_allclose(heavy, expected)
+        copies = model.fit(np.repeat(X, 100, 0), np.repeat(y, 100)).predict_proba(X)
+        np.testing.assert_allclose(copies, expected)
+
     def test_trees_know_the_shares_at_values_that_events_have_in_common(self):
         rng = np.random.default_rng(0)
         n, values = 20_000, np.arange(30)
@@ -720,8 +733,10 @@ class TestBootstrap:
     def test_what_learns_nothing_more_is_refused(self):
         X, y = noisy_line(30, 0)
         frozen = FrozenEstimator(LinearRegression().fit(X, y))
-        with pytest.raises(ValueError, match=r"must be one that learns.*FrozenEstimator"):
-            BootstrapRegressor(frozen, n_members=3).fit(X, y)
+        pipeline = make_pipeline(StandardScaler(), frozen)
+        for estimator in (frozen, pipeline, GridSearchCV(pipeline, {})):
+            with pytest.raises(ValueError, match=r"must be one that learns.*FrozenEstimator"):
+                BootstrapRegressor(estimator, n_members=3).fit(X, y)
 
     def test_estimators_that_route_nothing_get_whole_events(self):
         X, y = noisy_line(50, 0)
@@ -742,7 +757,9 @@ class TestBootstrap:
             ValueError, match=r"takes no sample_weight, or.*refused.*set_fit_request"
         ):
             neighbours.fit(X, y, sample_weight=np.full(30, 0.5))
-        for estimator in (NeuralRegressor(), make_pipeline(StandardScaler(), Ridge()), None):
+        transformed = TransformedTargetRegressor(BayesianRidge())
+        pipeline = make_pipeline(StandardScaler(), Ridge())
+        for estimator in (NeuralRegressor(), pipeline, transformed, None):
             with pytest.raises(ValueError, match=r"noise='model' asks.*'estimator'.*return_std"):
                 BootstrapRegressor(estimator, noise="model").fit(X, y)
         with pytest.raises(ValueError, match="out of bag for two of n_members=2"):

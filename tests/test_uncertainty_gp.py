@@ -11,6 +11,8 @@ from sklearn.datasets import make_friedman1, make_moons
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Matern, WhiteKernel
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from sknuc.encoders import MLP
 from sknuc.uncertainty import GPClassifier, GPRegressor
@@ -604,3 +606,11 @@ def test_probabilities_are_calibrated_for_data_from_the_prior():
     assert 0 < excess < 0.03
     drawn = y[300:].mean() - p.mean()
     assert abs(drawn) < 4 * np.sqrt(np.mean(p * (1 - p)) / 1200 + 0.02**2)
+
+
+def test_warnings_are_of_the_users_line():
+    X = np.linspace(0, 1, 20)[:, None]
+    model = make_pipeline(StandardScaler(), GPRegressor(max_iter=1))
+    with pytest.warns(ConvergenceWarning) as record:
+        model.fit(X, np.sin(20 * X[:, 0]))
+    assert [warning.filename for warning in record] == [__file__]

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
+from sknuc.base import levels_to_user
+
 __all__ = ["draw_seed", "needs_mixed_precision", "resolve_device", "seeded", "torch_dtype"]
 
 # torch draws initial weights and dropout masks from one generator per process. Threads that train
@@ -67,7 +69,7 @@ def prediction_device(device, dtype):
             f"The 'device' parameter is {device!r}, which cannot be used on this machine; "
             "predicting on the CPU.",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=levels_to_user(),
         )
         return torch.device("cpu")
 

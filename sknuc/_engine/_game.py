@@ -20,6 +20,7 @@ from torch import nn
 
 from sknuc._engine._callbacks import KeepBest, ProgressBar, StopTraining
 from sknuc._engine._device import Generators, needs_mixed_precision
+from sknuc.base import levels_to_user
 from sknuc.exceptions import TrainingDivergedError
 
 __all__ = ["Player", "TrainingResult", "train"]
@@ -250,6 +251,8 @@ class _Game(skorch.NeuralNet):
             error.n_epochs = len(self.history) - n_before
             raise
         finally:
+            # What else was raised, by a callback, has left one, too.
+            self._drop_unfinished_epoch()
             self.module_.eval()
             self.module_.zero_grad(set_to_none=True)
             self.progress.close()
@@ -260,7 +263,7 @@ class _Game(skorch.NeuralNet):
                 f"{self.max_epochs}; {kept} is kept. Interrupt twice within "
                 f"{INTERRUPT_TWICE:g} s to end the program.",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=levels_to_user(),
             )
         states = [move.state() for move in self._moves]
         return TrainingResult(self.history, states, interrupted)

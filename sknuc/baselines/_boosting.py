@@ -106,7 +106,7 @@ class BaseBDT(TreeEstimator):
         elif pieces is not None:
             train = self._part(X, y, weight, pieces, pieces, copies=True)
         kept = total_weight(train[0], train[2]) / total_weight(X, weight)
-        self._warn_light_weights(hessian * kept, n_events, stacklevel=5)
+        self._warn_light_weights(hessian * kept, n_events)
 
         metric = None
         if own_metric and validation is not None:

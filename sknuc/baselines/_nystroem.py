@@ -20,6 +20,8 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve, lstsq
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.kernel_approximation import Nystroem
 
+from sknuc.base import levels_to_user
+
 __all__ = ["NystroemMachine"]
 
 # Features of all events are kept between Newton steps up to this size.
@@ -150,7 +152,7 @@ class NystroemMachine:
                 f"Newton's method has not converged in {self.max_iter} steps; the gradient fell to "
                 f"{size / first_gradient:.1e} of its first value. Lower C, or scale the weights.",
                 ConvergenceWarning,
-                stacklevel=2,
+                stacklevel=levels_to_user(),
             )
         return w, n_iter
 

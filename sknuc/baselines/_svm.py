@@ -32,6 +32,7 @@ from sknuc.base import (
     center_and_scale,
     class_weights,
     encode_labels,
+    levels_to_user,
     validate_events,
     validate_labels,
     validate_targets,
@@ -101,7 +102,7 @@ class _BaseSVM(BaseEstimator):
                 "costs so little that the machine hardly learns. Weights count events: divide "
                 "them by their mean, or raise C.",
                 UserWarning,
-                stacklevel=4,  # fit, of scikit-learn's wrapper, of the user
+                stacklevel=levels_to_user(),
             )
 
     def _exact(self, n_events):

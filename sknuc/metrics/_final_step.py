@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
-__all__ = ["final_step", "fitted_steps", "judged_step", "unfitted_step"]
+__all__ = ["final_step", "fitted_steps", "is_frozen", "judged_step", "unfitted_step"]
 
 
 def _held(estimator):
@@ -43,6 +43,13 @@ def unfitted_step(estimator):
     while (held := _held(estimator)) is not None:
         estimator = held
     return estimator
+
+
+def is_frozen(estimator):
+    """Whether ``fit`` leaves what is asked in the end as it is."""
+    while estimator is not None and not isinstance(estimator, FrozenEstimator):
+        estimator = _held(estimator)
+    return estimator is not None
 
 
 def fitted_steps(estimator):

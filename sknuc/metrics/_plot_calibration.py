@@ -8,7 +8,7 @@ import warnings
 
 import numpy as np
 
-from sknuc.base import PredictiveRegressorMixin
+from sknuc.base import PredictiveRegressorMixin, levels_to_user
 from sknuc.metrics._coverage import coverage
 from sknuc.metrics._final_step import judged_step
 from sknuc.metrics._plot import COLORS, MARKERS, _axes
@@ -59,7 +59,7 @@ def _supported_intervals(estimator, X, nominal):
                 f"CoverageDisplay leaves out the nominal coverages {left_out}, as "
                 f"{type(estimator).__name__} says: {reason} Give 'nominal' to choose others.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=levels_to_user(),
             )
             break
     return intervals

@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.utils import _safe_indexing, check_random_state, gen_batches
 from sklearn.utils._param_validation import Interval, validate_params
 
+from sknuc.base import levels_to_user
 from sknuc.metrics._final_step import judged_step
 from sknuc.metrics._plot import COLORS, _axes
 from sknuc.metrics._plot_shared import BANDS, name_targets
@@ -70,7 +71,7 @@ def _supported_transforms(estimator, X, y, random_state):
         f"PITDisplay finds the truth between {n_levels} quantiles instead of {N_LEVELS}, as "
         f"{type(estimator).__name__} says: {reason} Give 'n_levels' to choose another number.",
         UserWarning,
-        stacklevel=3,
+        stacklevel=levels_to_user(),
     )
     return u
 

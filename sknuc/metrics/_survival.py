@@ -29,7 +29,7 @@ import numpy as np
 from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils._param_validation import Interval, validate_params
 
-from sknuc.base import validate_weights
+from sknuc.base import levels_to_user, validate_weights
 from sknuc.metrics._intervals import CONFIDENCE, weighted_fraction
 from sknuc.metrics._validation import check_column, check_interval
 
@@ -217,7 +217,7 @@ def _warn_of_bands_outside(energy, bands, window):
                 f"The side-band ({band[0]:g}, {band[1]:g}) lies {'partly ' if end > near else ''}"
                 f"outside of the energies, which range from {energy.min():g} to {energy.max():g}: "
                 "it subtracts too little. Choose side-bands within the recorded range.",
-                stacklevel=4,
+                stacklevel=levels_to_user(),
             )
 
 

@@ -22,10 +22,10 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from tqdm.auto import tqdm
 
-from sknuc.base import validate_weights
+from sknuc.base import levels_to_user, validate_weights
 from sknuc.exceptions import TrainingDivergedError
 from sknuc.multiplicity import row_uniforms
-from sknuc.samplers._columns import Columns, are_copies
+from sknuc.samplers._columns import MOST_LEVELS, Columns, are_copies
 from sknuc.samplers._conditions import Conditions
 from sknuc.samplers._marginals import ConditionalColumns, Laws
 from sknuc.torch_estimator import TorchEstimator
@@ -82,10 +82,10 @@ class Sampler(TorchEstimator):
     marginals : "auto" or bool, default="auto"
         Learn first the law of every column given the conditions, atoms included, by a spline whose
         knots depend on them, and then how columns that are normal by it hang together. It takes
-        tables and conditions. "auto" does so for more than 32 columns some of which have atoms: for
-        voxels, whose thresholds and shares of zeros depend on the energy. The laws are learnt from
-        all events, with those that `early_stopping` holds out of the training that follows, so that
-        its validation is not blind to them.
+        tables and conditions. "auto" does so for more than 32 columns some of which have atoms, and
+        none more than 100 discrete values: for voxels, whose thresholds and shares of zeros depend
+        on the energy. The laws are learnt from all events, with those that `early_stopping` holds
+        out of the training that follows, so that its validation is not blind to them.
     """
 
     _parameter_constraints = {
@@ -201,6 +201,10 @@ class Sampler(TorchEstimator):
                 "angles or integers of more than 100 values. Got True."
             )
         if isinstance(wanted, str):
+            # Every column has as many probabilities as that of the most values.
+            possible = possible and all(
+                len(level.values) <= MOST_LEVELS for level in columns.levels.values()
+            )
             return possible and columns.n_columns > _MANY_COLUMNS and bool(columns.marks)
         return wanted
 
@@ -317,7 +321,7 @@ class Sampler(TorchEstimator):
                 f"{type(self).__name__} has {_listed(few)} to learn from, which is fewer than "
                 f"{fewest}: nothing but these can be learnt. Give fit more events.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=levels_to_user(),
             )
         constant = np.flatnonzero(X.min(0) == X.max(0))
         # Single pixels that are always empty are nothing out of the ordinary.
@@ -327,7 +331,7 @@ class Sampler(TorchEstimator):
                 f"X is constant in {len(constant)} of {X.shape[1]} columns, {_listed(named)}: all "
                 "events that are generated have this value. Leave out what is not measured.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=levels_to_user(),
             )
 
     def _fit_variables(self, z, columns, sample_weight):
@@ -481,7 +485,7 @@ class Sampler(TorchEstimator):
                     "but most events are possible under one of these only, and what lies between "
                     "is missed: it is wrong. Give score_samples the conditions.",
                     UserWarning,
-                    stacklevel=2,
+                    stacklevel=levels_to_user(),
                 )
             return log_density
         return self._score(X, self._encode_conditions(y, len(X), method))

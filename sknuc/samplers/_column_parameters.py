@@ -5,6 +5,8 @@ from numbers import Integral, Real
 
 import numpy as np
 
+from sknuc.base import levels_to_user
+
 __all__ = ["ColumnParameters"]
 
 
@@ -142,7 +144,7 @@ class ColumnParameters:
             f"The 'atoms' parameter holds {values.tolist()} for column {self.name(i)!r}, where no "
             "event of X is: none will be generated there.",
             UserWarning,
-            stacklevel=2,
+            stacklevel=levels_to_user(),
         )
 
     def _read_atoms(self):

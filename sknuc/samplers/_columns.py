@@ -39,7 +39,7 @@ from sknuc.samplers._levels import Levels, find_atoms
 __all__ = ["Columns", "are_copies"]
 
 # Integers of more values than these are rounded continuous numbers.
-_MOST_LEVELS = 100
+MOST_LEVELS = 100
 # Numbers that are transformed at a time, in 64 bits.
 _BLOCK_NUMBERS = 2**20
 
@@ -144,12 +144,12 @@ class Columns(ColumnParameters, DrawnVariables):
             values, place = np.unique(X[:, i], return_inverse=True)
             events = np.bincount(place, weight)
             # Numbers that are no integers cannot be rounded to any.
-            few = len(values) <= _MOST_LEVELS or (values != np.round(values)).any()
+            few = len(values) <= MOST_LEVELS or (values != np.round(values)).any()
             if len(values) == 1 or (integer[i] and few):
                 self.levels[i] = Levels(values, events, closed=i in chosen)
                 continue
             # What a digitiser rounds has neighbours, whatever type its counts were given later.
-            dense = fine or (len(values) > _MOST_LEVELS and (values == np.round(values)).all())
+            dense = fine or (len(values) > MOST_LEVELS and (values == np.round(values)).all())
             self.whole[i] = integer[i] or rounded[i]
             common = np.isin(values, given.get(i, ()))
             if i in given and not np.isin(given[i], values).all():
@@ -175,9 +175,9 @@ class Columns(ColumnParameters, DrawnVariables):
         for rows in self._blocks(len(X)):
             if X.dtype.kind == "f" and (X[rows] != np.round(X[rows])).any():
                 return False
-            if len(values) <= _MOST_LEVELS:
+            if len(values) <= MOST_LEVELS:
                 values = np.union1d(values, X[rows])
-        return len(values) > _MOST_LEVELS
+        return len(values) > MOST_LEVELS
 
     def _lay_out(self):
         """Places of the variables: first one for each column, then those that some have besides."""

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-from sknuc.base import center_and_scale, validate_labels, validate_targets
+from sknuc.base import center_and_scale, levels_to_user, validate_labels, validate_targets
 
 __all__ = ["Conditions"]
 
@@ -134,7 +134,7 @@ class Conditions:
                 f"fit, from {self.low.tolist()} to {self.high.tolist()}: the model extrapolates "
                 "there.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=levels_to_user(),
             )
 
     def _labels(self, y, n_samples):

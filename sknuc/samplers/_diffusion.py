@@ -31,6 +31,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from torch import nn
 from torch.nn import functional
 
+from sknuc.base import levels_to_user
 from sknuc.multiplicity import row_uniforms
 from sknuc.nn import AveragedModule
 from sknuc.samplers._base import Sampler
@@ -417,7 +418,7 @@ class DiffusionSampler(Sampler):
                 "of the fit. Take a smaller learning_rate, more max_epochs or n_steps, or less "
                 "guidance, and look for outliers in X.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=levels_to_user(),
             )
         varied = condition is None or (condition != condition[:1]).any()
         if varied and len(z) >= _JUDGED:
@@ -429,7 +430,7 @@ class DiffusionSampler(Sampler):
                     "the events of the fit. Take a smaller learning_rate, more max_epochs, or less "
                     "guidance.",
                     UserWarning,
-                    stacklevel=4,
+                    stacklevel=levels_to_user(),
                 )
 
     # Densities.

@@ -41,6 +41,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from torch import nn
 
+from sknuc.base import levels_to_user
 from sknuc.encoders import CNN, MLP
 from sknuc.exceptions import TrainingDivergedError
 from sknuc.losses import critic_loss, generator_loss, gradient_penalty
@@ -412,7 +413,7 @@ class GANSampler(Sampler):
                 "smaller learning rates, another gradient_penalty or loss, more max_epochs, and "
                 "look for outliers in X.",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=levels_to_user(),
             )
 
     # Draw.

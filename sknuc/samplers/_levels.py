@@ -12,6 +12,8 @@ import warnings
 import numpy as np
 from scipy.special import ndtri
 
+from sknuc.base import levels_to_user
+
 __all__ = ["Levels", "find_atoms"]
 
 # A value that so many events share, and significantly more than its neighbours, is no accident of
@@ -83,7 +85,7 @@ class Levels:
             f"{seen}: it has the probability of half an event. Give fit events with all values, or "
             "set atoms=None if these are measured numbers whose few values were taken for atoms.",
             UserWarning,
-            stacklevel=2,
+            stacklevel=levels_to_user(),
         )
 
     def values_at(self, z):

@@ -59,10 +59,12 @@ class ConditionalColumns(DrawnVariables):
 
     def fit(self, X, condition, sample_weight=None):
         """Learn the laws of the columns of events (n, n_columns), given conditions (n, width)."""
-        t, level = self._read(X)
         n_levels = np.array([len(values) for values in self.values])
         # The laws compute in the type of the events that are made.
-        t = t.astype(np.float32 if self.columns.dtype == np.float32 else np.float64, copy=False)
+        t = np.empty(X.shape, np.float32 if self.columns.dtype == np.float32 else np.float64)
+        level = np.empty(X.shape, np.min_scalar_type(-n_levels.max()))
+        for rows in self.columns._blocks(len(X)):
+            t[rows], level[rows] = self._read(X[rows])
         self.laws.fit(t, level, condition, sample_weight, n_levels=n_levels, dense=self.dense)
         return self
 
@@ -104,7 +106,6 @@ class ConditionalColumns(DrawnVariables):
 
         `condition` has the shape (n, width).
         """
-        t, level = self._read(X)
         z = np.zeros(X.shape, dtype)
         low, high = np.zeros((2, len(X), len(self.random)), dtype)
         laws = self.laws.module_[1]
@@ -116,9 +117,13 @@ class ConditionalColumns(DrawnVariables):
             ends = (torch.where(single, end, 0)[:, self.random] for end in (below, below + share))
             return normal, *ends
 
-        for rows, made in self._each_block(encode, condition, t, level):
-            z[rows], low[rows], high[rows] = made
-        self._part_unseen(X, level, low, high)
+        for rows in self.columns._blocks(len(X)):
+            result = z[rows], low[rows], high[rows]
+            t, level = self._read(X[rows])
+            for within, made in self._each_block(encode, condition[rows], t, level):
+                for array, part in zip(result, made, strict=True):
+                    array[within] = part
+            self._part_unseen(X[rows], level, *result[1:])
         return z, low, high
 
     def _part_unseen(self, X, level, low, high):
@@ -141,7 +146,6 @@ class ConditionalColumns(DrawnVariables):
 
     def log_slope(self, X, condition):
         """What of `log_det` depends on the condition, (n,)."""
-        t, level = self._read(X)
         result = np.zeros(len(X))
         laws = self.laws.module_[1]
 
@@ -150,8 +154,10 @@ class ConditionalColumns(DrawnVariables):
             slope = laws.log_prob(t, level, given) + (z**2 + np.log(2 * np.pi)) / 2
             return (torch.where(level == laws.dense, slope, 0).double().sum(1),)
 
-        for rows, made in self._each_block(log_slope, condition, t, level):
-            (result[rows],) = made
+        for rows in self.columns._blocks(len(X)):
+            read = self._read(X[rows])
+            for within, made in self._each_block(log_slope, condition[rows], *read):
+                (result[rows][within],) = made
         return result
 
     def decode(self, z, condition):
@@ -185,8 +191,8 @@ class Laws(TorchEstimator):
         """Fit to numbers and levels (n, n_columns), given conditions (n, width)."""
         self.input_shape_ = (t.shape[1],)
         weight = np.ones(len(t)) if sample_weight is None else sample_weight
-        shares = [weight @ (level == k) / weight.sum() for k in range(n_levels.max())]
-        self._laws = n_levels, dense, condition.shape[1], np.stack(shares)
+        shares = [np.bincount(column, weight, n_levels.max()) for column in level.T]
+        self._laws = n_levels, dense, condition.shape[1], np.stack(shares, 1) / weight.sum()
         self._largest_product = 64 * t.shape[1] * 25
         columns = {"level": level, "condition": condition}
         self._fit_events(t, columns, sample_weight=sample_weight, reset=True)
@@ -202,4 +208,4 @@ class Laws(TorchEstimator):
         return [Player(self._loss, optimizer=self._optimizer)]
 
     def _loss(self, module, batch):
-        return -module.log_prob(batch.X, batch.level, batch.condition).sum(1)
+        return -module.log_prob(batch.X, batch.level.long(), batch.condition).sum(1)

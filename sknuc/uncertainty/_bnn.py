@@ -28,6 +28,7 @@ from sknuc.base import (
     PredictiveRegressorMixin,
     class_weights,
     encode_labels,
+    levels_to_user,
     validate_labels,
     validate_weights,
 )
@@ -117,7 +118,7 @@ class _Draws:
                 f"{len(theta)}: the new posterior lies outside of them. Fit with the new "
                 "prior_scale instead.",
                 RuntimeWarning,
-                stacklevel=2,
+                stacklevel=levels_to_user(),
             )
         return result
 

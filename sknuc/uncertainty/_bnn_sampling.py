@@ -9,6 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 from tqdm.auto import tqdm
 
+from sknuc.base import levels_to_user
 from sknuc.exceptions import TrainingDivergedError
 from sknuc.metrics import effective_sample_size, r_hat
 from sknuc.uncertainty._bnn_chains import MEASURED, Chains, some_rows
@@ -69,7 +70,7 @@ class ChainInference:
                 "so that regions of strong curvature are missing. Raise target_accept, now "
                 f"{self.target_accept}, or n_warmup.",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=levels_to_user(),
             )
 
     def _curvature(self, posterior, theta, noise, generator):
@@ -201,5 +202,5 @@ class ChainInference:
                 "the worst of predictions and noise. Raise n_samples, n_warmup or "
                 f"n_leapfrog{small}, or take a smaller encoder.",
                 ConvergenceWarning,
-                stacklevel=6,
+                stacklevel=levels_to_user(),
             )

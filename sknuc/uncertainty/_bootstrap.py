@@ -31,7 +31,6 @@ from numbers import Integral
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, _fit_context, clone
-from sklearn.frozen import FrozenEstimator
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.utils import check_random_state
@@ -47,7 +46,7 @@ from sknuc.base import (
     validate_labels,
     validate_targets,
 )
-from sknuc.metrics._final_step import final_step
+from sknuc.metrics._final_step import final_step, is_frozen
 from sknuc.multiplicity import count_pieces, merge_identical, training_events
 from sknuc.predictive import Draws, NormalMixture
 from sknuc.uncertainty._spread import check_return_std
@@ -135,10 +134,11 @@ class _Bootstrap(MetaEstimatorMixin, BaseEstimator):
         size = 1.0 if weight is None else weight / pieces
         drawn = self._draw(pieces, size, accept, rng)
         base = self._base()
-        if isinstance(base, FrozenEstimator):
+        if is_frozen(base):
             raise ValueError(
                 "The 'estimator' parameter must be one that learns, as members differ by the "
-                "events that they have learnt from. Got a FrozenEstimator instead."
+                f"events that they have learnt from. What predicts in {type(base).__name__} is a "
+                "FrozenEstimator."
             )
         # Trees see no difference where numbers differ by less than 1e-7.
         default = self.estimator is None
@@ -157,7 +157,9 @@ class _Bootstrap(MetaEstimatorMixin, BaseEstimator):
                 "events only: neither fractional weights nor weights='bayesian'. Where it holds "
                 "others, as a Pipeline does, request them for all that learns with "
                 "set_fit_request(sample_weight=True) and "
-                "sklearn.set_config(enable_metadata_routing=True)."
+                "sklearn.set_config(enable_metadata_routing=True). Some of scikit-learn's that "
+                "hold others, as AdaBoostRegressor, route nothing: they take weights with "
+                "enable_metadata_routing=False only."
             )
         drawn = drawn if weighted else times
         members = [_with_seed(clone(base), rng) for _ in drawn]
@@ -424,8 +426,8 @@ class BootstrapClassifier(EnsembleClassifierMixin, _Bootstrap):
     estimator : classifier or None, default=None
         What is fitted, with ``predict_proba``; None is a
         :class:`~sklearn.tree.DecisionTreeClassifier` of standardised features with
-        :math:`\sqrt{n}/2` of n events per leaf at least: fully grown, each tree would be certain,
-        and all noise would be called ignorance. The members of a
+        :math:`\sqrt{n}/2` of n drawn events per leaf at least: fully grown, each tree would be
+        certain, and all noise would be called ignorance. The members of a
         :class:`sknuc.networks.NeuralClassifier` are trained as one stack.
     n_members : int, default=20
         K.
@@ -501,11 +503,11 @@ class BootstrapClassifier(EnsembleClassifierMixin, _Bootstrap):
         X, y, weight = self._training_events(X, y, sample_weight, validate_labels)
         self.classes_, codes = encode_labels(self, y)
         given = weight
-        # Weights count events; where all are smaller than 1, one is as large as the largest.
-        n_events = len(X) if weight is None else weight.sum() / min(1.0, weight.max())
-        self._leaf = 0.5 / np.sqrt(n_events)
         X, codes, weight = merge_identical(X, codes, weight)
         pieces = count_pieces(X, weight, given, codes)
+        # Whatever is drawn as one is one event, and counts the less the more weights differ.
+        size = np.ones(len(X)) if weight is None else weight
+        self._leaf = 0.5 * np.sqrt((size**2 / pieces).sum()) / size.sum()
         self._train(X, codes, pieces, weight, lambda drawn: len(np.unique(codes[drawn > 0])) > 1)
         return self
 

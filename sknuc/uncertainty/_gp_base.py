@@ -18,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from torch import nn
 
-from sknuc.base import center_and_scale, validate_events
+from sknuc.base import center_and_scale, levels_to_user, validate_events
 from sknuc.multiplicity import group_identical
 from sknuc.nn import FeatureNorm, Standardize
 from sknuc.torch_estimator import TorchEstimator
@@ -195,7 +195,7 @@ class GaussianProcess(BaseEstimator):
                 f"The search for hyper-parameters has not converged after max_iter={self.max_iter} "
                 "steps. Raise max_iter or tol, or set max_iter=0 to keep the given ones.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=levels_to_user(),
             )
         if observed.jitter:
             warnings.warn(
@@ -203,7 +203,7 @@ class GaussianProcess(BaseEstimator):
                 f"{observed.jitter:.1g} was added to its diagonal, in units of the targets' "
                 "variance. Let the noise be learned, or give a larger one.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=levels_to_user(),
             )
         return observed, optimum
 

@@ -4,8 +4,9 @@ Targets are a function and noise, :math:`y_i = f(x_i) + \varepsilon_i` with
 :math:`f\sim GP(0,k)`, :math:`\varepsilon_i\sim N(0, v_i)` and :math:`v_i=\sigma^2+s_i^2`, where σ
 is learnt and :math:`s_i` is what the experiment knows of this event. Hyper-parameters maximise the
 evidence of the data. Several targets are independent functions with one kernel and a σ each, so
-their evidence is a sum in which each has a decomposition of its own matrix K + D. What is constant
-up to rounding has no noise and no length scale to tell of, and no term in it.
+their evidence is a sum in which each has a decomposition of its own matrix K + D; with one share of
+noise for all of them, and without :math:`s_i`, they have one in common. What is constant up to
+rounding has no noise and no length scale to tell of, and no term in it.
 
 An event of weight w stands for w measurements with the same result. Those at one x whose total
 weight is W and whose mean is :math:`\bar y` say the same about f as one measurement of
@@ -49,7 +50,7 @@ class GPRegressor(PredictiveRegressorMixin, GaussianProcess):
 
     Several targets are independent functions with one kernel, in units of the targets' standard
     deviations, and a noise each. Each takes a Cholesky decomposition of its own, and 16 n² bytes,
-    but where all have the same noise in these units (``noise="shared"``, or 0.0 without
+    but where all have the same noise in these units (``noise="shared"`` or 0.0, both without
     `sample_noise`): so for dozens of targets of one kind, as the points of a curve. Targets that
     depend on other features, or on other scales of them, are better served by
     :class:`~sklearn.multioutput.MultiOutputRegressor`, with a kernel for each.

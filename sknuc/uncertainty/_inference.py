@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
+from sknuc.base import levels_to_user
 from sknuc.nn import updated_buffers
 from sknuc.torch_estimator import Player, TorchEstimator
 from sknuc.uncertainty._bnn_chains import MEASURED, some_rows
@@ -249,7 +250,7 @@ class BayesianNetwork(ChainInference, LaplaceInference, TorchEstimator):
                 f"The posterior of inference={self.inference!r} says nothing of the events, but a "
                 f"linear model does. Take a smaller encoder, more events, or inference={others}.",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=levels_to_user(),
             )
 
     _of_the_posterior = frozenset(

@@ -42,6 +42,7 @@ import warnings
 import torch
 from torch.func import functional_call, jacrev, vmap
 
+from sknuc.base import levels_to_user
 from sknuc.uncertainty._posterior import log_density
 
 __all__ = ["GaussianLaplace", "LabelLaplace", "jacobian", "last_layer_jacobian"]
@@ -239,7 +240,7 @@ class GaussianLaplace(_Laplace):
                 "instead (for an event of weight one). Lower the sample_weight, or take fewer "
                 "parameters.",
                 RuntimeWarning,
-                stacklevel=2,
+                stacklevel=levels_to_user(),
             )
         self.log_evidence = float(evidence(kernel, variance))
         inverse = 1 / self.noise[target]
