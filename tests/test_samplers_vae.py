@@ -113,6 +113,19 @@ def test_linear_vae_finds_the_principal_subspace_and_the_noise(linear):
     )
 
 
+def test_scale_of_each_event_trains_as_one_scale_does():
+    # Noise that is the same for all events: that the decoder may give it any other width must not
+    # keep the encoder from telling events apart.
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.normal(size=(30, 5)))[0] * np.linspace(2, 1, 5)
+    X = rng.normal(size=(1000, 5)) @ axes.T + 0.5 * rng.normal(size=(1000, 30))
+    model = VAESampler(
+        encoder=LINEAR, n_latent=5, learning_rate=0.005, max_epochs=100, random_state=0
+    )
+    event, channel = (model.set_params(scale=s).fit(X).score(X) for s in ("event", "channel"))
+    assert abs(event - channel) < 30 * LOST
+
+
 def test_more_importance_samples_tighten_the_bound(linear):
     X, model = linear
     law = PCA(2).fit(X)
@@ -238,7 +251,15 @@ def test_gaussian_likelihood_is_that_of_torch(scale):
 
     likelihood = Gaussian(normal(2, 5), normal(2, 5).exp(), scale).double()
     x, output = normal(7, 2, 5), normal(7, *likelihood.output_shape)
+    # Until more is learnt, the noise of all events is the same, and as wide as these vary.
     mean, std = likelihood.moments(output)
+    start = likelihood.fixed if scale == 0.7 else likelihood.spread
+    torch.testing.assert_close(std, start.expand_as(std), rtol=2e-4, atol=0)
+    with torch.no_grad():
+        for parameter in likelihood.parameters():
+            parameter += 0.1
+    mean, std = likelihood.moments(output)
+    assert (std[1:] != std[0]).all() == (scale == "event")
     expected = distributions.Normal(mean, std).log_prob(x).sum((1, 2))
     torch.testing.assert_close(likelihood.log_prob(output, x), expected)
     noise = normal(7, 2, 5)

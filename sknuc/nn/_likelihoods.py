@@ -34,6 +34,15 @@ class Gaussian(nn.Module):
     Here :math:`r = (x - \mu)/\sigma`. Outputs count from the mean of each value, in its standard
     deviations, so that a network starts close to a typical event.
 
+    A scale that the decoder gives is
+
+    .. math:: \sigma = \sigma_0\,[10^{-4} + 2\,S(10\,(s + g o))]
+
+    with the logistic function S and a number s for each value, from which the output o of an event
+    departs by a gain g that starts at 0: noise is the same for all events until the decoder knows
+    better. Else it starts as a random function of the latent variables, a strong one if these are
+    few, and an encoder would first learn to tell nothing by them.
+
     Parameters
     ----------
     mean, std : Tensor of shape (*shape)
@@ -59,8 +68,9 @@ class Gaussian(nn.Module):
             if scale == "channel" and std.ndim > 1:
                 spread = std.square().mean(tuple(range(1, std.ndim)), keepdim=True).sqrt()
             self.register_buffer("spread", spread)
-            if not self.of_event:
-                self.log_scale = nn.Parameter(torch.zeros_like(spread))
+            self.log_scale = nn.Parameter(torch.zeros_like(spread))
+            if self.of_event:
+                self.gain = nn.Parameter(torch.zeros((), dtype=mean.dtype))
         else:
             self.register_buffer("fixed", torch.tensor(scale, dtype=mean.dtype))
         self.learned = isinstance(scale, str)
@@ -76,17 +86,15 @@ class Gaussian(nn.Module):
 
     def moments(self, output):
         """Mean and standard deviation, both of shape (n, *shape), of an output."""
-        log_scale = None
         if self.of_event:
-            output, log_scale = output.chunk(2, 1)
-        elif self.learned:
-            log_scale = _HASTE * self.log_scale
+            output, own = output.chunk(2, 1)
         mean = torch.addcmul(self.center, output, self.unit)
-        if log_scale is None:
+        if not self.learned:
             return mean, self.fixed.expand_as(mean)
+        log_scale = self.log_scale + self.gain * own if self.of_event else self.log_scale
         # No more noise than values vary: where the decoder has learnt nothing, between events, the
         # exponential of what it says could be anything.
-        share = _SMALLEST_SCALE + _LARGEST_SCALE * torch.sigmoid(log_scale)
+        share = _SMALLEST_SCALE + _LARGEST_SCALE * torch.sigmoid(_HASTE * log_scale)
         return mean, (self.spread * share).expand_as(mean)
 
     def log_prob(self, output, x, parts=None):
