@@ -296,29 +296,78 @@ def test_conditional_means_and_widths(kind):
         assert abs(events[:, 1].mean() - given**2) < abs(given**2 - 1 / 3) / 2
 
 
-def test_guidance_exaggerates_the_class():
-    rng = np.random.default_rng(0)
-    y = np.repeat(["signal", "background"], 1000)
-    X = rng.standard_normal((2000, 1)) + np.where(y == "signal", 1.0, -1.0)[:, None]
-    model = sampler(guidance=2.0).fit(X, y)
-    guided = model.sample(1000, y="signal", random_state=0)
-    plain = model.set_params(guidance=0.0).sample(1000, y="signal", random_state=0)
-    # Statistical errors of the fit and of what is drawn.
-    assert abs(plain.mean() - 1) < SIGMAS * np.sqrt(1 / 1000 + 1 / 1000)
+def guided_mean(strength, known, free):
+    """Mean of the guided flow to a normal law from a mixture of two of them in equal shares.
 
-    def velocity(x, angle):
-        """Of normal events of mean c m and variance 1/2, with 3 - 2 E[c|x] in place of c = ± 1."""
-        cos, sin, m = angle.cos(), angle.sin(), math.sqrt(0.5)
-        variance = cos**2 / 2 + sin**2
-        c = 3 - 2 * (cos * m * x / variance).tanh()
-        return cos * sin / 2 / variance * (x - cos * m * c) - sin * m * c
+    Each law is a mean and a standard deviation, in units of √2.
+    """
+
+    def velocity(x, angle, mean, std):
+        variance = (angle.cos() * std) ** 2 + angle.sin() ** 2
+        away = x - angle.cos() * mean
+        slope = angle.cos() * angle.sin() * (1 - std**2) / variance
+        log_density = -(away**2 / variance + variance.log()) / 2
+        return slope * away - angle.sin() * mean, log_density
+
+    def guided(x, angle):
+        target = velocity(x, angle, *known)[0]
+        each, log_density = (
+            torch.stack(part)
+            for part in zip(*(velocity(x, angle, *law) for law in free), strict=True)
+        )
+        return target + strength * (target - (log_density.softmax(0) * each).sum(0))
 
     start = torch.from_numpy(norm.ppf((np.arange(1000) + 0.5) / 1000))[:, None]
     angles = math.pi / 2 * torch.linspace(1, 0, 201, dtype=torch.float64)
-    expected = math.sqrt(2) * solve(velocity, start, angles, "heun").mean().item()
-    # Half-way from no guidance at least. What the network knows without conditions is learnt from
-    # few events and late, and exaggerates until then.
-    assert guided.mean() > (1 + expected) / 2
+    return solve(guided, start, angles, "heun").mean().item()
+
+
+def test_guidance_exaggerates_the_class():
+    n, m, strength = 1000, math.sqrt(0.5), 2.0
+    rng = np.random.default_rng(0)
+    y = np.repeat(["signal", "background"], n)
+    X = rng.standard_normal((2 * n, 1)) + np.where(y == "signal", 1.0, -1.0)[:, None]
+    model = sampler(guidance=strength, max_epochs=100).fit(X, y)
+    guided = {c: model.sample(n, y=c, random_state=0) for c in ("signal", "background")}
+    plain = model.set_params(guidance=0.0).sample(n, y="signal", random_state=0)
+    # Statistical errors of the fit and of what is drawn.
+    assert abs(plain.mean() - 1) < SIGMAS * np.sqrt(1 / n + 1 / n)
+
+    def mean(laws):
+        known, *free = laws.reshape(3, 2)
+        return guided_mean(strength, known, free)
+
+    # The law given the class, and both that are the law without. Each is known by its n events, to
+    # σ/√n in the mean and σ/√(2n) in the width, which guidance exaggerates as well.
+    laws = np.array([m, m, m, m, -m, m])
+    errors = np.diag(np.tile([m / np.sqrt(n), m / np.sqrt(2 * n)], 3))
+    shifts = [(mean(laws + error) - mean(laws - error)) / 2 for error in errors]
+    for sign, events in zip((1, -1), guided.values(), strict=True):
+        tolerance = SIGMAS * np.sqrt(2 * np.square(shifts).sum() + events.var() / n)
+        assert sign * events.mean() == pytest.approx(math.sqrt(2) * mean(laws), abs=tolerance)
+
+
+@pytest.mark.parametrize(("strength", "share"), [(0.125, 0.1), (2.0, 0.4)])
+def test_conditions_are_hidden_as_often_as_guidance_asks(strength, share):
+    X = np.random.default_rng(0).normal(size=(20, 1))
+    model = sampler(guidance=strength, max_epochs=1).fit(X, np.arange(20) % 2)
+    condition = torch.ones(10_000, 2)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        hidden = (model._shown(condition, True) == 0).all(1).double().mean().item()
+    assert hidden == pytest.approx(share, abs=SIGMAS * np.sqrt(share * (1 - share) / 10_000))
+    assert (model._shown(condition, False) == 1).all()
+    # No other share makes the variance of (1 + g) F(x|y) - g F(x) less.
+    other = np.linspace(0.01, 0.99, 99)
+
+    def variance(p):
+        return (1 + strength) ** 2 / (1 - p) + strength**2 / p
+
+    assert (variance(share) <= variance(other) + 1e-12).all()
+
+
+def test_guidance_needs_a_fit_with_conditions_that_were_hidden():
+    X, y = np.random.default_rng(0).normal(size=(20, 1)), np.arange(20) % 2
     with pytest.raises(ValueError, match="was 0 in fit"):
         sampler(max_epochs=1).fit(X, y).set_params(guidance=1.0).sample(2)
     with pytest.raises(ValueError, match="no conditions to guide by"):

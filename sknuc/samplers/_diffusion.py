@@ -98,9 +98,9 @@ class DiffusionSampler(Sampler):
         Strength g of guidance without a classifier: conditions are exaggerated, as the velocity is
         :math:`F(x|y) + g\,[F(x|y) - F(x)]`, at the price of a distribution that is no longer
         that of the events. 0 is the distribution given y.
-    condition_dropout : float in (0, 1), default=0.1
+    condition_dropout : float in (0, 1) or None, default=None
         Share of the events whose condition is hidden in training, so that F(x) is learnt, where
-        `guidance` is not 0.
+        `guidance` is not 0. None is g/(1 + 2g) with the guidance g of the fit: see Notes.
     ema_width : float in [0, 0.28], default=0.1
         Events are made by an average over the weights of all steps of the training so far, with
         weights that rise as a power of the step; this is the standard deviation of that average's
@@ -154,6 +154,15 @@ class DiffusionSampler(Sampler):
     component has the weight :math:`1 + \ln(\lambda_i/\lambda_n)` of its standard deviation in units
     of the smallest that is learnt.
 
+    Guidance exaggerates what was learnt wrong, too. With a share p of hidden conditions, F(x|y) and
+    F(x) are learnt from shares of 1 - p and p of the events. If their squared errors fall with the
+    number of these, that of :math:`(1+g)\,F(x|y) - g\,F(x)` goes as
+
+    .. math:: \frac{(1+g)^2}{1-p} + \frac{g^2}{p},
+
+    which is least at p = g/(1 + 2g): a tenth for g = 1/8, as is usual for weak guidance, and almost
+    a half for strong one, which takes more epochs than none does.
+
     Densities are integrated by 16 Runge-Kutta steps of fourth order. Of up to 20 variables, or
     components that are learnt, the divergence is exact, so that the density is normalised but for
     the steps. Beyond, it is estimated by 16 random signs per event, the same in every call: an
@@ -203,7 +212,7 @@ class DiffusionSampler(Sampler):
         "n_steps": [Interval(Integral, 1, None, closed="left")],
         "solver": [StrOptions({"heun", "euler"})],
         "guidance": [Interval(Real, 0, None, closed="left")],
-        "condition_dropout": [Interval(Real, 0, 1, closed="neither")],
+        "condition_dropout": [Interval(Real, 0, 1, closed="neither"), None],
         "ema_width": [Interval(Real, 0, 0.28, closed="both")],
     }
 
@@ -216,7 +225,7 @@ class DiffusionSampler(Sampler):
         n_steps=25,
         solver="heun",
         guidance=0.0,
-        condition_dropout=0.1,
+        condition_dropout=None,
         ema_width=0.1,
         max_epochs=100,
         learning_rate=0.002,
@@ -242,6 +251,9 @@ class DiffusionSampler(Sampler):
 
     def _fit_variables(self, z, columns, sample_weight):
         self._kind, self._guided = self.kind, self.guidance > 0
+        self._hidden = self.condition_dropout
+        if self._hidden is None:
+            self._hidden = self.guidance / (1 + 2 * self.guidance)
         if self._guided and self._conditions is None:
             raise ValueError(
                 f"The 'guidance' parameter of DiffusionSampler is {self.guidance}, but there are "
@@ -353,7 +365,7 @@ class DiffusionSampler(Sampler):
             return condition
         shown = torch.ones_like(condition[:, :1])
         if training:
-            shown = (torch.rand_like(shown) >= self.condition_dropout).to(condition.dtype)
+            shown = (torch.rand_like(shown) >= self._hidden).to(condition.dtype)
         return torch.cat([shown * condition, shown], 1)
 
     # Sampling.
