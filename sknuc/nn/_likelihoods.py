@@ -91,11 +91,14 @@ class Gaussian(nn.Module):
         mean = torch.addcmul(self.center, output, self.unit)
         if not self.learned:
             return mean, self.fixed.expand_as(mean)
-        log_scale = self.log_scale + self.gain * own if self.of_event else self.log_scale
+        log_scale = self.log_scale
+        if self.of_event:
+            log_scale = torch.addcmul(log_scale, self.gain, own)
         # No more noise than values vary: where the decoder has learnt nothing, between events, the
         # exponential of what it says could be anything.
-        share = _SMALLEST_SCALE + _LARGEST_SCALE * torch.sigmoid(_HASTE * log_scale)
-        return mean, (self.spread * share).expand_as(mean)
+        share = torch.sigmoid(_HASTE * log_scale)
+        least, width = _SMALLEST_SCALE * self.spread, _LARGEST_SCALE * self.spread
+        return mean, torch.addcmul(least, width, share).expand_as(mean)
 
     def log_prob(self, output, x, parts=None):
         """Log density (n,) of events (n, *shape).
@@ -105,7 +108,9 @@ class Gaussian(nn.Module):
         upper ends, both (k,).
         """
         mean, std = self.moments(output)
-        each = -((x - mean) / std).square() / 2 - std.log() - math.log(2 * math.pi) / 2
+        residual = (x - mean) / std
+        constant = -math.log(2 * math.pi) / 2
+        each = constant - torch.addcmul(std.log(), residual, residual, value=0.5)
         each, x, mean, std = (part.flatten(1) for part in (each, x, mean, std))
         if parts is not None:
             places, low, high = parts

@@ -305,9 +305,10 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
         shift = torch.rand(self._n_latent, dtype=x.dtype, device=x.device)
         eps = torch.finfo(x.dtype).eps
         level = (batch.phase + shift).frac().clamp(eps, 1 - eps)
-        z = mean + log_std.exp() * torch.special.ndtri(level)
+        std = log_std.exp()
+        z = torch.addcmul(mean, std, math.sqrt(2) * torch.erfinv(2 * level - 1))
         log_likelihood = module.log_likelihood(z, x, condition, parts)
-        divergence = ((mean.square() + (2 * log_std).exp() - 1) / 2 - log_std).to(x.dtype)
+        divergence = ((mean.square() + std.square() - 1) / 2 - log_std).to(x.dtype)
         if self.free_bits:
             weight = batch.sample_weight
             typical = divergence.detach()
