@@ -175,22 +175,24 @@ class BareVAE(Bare):
         n, n_latent, own = X.shape[1], self.model.n_latent, self.model.module_[1]
         encoder = perceptron([n, *widths(own.encoder), 2 * n_latent], nn.SiLU)
         decoder = perceptron([n_latent, *widths(own.decoder)[:-1], 2 * n], nn.SiLU)
-        module = nn.ModuleList([encoder, decoder])
+        # The scale is one for all events at first.
+        scale = nn.ParameterList([torch.zeros(n), torch.zeros(())])
+        module = nn.ModuleList([encoder, decoder, scale])
         self.module = bare_loop(module, self.loss, X, epochs, self.model)
         return self
 
-    def decode(self, decoder, z):
+    def decode(self, module, z):
         """Mean and standard deviation of events."""
+        _, decoder, (common, gain) = module
         mean, width = decoder(z).chunk(2, 1)
-        return mean, 1e-3 + F.softplus(width)
+        return mean, 1e-3 + F.softplus(common + gain * width)
 
     def loss(self, module, x):
         """Negative bound of events (n, 4), (n,)."""
-        encoder, decoder = module
-        mean, log_std = encoder(x).chunk(2, 1)
+        mean, log_std = module[0](x).chunk(2, 1)
         z = mean + log_std.exp() * torch.randn_like(mean)
         divergence = (mean.square() + (2 * log_std).exp() - 1) / 2 - log_std
-        center, std = self.decode(decoder, z)
+        center, std = self.decode(module, z)
         noise = ((x - center) / std).square() / 2 + std.log() + math.log(2 * math.pi) / 2
         return noise.sum(1) + divergence.sum(1)
 
@@ -208,7 +210,7 @@ class BareVAE(Bare):
         """Jets."""
         torch.manual_seed(0)
         with torch.no_grad():
-            mean, std = self.decode(self.module[1], torch.randn(n, self.model.n_latent))
+            mean, std = self.decode(self.module, torch.randn(n, self.model.n_latent))
             return (mean + std * torch.randn_like(mean)).numpy()
 
 

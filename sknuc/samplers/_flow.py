@@ -56,7 +56,7 @@ class FlowSampler(Sampler):
         its sampling takes as many passes as there are variables; "coupling" takes two. "auto" is
         autoregressive up to 32 variables, or 64 principal components: see Notes.
     n_transforms : int or "auto", default="auto"
-        Maps in a row: 2 autoregressive ones, 8 couplings.
+        Maps in a row: 4 autoregressive ones, 8 couplings.
     hidden_layer_sizes : tuple of int or "auto", default="auto"
         Widths of the hidden layers of each map's network: (64, 64) up to 32 variables, else
         (256, 256).
@@ -139,10 +139,13 @@ class FlowSampler(Sampler):
         hidden_layer_sizes="auto",
         bins=8,
         max_epochs=50,
+        learning_rate=0.005,
         schedule="cosine",
         **shared,
     ):
-        super().__init__(max_epochs=max_epochs, schedule=schedule, **shared)
+        super().__init__(
+            max_epochs=max_epochs, learning_rate=learning_rate, schedule=schedule, **shared
+        )
         self.kind = kind
         self.n_transforms = n_transforms
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -202,7 +205,7 @@ class FlowSampler(Sampler):
             n, most_in_turn = self._n_components, _MOST_COMPONENTS_IN_TURN
         in_turn = self.kind == "autoregressive" or (self.kind == "auto" and n <= most_in_turn)
         if isinstance(n_transforms, str):
-            n_transforms = 2 if in_turn else 8
+            n_transforms = 4 if in_turn else 8
         places = torch.randperm(n).numpy()
         orders = []
         for i in range(n_transforms):
