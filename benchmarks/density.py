@@ -4,9 +4,10 @@ Command: ``python benchmarks/density.py [--quick]``
 
 Each sampler learns 20,000 events whose density is known, with default parameters; in eight
 dimensions 100,000, too, as that many events have more to tell than a network can learn by heart.
-"Lost" is the mean of :math:`\ln p_\mathrm{true} - \ln p_\mathrm{model}` over 5,000 new events, per dimension: the
-Kullback-Leibler divergence that is left, in nats, with its statistical error; the goal is 0.02. In
-the plane, the integral of the density over all of it tells whether it is one: 1 ± 0.01.
+"Lost" is the mean of :math:`\ln p_\mathrm{true} - \ln p_\mathrm{model}` over 5,000 new events, per
+dimension: the Kullback-Leibler divergence that is left, in nats, with its statistical error; the
+goal is 0.02. In the plane, the integral of the density over all of it tells whether it is one:
+1 ± 0.01.
 `DiffusionSampler` reads an angle as a point of the plane, where an angle has no density: there it
 is not measured. Quick runs have no goals.
 """
