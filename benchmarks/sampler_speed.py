@@ -230,7 +230,9 @@ class BareGAN(Bare):
         model, own = self.model, self.model.module_[1]
         self.critic = perceptron([n, *widths(own.critic.encoder), 1], nn.LeakyReLU)
         hidden = widths(own.generator.decoder)[:-1]
-        self.generator = perceptron([n, *hidden, 2 * n], nn.LeakyReLU)
+        network = perceptron([n, *hidden, 2 * n], nn.LeakyReLU)
+        scale = nn.ParameterList([torch.zeros(n), torch.zeros(())])
+        self.generator = nn.ModuleList([network, scale])
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         players = [
             torch.optim.Adam(module.parameters(), lr=rate, betas=model.betas, fused=True)
@@ -266,8 +268,10 @@ class BareGAN(Bare):
 
     def make(self, generator, latent):
         """Uncorrelated variables of latent numbers (n, 4), with noise."""
-        mean, width = generator(latent).chunk(2, 1)
-        return 0.95 * latent + mean + 0.6 * torch.sigmoid(width) * torch.randn_like(latent)
+        network, (common, gain) = generator
+        mean, width = network(latent).chunk(2, 1)
+        noise = torch.sigmoid(10 * (common + gain * width)) * torch.randn_like(latent)
+        return 0.95 * latent + mean + 0.6 * noise
 
     def of_critic(self, x):
         """Loss of the critic, with the penalty of its slope at true and generated events."""

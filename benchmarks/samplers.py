@@ -194,10 +194,12 @@ def run(task, names, n, n_judge, n_fits, quick):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="prove that it runs")
-    parser.add_argument("--fits", type=int, default=3, help="seeds of each sampler")
+    parser.add_argument("--fits", type=int, default=3, help="seeds of each sampler, an odd number")
     parser.add_argument("--tasks", default="abc")
     parser.add_argument("--samplers", default="flow,vae,gan,diffusion")
     options = parser.parse_args()
+    if options.fits < 1 or options.fits % 2 == 0:
+        parser.error(f"--fits must be odd, for one of them to be the median. Got {options.fits}.")
     print(f"{machine()}, threads: {torch.get_num_threads()}", flush=True)
     for letter, task in zip("abc", (Jets(), Waveforms(), Showers()), strict=True):
         if letter in options.tasks:

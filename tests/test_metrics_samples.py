@@ -43,6 +43,7 @@ from sknuc.metrics import (
     two_sample_auc,
     wasserstein_distance,
 )
+from sknuc.samplers import FlowSampler
 
 METRICS = {
     "auc": lambda *X, **w: two_sample_auc(*X, classifier=LogisticRegression(), **w),
@@ -740,6 +741,15 @@ def test_a_search_finds_the_width():
         assert search.best_params_ == {"gaussian__width": 1.0}
         # A search is a sampler too.
         assert scoring(search, X) == scoring(search.best_estimator_, X)
+
+
+def test_a_search_finds_whether_conditions_are_worth_having():
+    X, y = conditional_events(np.random.default_rng(0), 400)
+    scorer = make_sample_scorer(sliced_wasserstein_distance)
+    flow = FlowSampler(max_epochs=10, random_state=0)
+    search = GridSearchCV(flow, {"condition": ["auto", None]}, scoring=scorer, cv=2).fit(X, y)
+    assert search.best_params_ == {"condition": "auto"}
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
 def test_samplers_are_found_within_searches_and_pipelines():

@@ -196,9 +196,12 @@ def generate_like(estimator, X, y=None, *, n_samples=None, sample_weight=None, r
             f"{type(estimator).__name__} cannot generate events: it has no method sample. Give a "
             "sampler, a Pipeline that ends with one, or a search over samplers."
         )
-    params = {} if y is None else {"y": y}
+    known = signature(estimator.sample).parameters
+    # Who has learnt all events alike is judged by how well that does for the conditions of each.
+    conditional = "y" in known and getattr(estimator, "condition", "auto") is not None
+    params = {"y": y} if y is not None and conditional else {}
     # Some samplers of scikit-learn keep their random state to themselves.
-    if "random_state" in signature(estimator.sample).parameters:
+    if "random_state" in known:
         params["random_state"] = rng
     generated = estimator.sample(n_samples, **params)
     # scikit-learn's mixtures return the components too.

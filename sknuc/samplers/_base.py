@@ -202,9 +202,8 @@ class Sampler(TorchEstimator):
             )
         if isinstance(wanted, str):
             # Every column has as many probabilities as that of the most values.
-            possible = possible and all(
-                len(level.values) <= MOST_LEVELS for level in columns.levels.values()
-            )
+            several = [*columns.levels.values(), *columns.marks.values()]
+            possible = possible and all(len(part.values) <= MOST_LEVELS for part in several)
             return possible and columns.n_columns > _MANY_COLUMNS and bool(columns.marks)
         return wanted
 
@@ -228,7 +227,8 @@ class Sampler(TorchEstimator):
         sample_weight : array-like of shape (n_events,) or None, default=None
             Non-negative weights of the events. If all are whole numbers, an event is there so many
             times, and a value of one of many copies is an atom. Else, as of luminosities, it is one
-            event, however much it counts.
+            event, however much it counts. Copies draw noise of their own, where a method needs
+            some: fits to them and to weights are then the same in distribution, not to the bit.
 
         Returns
         -------

@@ -100,7 +100,8 @@ class DiffusionSampler(Sampler):
         that of the events. 0 is the distribution given y.
     condition_dropout : float in (0, 1) or None, default=None
         Share of the events whose condition is hidden in training, so that F(x) is learnt, where
-        `guidance` is not 0. None is g/(1 + 2g) with the guidance g of the fit: see Notes.
+        `guidance` is not 0. None is g/(1 + 2g) with the guidance g of the fit, and 0.1 at least:
+        see Notes.
     ema_width : float in [0, 0.28], default=0.1
         Events are made by an average over the weights of all steps of the training so far, with
         weights that rise as a power of the step; this is the standard deviation of that average's
@@ -160,8 +161,9 @@ class DiffusionSampler(Sampler):
 
     .. math:: \frac{(1+g)^2}{1-p} + \frac{g^2}{p},
 
-    which is least at p = g/(1 + 2g): a tenth for g = 1/8, as is usual for weak guidance, and almost
-    a half for strong one, which takes more epochs than none does.
+    which is least at p = g/(1 + 2g): a tenth for g = 1/8, below which it stays, so that guidance
+    may be raised after the fit, and almost a half for strong one, which takes more epochs than none
+    does.
 
     Densities are integrated by 16 Runge-Kutta steps of fourth order. Of up to 20 variables, or
     components that are learnt, the divergence is exact, so that the density is normalised but for
@@ -253,7 +255,7 @@ class DiffusionSampler(Sampler):
         self._kind, self._guided = self.kind, self.guidance > 0
         self._hidden = self.condition_dropout
         if self._hidden is None:
-            self._hidden = self.guidance / (1 + 2 * self.guidance)
+            self._hidden = max(0.1, self.guidance / (1 + 2 * self.guidance))
         if self._guided and self._conditions is None:
             raise ValueError(
                 f"The 'guidance' parameter of DiffusionSampler is {self.guidance}, but there are "

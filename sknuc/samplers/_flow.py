@@ -89,6 +89,10 @@ class FlowSampler(Sampler):
 
     Notes
     -----
+    The defaults are for distributions with structure: of peaks and rings they lose less than fewer
+    maps do, from 200 events on. What some hundred events tell of a smooth and simple distribution
+    is learnt with less noise by ``n_transforms=2, learning_rate=0.003``, or with `early_stopping`.
+
     Signals and images of 33 to 1024 numbers, all continuous, rounded or constant, with at least 5
     events for each, are learnt as principal components, from the largest to the last whose
     skewness, kurtosis or correlation with conditions differ from those of normal noise by 5
