@@ -743,6 +743,33 @@ def test_a_search_finds_the_width():
         assert scoring(search, X) == scoring(search.best_estimator_, X)
 
 
+@pytest.mark.parametrize("kind", ["energy", "class"])
+def test_events_of_the_same_conditions_are_told_by_what_is_wrong_alone(kind):
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(2000, 3)) if kind == "energy" else rng.choice(["a", "b"], 2000)
+    mean = y if kind == "energy" else np.where(y == "a", -1.0, 1.0)[:, None]
+    true, right = (mean + rng.normal(size=(2000, 3)) for _ in range(2))
+    wrong = rng.permutation(true)
+    result = two_sample_auc(true, right, y_true=y, y_generated=y)
+    assert abs(result.auc - 0.5) < 4 * result.error
+    assert two_sample_auc(true, wrong, y_true=y, y_generated=y).auc > 0.65
+    # On average over conditions it is right.
+    alike = two_sample_auc(true, rng.permutation(right))
+    assert abs(alike.auc - 0.5) < 4 * alike.error
+    if kind == "energy":
+        # Whoever knows the twin of an event is misled.
+        misled = two_sample_auc(np.hstack([true, y]), np.hstack([right, y]))
+        assert misled.auc < 0.5 - 4 * misled.error
+    # A weight of zero is the event absent, with its condition.
+    w = np.repeat([1.0, 0.0], 1000)
+    some = two_sample_auc(true, right, y_true=y, y_generated=y, weight_true=w)
+    assert some == two_sample_auc(
+        true[:1000], right, y_true=y[:1000], y_generated=y, weight_true=w[:1000]
+    )
+    with pytest.raises(ValueError, match=r"must be given both, or neither. Got y_true only"):
+        two_sample_auc(true, right, y_true=y)
+
+
 def test_a_search_finds_whether_conditions_are_worth_having():
     X, y = conditional_events(np.random.default_rng(0), 400)
     scorer = make_sample_scorer(sliced_wasserstein_distance)

@@ -10,6 +10,7 @@ from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import _num_samples
 
 from sknuc.metrics._final_step import fitted_steps
+from sknuc.metrics._sample_validation import condition_columns
 
 __all__ = ["generate_like", "make_sample_scorer"]
 
@@ -50,9 +51,10 @@ def make_sample_scorer(
     greater_is_better : bool, default=False
         Whether the metric grows with quality. If not, the score is its negative.
     append_conditions : bool, default=True
-        Whether the metric sees the conditions y, as further columns of both tables (one for each
-        class of labels). Without them a sampler that ignores its condition looks as good as one
-        that does not. False passes the events alone, in their shape.
+        Whether the metric sees the conditions y: as its parameters `y_true` and `y_generated`, if
+        it has them, or as further columns of both tables (one for each class of labels). Without
+        them a sampler that ignores its condition looks as good as one that does not. False passes
+        the events alone, in their shape.
     random_state : int, RandomState instance or None, default=0
         Seed of the sampling; an int lets all candidates be compared with the same noise.
     **metric_params : dict
@@ -116,11 +118,16 @@ def _compare(
     generated, given = generate_like(
         estimator, X, y, n_samples=n_samples, sample_weight=sample_weight, rng=rng
     )
+    params = dict(metric_params)
     if y is not None and append_conditions:
-        columns, given = _condition_columns(y, given)
-        X, generated = _append(X, columns), _append(generated, given)
-    weights = {} if sample_weight is None else {"weight_true": sample_weight}
-    value = metric(X, generated, **weights, **metric_params)
+        if {"y_true", "y_generated"} <= signature(metric).parameters.keys():
+            params |= {"y_true": y, "y_generated": given}
+        else:
+            columns, given = condition_columns(y, given)
+            X, generated = _append(X, columns), _append(generated, given)
+    if sample_weight is not None:
+        params["weight_true"] = sample_weight
+    value = metric(X, generated, **params)
     return float(np.mean(value[0] if isinstance(value, tuple) else value))
 
 
@@ -151,15 +158,6 @@ class _SampleScorer(_BaseScorer):
 def _append(X, columns):
     X = np.asarray(X)
     return np.hstack([X.reshape(len(X), -1), columns])
-
-
-def _condition_columns(y, given):
-    """Conditions of true and generated events as columns of numbers."""
-    y, given = np.asarray(y), np.asarray(given)
-    if y.dtype.kind == "f":
-        return y.reshape(len(y), -1), given.reshape(len(given), -1)
-    classes = np.unique(y)
-    return tuple((part.reshape(-1, 1) == classes).astype(float) for part in (y, given))
 
 
 def generate_like(estimator, X, y=None, *, n_samples=None, sample_weight=None, rng):

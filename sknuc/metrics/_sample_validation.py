@@ -30,7 +30,15 @@ from sklearn.utils._param_validation import Interval
 
 from sknuc.base import center_and_scale, validate_weights
 
-__all__ = ["GROUPS", "TWO_SAMPLES", "check_two_samples", "column_names", "leave_out", "scale_of"]
+__all__ = [
+    "GROUPS",
+    "TWO_SAMPLES",
+    "check_two_samples",
+    "column_names",
+    "condition_columns",
+    "leave_out",
+    "scale_of",
+]
 
 TWO_SAMPLES = {
     "X_true": ["array-like"],
@@ -151,3 +159,12 @@ def leave_out(samples, n_groups, rng):
     groups = [rng.permutation(len(X)) % n_groups for X in samples]
     for g in range(n_groups):
         yield [group != g for group in groups]
+
+
+def condition_columns(y_true, y_generated):
+    """Conditions of true and generated events as columns of numbers, one for each class."""
+    parts = [np.asarray(y) for y in (y_true, y_generated)]
+    if parts[0].dtype.kind == "f":
+        return tuple(part.reshape(len(part), -1) for part in parts)
+    classes = np.unique(parts[0])
+    return tuple((part.reshape(-1, 1) == classes).astype(float) for part in parts)

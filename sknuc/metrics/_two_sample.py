@@ -28,12 +28,12 @@ from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import PredefinedSplit, check_cv
 from sklearn.pipeline import Pipeline
-from sklearn.utils import check_random_state
+from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils._param_validation import HasMethods, validate_params
 from sklearn.utils.validation import has_fit_parameter
 
 from sknuc.metrics._intervals import CONFIDENCE
-from sknuc.metrics._sample_validation import TWO_SAMPLES, check_two_samples
+from sknuc.metrics._sample_validation import TWO_SAMPLES, check_two_samples, condition_columns
 from sknuc.metrics._score_validation import kish_number
 from sknuc.multiplicity import group_identical
 
@@ -56,6 +56,8 @@ class TwoSampleAUC(NamedTuple):
 @validate_params(
     {
         **TWO_SAMPLES,
+        "y_true": ["array-like", None],
+        "y_generated": ["array-like", None],
         "classifier": [HasMethods(["fit", "predict"]), None],
         "cv": ["cv_object"],
         "confidence_level": CONFIDENCE["confidence_level"],
@@ -67,6 +69,8 @@ def two_sample_auc(
     X_true,
     X_generated,
     *,
+    y_true=None,
+    y_generated=None,
     classifier=None,
     cv=5,
     weight_true=None,
@@ -79,14 +83,18 @@ def two_sample_auc(
     Parameters
     ----------
     X_true, X_generated : array-like of shape (n_events, n_features) or (n_events, *event_shape)
-        The two samples. Append conditions such as the energy as further columns of both: events
-        must be right given their conditions, and not only on average over them.
+        The two samples.
+    y_true, y_generated : array-like of shape (n_events,) or (n_events, n_conditions), default=None
+        Conditions, such as a class or the energy, of both or neither: the classifier sees them, as
+        events must be right given their conditions, and not only on average over them. Labels and
+        integers are classes.
     classifier : classifier, default=None
         Any classifier with ``predict_proba`` or ``decision_function``, also in a Pipeline. None for
         :class:`~sklearn.ensemble.HistGradientBoostingClassifier` without early stopping.
     cv : int or cross-validation generator, default=5
         Number of folds, of both samples in proportion, or a splitter of two classes that tests
-        every event once, with events of both samples in every fold.
+        every event once, with events of both samples in every fold. See Notes for what the folds of
+        a number keep together.
     weight_true, weight_generated : array-like of shape (n_events,), default=None
         Non-negative weights; only their ratios within a sample matter. An event of any weight is in
         one fold, and a sample counts as Kish's number of events. The classifier must accept
@@ -121,6 +129,11 @@ def two_sample_auc(
     That takes true events which the generator has not seen: of an event that comes once there, and
     is generated often, all others are generated ones, and the area falls far below 0.5.
 
+    So do events of one condition, if it is that of no more events than there are folds, as the
+    energy of a true event is for which one was generated. Else a classifier learns from one of the
+    two that whoever has this energy is true, and takes the other for true as well: the area falls
+    below 0.5.
+
     References
     ----------
     .. [1] D. Lopez-Paz and M. Oquab, "Revisiting classifier two-sample tests", ICLR (2017),
@@ -147,6 +160,10 @@ def two_sample_auc(
     )
     rng = check_random_state(random_state)
     X = np.concatenate([X_true, X_generated])
+    conditions = None
+    if y_true is not None or y_generated is not None:
+        conditions = _conditions(y_true, y_generated, weight_true, weight_generated, X)
+        X = np.hstack([X, conditions])
     y = np.repeat([0, 1], [len(X_true), len(X_generated)])
     # Each event's share of its sample, times the mean size of the samples.
     weight = np.concatenate([w_true / w_true.sum(), w_generated / w_generated.sum()]) * len(y) / 2
@@ -162,7 +179,7 @@ def two_sample_auc(
                 "The 'cv' parameter of two_sample_auc must be from 2 to the number of events of "
                 f"the smaller sample, {smallest}. Got {cv} instead."
             )
-        cv = PredefinedSplit(_deal(X, y, cv, rng))
+        cv = PredefinedSplit(_deal(X, y, cv, rng, conditions))
     fit_params = _fit_weights(classifier, weight) if weighted else {}
     splits = list(check_cv(cv, y, classifier=True).split(X, y))
     _check_splits(splits, y)
@@ -187,12 +204,40 @@ def two_sample_auc(
     )
 
 
-def _deal(X, y, n_folds, rng):
-    """Fold of every event, of both samples in proportion, with copies of an event in one."""
+def _conditions(y_true, y_generated, weight_true, weight_generated, X):
+    """Columns of the conditions of both samples, of the events with a weight."""
+    if y_true is None or y_generated is None:
+        raise ValueError(
+            "The parameters 'y_true' and 'y_generated' of two_sample_auc must be given both, or "
+            f"neither. Got y_{'generated' if y_true is None else 'true'} only."
+        )
+    columns = []
+    weights = weight_true, weight_generated
+    for y, weight in zip(condition_columns(y_true, y_generated), weights, strict=True):
+        used = slice(None)
+        if weight is not None:
+            check_consistent_length(y, weight)
+            used = np.asarray(weight) != 0
+        columns.append(check_array(y)[used])
+    both = np.concatenate(columns)
+    check_consistent_length(both, X)
+    return both
+
+
+def _deal(X, y, n_folds, rng, conditions):
+    """Fold of every event, of both samples in proportion, with those that know each other in one.
+
+    These are copies of an event, and events of a condition that few have.
+    """
     _, group = group_identical(X)
     # What has more copies than there are folds is a value that events share: it is in every fold.
     shared = np.bincount(group)[group] > n_folds
-    _, group = np.unique(np.where(shared, len(X) + np.arange(len(X)), group), return_inverse=True)
+    group = np.where(shared, 2 * len(X) + np.arange(len(X)), group)
+    if conditions is not None:
+        _, given = group_identical(conditions)
+        rare = np.bincount(given)[given] <= n_folds
+        group = np.where(rare, len(X) + given, group)
+    _, group = np.unique(group, return_inverse=True)
     if min(len(np.unique(group[y == label])) for label in (0, 1)) < n_folds:
         group = np.arange(len(X))
     n_groups = group.max() + 1
