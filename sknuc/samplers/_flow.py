@@ -91,7 +91,7 @@ class FlowSampler(Sampler):
     -----
     The defaults are for distributions with structure: of peaks and rings they lose less than fewer
     maps do, from 200 events on. What some hundred events tell of a smooth and simple distribution
-    is learnt with less noise by ``n_transforms=2, learning_rate=0.003``, or with `early_stopping`.
+    is learnt with less noise by ``n_transforms=2, learning_rate=0.003``.
 
     Signals and images of 33 to 1024 numbers, all continuous, rounded or constant, with at least 5
     events for each, are learnt as principal components, from the largest to the last whose
