@@ -201,10 +201,11 @@ class Sampler(TorchEstimator):
                 "angles or integers of more than 100 values. Got True."
             )
         if isinstance(wanted, str):
+            if not possible or columns.n_columns <= _MANY_COLUMNS or not columns.marks:
+                return False
             # Every column has as many probabilities as that of the most values.
             several = [*columns.levels.values(), *columns.marks.values()]
-            possible = possible and all(len(part.values) <= MOST_LEVELS for part in several)
-            return possible and columns.n_columns > _MANY_COLUMNS and bool(columns.marks)
+            return all(len(part.values) <= MOST_LEVELS for part in several)
         return wanted
 
     def _own_columns(self, X):
