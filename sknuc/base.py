@@ -295,10 +295,12 @@ class SharedParameters:
     gets the signature of all parameters, which is what scikit-learn and ``help`` read, and
     {shared_parameters} in its docstring their text, with the defaults that it gives them. Those in
     ``_without`` have no meaning for the method, and are no parameters of it. A method without
-    ``**shared`` has the parameters that it declares.
+    ``**shared`` has the parameters that it declares. A class in between has parameters for its
+    methods, too, and says by ``_slot`` in which place of their docstrings those are documented.
     """
 
     _without = ()
+    _slot = None
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -322,6 +324,11 @@ class SharedParameters:
                 name: p for name, p in shared.items() if name not in (*own, *cls._without)
             }
             init.__signature__ = inspect.Signature(merged.values())
+        for parent in cls.__mro__[1:]:
+            slot = parent.__dict__.get("_slot")
+            if cls.__doc__ and slot is not None and parent.__doc__:
+                own = parent.__doc__.split("----------\n", 1)[1].rstrip() + "\n"
+                cls.__doc__ = cls.__doc__.replace(f"    {{{slot}}}\n", own)
         if cls.__doc__ and base.__doc__:
             shared = base.__doc__.split("----------\n", 1)[1].rstrip() + "\n"
             # What a method says of a parameter itself is not said twice.

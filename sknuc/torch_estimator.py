@@ -51,6 +51,17 @@ _OPTIMIZERS = {
 }
 
 
+def _cosine(progress):
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+def _power(progress):
+    return (1 + 10 * progress) ** -0.75
+
+
+_SCHEDULES = {"cosine": _cosine, "power": _power}
+
+
 class TorchEstimator(SharedParameters, BaseEstimator):
     r"""Base class of the estimators that train a network.
 
@@ -81,10 +92,11 @@ class TorchEstimator(SharedParameters, BaseEstimator):
     optimizer : {"adamw", "adam", "sgd", "rmsprop"} or callable, default="adamw"
         Name, or ``optimizer(parameters, lr=..., weight_decay=...)`` such as a class of
         :mod:`torch.optim` or a :func:`functools.partial` of one.
-    schedule : {"constant", "cosine"}, default="constant"
-        How the learning rate goes on: as it is, or falling to zero within the fit as
+    schedule : {"constant", "cosine", "power"}, default="constant"
+        How the learning rate goes on: as it is; falling to zero within the fit as
         :math:`(1+\cos\pi p)/2` of the share p of its steps, which gets closer to the optimum where
-        the number of epochs is known to suffice. Other schedules are callbacks of skorch.
+        the number of epochs is known to suffice; or as :math:`(1+10p)^{-3/4}`, usual for
+        adversarial adaptation. Other schedules are callbacks of skorch.
     weight_decay : float, default=0.0
         Shrinkage of the weights, as the optimizer defines it ("adamw": decoupled).
     early_stopping : bool, default=False
@@ -125,7 +137,7 @@ class TorchEstimator(SharedParameters, BaseEstimator):
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "optimizer": [StrOptions(set(_OPTIMIZERS)), callable],
-        "schedule": [StrOptions({"constant", "cosine"})],
+        "schedule": [StrOptions({"constant", *_SCHEDULES})],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -370,6 +382,7 @@ class TorchEstimator(SharedParameters, BaseEstimator):
         max_epochs=None,
         n_members=None,
         target_scale=None,
+        other=None,
     ):
         """Train the module.
 
@@ -390,6 +403,8 @@ class TorchEstimator(SharedParameters, BaseEstimator):
             and, if `sample_weight` says so, its own weights of the events.
         target_scale : ndarray of shape (n_targets,) or None
             Of a fit that goes on: the units of the targets from now on, if they change.
+        other : ndarray of bool of shape (n,) or None
+            Events of a second sample. Every batch of the others has one of it, ``batch.other``.
         """
         n = X.shape[0]
         rows = np.arange(n)
@@ -410,6 +425,10 @@ class TorchEstimator(SharedParameters, BaseEstimator):
         build_seed, train_seed, split_seed = self._random_state.randint(2**31 - 1, size=3)
         valid_rows = None
         if self.early_stopping and max_epochs is None:
+            if other is not None:
+                # Either sample keeps its share; what the labels of the second say is unknown.
+                kept = np.zeros(n, int) if stratify is None else stratify
+                stratify = np.where(other, -1, kept)
             rows, valid_rows = self._hold_out(rows, stratify, split_seed)
 
         dtype = _engine.torch_dtype(X.dtype)
@@ -447,6 +466,15 @@ class TorchEstimator(SharedParameters, BaseEstimator):
         columns.setdefault("sample_weight", None)
 
         def serve(rows, seed, shuffle):
+            if other is not None:
+                parts = rows[~other[rows]], rows[other[rows]]
+                seeds = np.random.RandomState(seed).randint(2**31 - 1, size=2)
+                return _engine.PairedData(
+                    *(serve_one(part, s, shuffle) for part, s in zip(parts, seeds, strict=True))
+                )
+            return serve_one(rows, seed, shuffle)
+
+        def serve_one(rows, seed, shuffle):
             if n_members is not None:
                 seed = np.random.RandomState(seed).randint(2**31 - 1, size=n_members)
             return _engine.TrainingData(
@@ -520,9 +548,9 @@ class TorchEstimator(SharedParameters, BaseEstimator):
     def _scheduled_players(self, max_epochs):
         players = self._players()
         # One epoch of partial_fit is no training of its own.
-        if self.schedule == "cosine" and max_epochs is None:
+        if self.schedule != "constant" and max_epochs is None:
             for player in players:
-                player.schedule = _cosine
+                player.schedule = _SCHEDULES[self.schedule]
         return players
 
     def _threads(self, n_rows):
@@ -721,10 +749,6 @@ def _moments(events, real):
     mean = events.sum(2) / present
     variance = (events - mean.unsqueeze(2)).square_().mul_(real).sum(2) / present
     return mean, variance, count
-
-
-def _cosine(progress):
-    return (1 + math.cos(math.pi * progress)) / 2
 
 
 def _some_rows(rows, step):

@@ -11,6 +11,7 @@ ROOT = Path(sknuc.__file__).parent
 # What each room may import of sknuc, and of the packages that are not for everybody.
 CONTRACT = {"base", "exceptions", "geometry", "multiplicity", "predictive", "_version"}
 METHOD = {"torch_estimator", "nn", "losses"}
+NEURAL = METHOD | {"neural_estimator"}
 NETWORK = {"torch", "xgboost", "gpytorch"}
 ROOMS = {
     "__init__": (set(), set()),
@@ -25,7 +26,8 @@ ROOMS = {
     "losses": (set(), {"torch"}),
     "encoders": ({"nn"}, {"torch"}),
     "torch_estimator": ({"_engine", "encoders", "nn"}, {"torch"}),
-    "networks": (METHOD, NETWORK),
+    "neural_estimator": (METHOD, {"torch"}),
+    "networks": ({"neural_estimator"}, set()),
     "distributions": (METHOD | {"tree_estimator"}, NETWORK | {"zuko"}),
     "uncertainty": (METHOD | {"metrics"}, NETWORK),
     "samplers": (METHOD | {"encoders"}, NETWORK | {"zuko", "imblearn"}),

@@ -20,7 +20,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-__all__ = ["Batch", "EventSource", "TrainingData", "is_on_disk", "load_if_small"]
+__all__ = ["Batch", "EventSource", "PairedData", "TrainingData", "is_on_disk", "load_if_small"]
 
 RESIDENT_BYTES = 256 * 2**20  # larger arrays are shuffled in blocks, and streamed if on disk
 CHUNK_BYTES = 16 * 2**20  # gathered at once
@@ -33,7 +33,8 @@ class Batch(SimpleNamespace):
     """The events of one step: tensors `X`, `y`, `sample_weight` and any further columns.
 
     `progress` is the fraction of the training that is done, from 0 to 1, for losses that follow a
-    schedule. With stacked members all tensors have a leading axis of members.
+    schedule. With stacked members all tensors have a leading axis of members. Of two samples,
+    `other` is the batch of the second one, which has `X`, `sample_weight` and columns of its own.
     """
 
     def __len__(self):
@@ -261,6 +262,40 @@ class TrainingData:
                 n_events=stop - start,
                 mean_weight=self.mean_weight,
             )
+
+
+class PairedData:
+    """Two samples side by side: each batch of the first has one of the second as `other`.
+
+    An epoch is a pass over the sample of more batches. The other one is served again and again
+    meanwhile, in a new order each time, so that a sample of twenty events is in every step.
+
+    Parameters
+    ----------
+    first, second : TrainingData
+    """
+
+    def __init__(self, first, second):
+        self.first, self.second = first, second
+        self.n_batches = max(first.n_batches, second.n_batches)
+
+    def __len__(self):
+        """Events of the first sample that an epoch serves, the same ones again if need be."""
+        passes, rest = divmod(self.n_batches, self.first.n_batches)
+        return passes * self.first.n + min(rest * self.first.batch_size, self.first.n)
+
+    def __iter__(self):
+        """Yield the batches of one epoch."""
+        pairs = zip(_again(self.first), _again(self.second), strict=False)
+        for batch, other in itertools.islice(pairs, self.n_batches):
+            batch.other = other
+            yield batch
+
+
+def _again(data):
+    """The batches of a sample, epoch after epoch."""
+    while True:
+        yield from data
 
 
 def read_ahead(function, items):

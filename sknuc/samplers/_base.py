@@ -100,6 +100,7 @@ class Sampler(TorchEstimator):
 
     # Columns are standardised in any case, and are others in another fit.
     _without = ("standardize", "warm_start")
+    _slot = "sampler_parameters"
 
     # Whether the network knows what an angle is.
     _circles = False
@@ -122,13 +123,6 @@ class Sampler(TorchEstimator):
         self.atoms = atoms
         self.periodic = periodic
         self.marginals = marginals
-
-    def __init_subclass__(cls, **kwargs):
-        """Fill in the documentation of the parameters above."""
-        if cls.__doc__ and Sampler.__doc__:
-            own = Sampler.__doc__.split("----------\n", 1)[1].rstrip() + "\n"
-            cls.__doc__ = cls.__doc__.replace("    {sampler_parameters}\n", own)
-        super().__init_subclass__(**kwargs)
 
     # For the methods to define.
 

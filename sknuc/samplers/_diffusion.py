@@ -111,8 +111,9 @@ class DiffusionSampler(Sampler):
         Passes over the data.
     learning_rate : float, default=0.002
         Step size of the optimizer.
-    schedule : {"constant", "cosine"}, default="cosine"
-        How the learning rate goes on: as it is, or falling to zero within the fit.
+    schedule : {"constant", "cosine", "power"}, default="cosine"
+        How the learning rate goes on: as it is, falling to zero within the fit, or as
+        :math:`(1+10p)^{-3/4}` of the share p of its steps.
     {shared_parameters}
 
     Attributes

@@ -119,8 +119,9 @@ class GANSampler(Sampler):
         The most events per step; the batches of an epoch are made alike.
     learning_rate : float, default=0.003
         Step size of the generator.
-    schedule : {"constant", "cosine"}, default="cosine"
-        How the learning rates go on: as they are, or falling to zero within the fit.
+    schedule : {"constant", "cosine", "power"}, default="cosine"
+        How the learning rates go on: as they are, falling to zero within the fit, or as
+        :math:`(1+10p)^{-3/4}` of the share p of its steps.
     {shared_parameters}
 
     Attributes

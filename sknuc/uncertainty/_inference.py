@@ -90,6 +90,8 @@ class BayesianNetwork(ChainInference, LaplaceInference, TorchEstimator):
         is thrown away; None for a constant step size.
     """
 
+    _slot = "bayesian_parameters"
+
     _parameter_constraints = {
         **TorchEstimator._parameter_constraints,
         "inference": [StrOptions({"laplace", "hmc", "sghmc", "variational"})],
@@ -136,13 +138,6 @@ class BayesianNetwork(ChainInference, LaplaceInference, TorchEstimator):
         self.step_size = step_size
         self.friction = friction
         self.n_cycles = n_cycles
-
-    def __init_subclass__(cls, **kwargs):
-        """Fill in the documentation of the parameters above."""
-        if cls.__doc__ and BayesianNetwork.__doc__:
-            own = BayesianNetwork.__doc__.split("----------\n", 1)[1].rstrip() + "\n"
-            cls.__doc__ = cls.__doc__.replace("    {bayesian_parameters}\n", own)
-        super().__init_subclass__(**kwargs)
 
     # For the classifier and the regressor to define.
 
