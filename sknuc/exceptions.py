@@ -1,6 +1,13 @@
-"""Errors that sknuc raises where scikit-learn has none."""
+"""Errors and warnings of sknuc where scikit-learn has none."""
 
-__all__ = ["TrainingDivergedError"]
+__all__ = ["DomainWarning", "TrainingDivergedError"]
+
+
+class DomainWarning(UserWarning):
+    """What should be made right for a target domain may not be.
+
+    A fit got no events of the target, or the two domains hardly have events in common.
+    """
 
 
 class TrainingDivergedError(ArithmeticError):

@@ -18,6 +18,9 @@ from sknuc.baselines import BDTRegressor
 from sknuc.encoders import LSTM
 from sknuc.networks import NeuralRegressor
 
+# Adapters that are given no domains say so.
+pytestmark = pytest.mark.filterwarnings("ignore::sknuc.exceptions.DomainWarning")
+
 
 def public_modules():
     for info in pkgutil.walk_packages(sknuc.__path__, "sknuc."):
