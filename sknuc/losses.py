@@ -12,12 +12,14 @@ from torch.nn import functional as F
 __all__ = [
     "absolute_error",
     "binary_cross_entropy",
+    "coral",
     "critic_loss",
     "cross_entropy",
     "gaussian_nll",
     "generator_loss",
     "gradient_penalty",
     "huber",
+    "maximum_mean_discrepancy",
     "mixture_nll",
     "pinball",
     "poisson",
@@ -232,3 +234,111 @@ def gradient_penalty(output, x, *, target=0.0):
     # The norm has no derivative at zero, where a critic that knows nothing starts.
     tiny = torch.finfo(squared.dtype).tiny
     return (squared.clamp(min=tiny).sqrt() - target).square()
+
+
+def coral(source, target, source_weight, target_weight):
+    r"""Squared distance of the first two moments of two samples of features (CORAL).
+
+    .. math:: \frac{\|\Sigma_s - \Sigma_t\|_F^2}{4 d^2} + \frac{|\mu_s - \mu_t|^2}{d}
+
+    of the distributions that the samples are of, estimated without bias (up to terms of third order
+    in 1/n): what chance adds to the squared distance of sample moments is subtracted. It is
+    proportional to the variances, so that otherwise features would shrink to lower it.
+
+    Parameters
+    ----------
+    source, target : Tensor of shape (n, d) and (m, d)
+    source_weight, target_weight : Tensor of shape (n,) and (m,)
+        Each event's share of its sample; they sum to 1. A sample counts as Kish's number of events.
+
+    Returns
+    -------
+    distance : Tensor of shape ()
+        Around 0, on either side, for samples of one distribution.
+
+    Notes
+    -----
+    The first term is the one published, whose estimate was biased; it alone does not see a shift.
+
+    References
+    ----------
+    B. Sun, K. Saenko, "Deep CORAL: Correlation Alignment for Deep Domain Adaptation", ECCV 2016
+    Workshops, arXiv:1607.01719.
+    """
+    (mean_s, cov_s, *chance_s), (mean_t, cov_t, *chance_t) = (
+        _sample_moments(*side) for side in ((source, source_weight), (target, target_weight))
+    )
+    of_mean, of_cov = (sum(chance) for chance in zip(chance_s, chance_t, strict=True))
+    d = source.shape[1]
+    covariance = ((cov_s - cov_t).square().sum() - of_cov) / (4 * d**2)
+    return covariance + ((mean_s - mean_t).square().sum() - of_mean) / d
+
+
+def _sample_moments(z, weight):
+    """Mean, covariance matrix, and the expected squared error of each."""
+    kish = weight.square().sum()
+    rest = _rest(weight)
+    mean = weight @ z
+    away = z - mean
+    cov = away.T @ (weight[:, None] * away) / rest
+    # Of the matrices that are averaged, those of single events.
+    squared = away.square().sum(1).square() - 2 * ((away @ cov) * away).sum(1)
+    of_cov = weight.square() @ (squared + cov.square().sum())
+    return mean, cov, kish * cov.trace(), of_cov / rest**2
+
+
+def _rest(weight):
+    """1 - Σw², which is 1 - 1/n, and positive even for one event."""
+    return (1 - weight.square().sum()).clamp(min=torch.finfo(weight.dtype).eps)
+
+
+def maximum_mean_discrepancy(source, target, source_weight, target_weight, *, n_kernels=7):
+    r"""Squared distance of two distributions in the space of a mean of Gaussian kernels.
+
+    .. math:: \mathrm{E}_{s,s'} k + \mathrm{E}_{t,t'} k - 2\,\mathrm{E}_{s,t} k, \qquad
+              k(z, z') = \frac1K \sum_u \exp\!\left(-\frac{|z - z'|^2}{2^u \sigma^2}\right)
+
+    over pairs of different events, so that the estimate has no bias. σ² is the mean squared
+    distance of events, through which no gradient flows, and u are K integers around 0.
+
+    Parameters
+    ----------
+    source, target : Tensor of shape (n, d) and (m, d)
+    source_weight, target_weight : Tensor of shape (n,) and (m,)
+        Each event's share of its sample; they sum to 1.
+    n_kernels : int, default=7
+        K; even numbers have one more wide kernel than narrow ones.
+
+    Returns
+    -------
+    distance : Tensor of shape ()
+        Around 0, on either side, for samples of one distribution.
+
+    References
+    ----------
+    A. Gretton et al., "A Kernel Two-Sample Test", JMLR 13 (2012) 723.
+    M. Long et al., "Learning Transferable Features with Deep Adaptation Networks", ICML 2015,
+    arXiv:1502.02791, for several kernels in a network.
+    """
+    # Of vectors from their mean: no digits are lost where they lie far from zero.
+    z = torch.cat([source, target])
+    z = z - z.detach().mean(0)
+    norm = z.square().sum(1)
+    squared = (norm[:, None] + norm - 2 * z @ z.T).clamp(min=0)
+    share = torch.cat([source_weight, target_weight]).detach() / 2
+    scale = (share @ squared.detach() @ share).clamp(min=torch.finfo(z.dtype).tiny)
+    # Each kernel is the square of the next wider one: one exponential serves all.
+    kernel = torch.exp(-squared / (scale * 2.0 ** (n_kernels // 2)))
+    total = kernel
+    for _ in range(n_kernels - 1):
+        kernel = kernel.square()
+        total = total + kernel
+    total = total / n_kernels
+    n = len(source)
+
+    def among(block, weight):
+        return (weight @ block @ weight - weight.square() @ block.diagonal()) / _rest(weight)
+
+    between = source_weight @ total[:n, n:] @ target_weight
+    within = among(total[:n, :n], source_weight) + among(total[n:, n:], target_weight)
+    return within - 2 * between

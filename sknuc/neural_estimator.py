@@ -52,15 +52,33 @@ class NeuralClassification(ClassifierMixin, _Neural):
         self.label_smoothing = label_smoothing
 
     def _fit(
-        self, X, y, sample_weight, *, reset, classes=None, max_epochs=None, member_weights=None
+        self,
+        X,
+        y,
+        sample_weight,
+        *,
+        reset,
+        classes=None,
+        max_epochs=None,
+        member_weights=None,
+        other=None,
     ):
         X = self._validate_events(X, reset=reset)
         if reset:
             self._start_anew()
         given = sample_weight
-        codes, sample_weight = self._encode_labels(
-            X, y, sample_weight, reset=reset, classes=classes, every_class=max_epochs is None
-        )
+        options = {"reset": reset, "classes": classes, "every_class": max_epochs is None}
+        if other is None:
+            codes, sample_weight = self._encode_labels(X, y, sample_weight, **options)
+        else:
+            # y has the labels of one sample only, whose classes are known.
+            known = ~other
+            weight = np.ones(len(other)) if sample_weight is None else sample_weight
+            codes = np.zeros(len(other), np.int64)
+            codes[known], found = self._encode_labels(y, y, weight[known], **options)
+            if sample_weight is not None or self.class_weight is not None:
+                sample_weight = weight.astype(float)
+                sample_weight[known] = found
         n_members = None
         if member_weights is not None:
             # What the weights of the classes have changed, they change for every member.
@@ -74,6 +92,7 @@ class NeuralClassification(ClassifierMixin, _Neural):
             reset=reset,
             max_epochs=max_epochs,
             n_members=n_members,
+            other=other,
         )
         return self
 
@@ -148,12 +167,20 @@ class NeuralRegression(RegressorMixin, _Neural):
         super().__init__(**shared)
         self.loss = loss
 
-    def _fit(self, X, y, sample_weight, *, reset, max_epochs=None, member_weights=None):
+    def _fit(self, X, y, sample_weight, *, reset, max_epochs=None, member_weights=None, other=None):
         X = self._validate_events(X, reset=reset)
         float32 = getattr(y, "dtype", None) == np.float32 and X.dtype == np.float32
         y = validate_targets(y, self)
+        if other is not None:
+            # y has the targets of one sample only.
+            known, y = y, np.zeros((len(other), *y.shape[1:]))
+            y[~other] = known
         check_consistent_length(X, y)
-        sample_weight = validate_weights(sample_weight, X)
+        sample_weight = all_weights = validate_weights(sample_weight, X)
+        if other is not None:
+            sample_weight = (
+                (~other).astype(float) if sample_weight is None else sample_weight * ~other
+            )
         log_link = self.loss == "poisson"
         if not reset and log_link != self._log_link:
             raise ValueError(
@@ -180,14 +207,18 @@ class NeuralRegression(RegressorMixin, _Neural):
             self.target_mean_, self.target_scale_, self._log_link = mean, scale, log_link
         elif max_epochs is not None:
             target_scale = self._find_units(targets, sample_weight)
+        scaled = self._continue_with(X, y, target_scale)
+        if other is not None:
+            scaled[other] = 0.0
         self._fit_events(
             X,
-            {"y": self._continue_with(X, y, target_scale)},
-            sample_weight=sample_weight if member_weights is None else member_weights,
+            {"y": scaled},
+            sample_weight=all_weights if member_weights is None else member_weights,
             reset=reset,
             max_epochs=max_epochs,
             n_members=None if member_weights is None else len(member_weights),
             target_scale=target_scale,
+            other=other,
         )
         return self
 

@@ -600,35 +600,9 @@ class TorchEstimator(SharedParameters, BaseEstimator):
         step = max(1, math.ceil(len(rows) * source.row_bytes / _engine.RESIDENT_BYTES))
         rows = _some_rows(rows, step)
         weight = None if sample_weight is None else sample_weight[rows].astype(np.float64)
-        channels = getattr(self.encoder, "channel_axis", lambda input_shape: 0)
-        axis = channels(self.input_shape_)
-        padding = getattr(self.encoder, "padding_axis", lambda input_shape: None)
-        padding_axis = padding(self.input_shape_)
-        if axis is None:
-            shape = (1, *self.input_shape_)
-            axis = 0
-        else:
-            shape = self.input_shape_
-        block = max(1, _engine.CHUNK_BYTES // source.row_bytes)
-
-        def by_channel(events):
-            return events.reshape(-1, *shape).movedim(axis + 1, 1)
-
-        means, variances, counts = [], [], []
-        for start in range(0, len(rows), block):
-            events = source.take(rows[start : start + block])
-            real = None
-            if padding_axis is not None:
-                real = by_channel(real_rows(events, padding_axis).expand_as(events))
-            mean, variance, count = _moments(by_channel(events), real)
-            means.append(mean.double().cpu().numpy())
-            variances.append(variance.double().cpu().numpy())
-            if real is not None:
-                counts.append(count.double().cpu().numpy())
-        means, variances = np.concatenate(means), np.concatenate(variances)
-        if counts:
+        means, variances, counts = self._channel_moments(source, rows)
+        if counts is not None:
             # An event weighs as much as it has points; where none has any, the mean is zero.
-            counts = np.concatenate(counts)
             counts = counts if weight is None else counts * weight[:, np.newaxis]
             weight = counts if counts.any() else np.ones_like(counts)
         # The spread of all samples is the spread within events plus the spread of their means.
@@ -645,26 +619,69 @@ class TorchEstimator(SharedParameters, BaseEstimator):
         # A constant channel has a spread of rounding errors only: it is shifted, not blown up.
         tiny = 10 * np.finfo(_engine.numpy_dtype(source.dtype)).eps
         scale[scale <= tiny * np.abs(mean)] = 1.0
-        scale_shape = [1] * len(self.input_shape_)
-        if len(mean) > 1:
-            scale_shape[axis] = -1
-        mean = mean.reshape(scale_shape)
+        channel_shape = self._channel_shape()
+        mean = mean.reshape(channel_shape)
         uniform = getattr(self.encoder, "uniform_event", lambda input_shape: None)
         pattern = uniform(self.input_shape_)
         if pattern is not None:
             mean = mean * pattern
         return Standardize(
             torch.from_numpy(mean),
-            torch.from_numpy(scale).reshape(scale_shape),
-            padding_axis=padding_axis,
+            torch.from_numpy(scale).reshape(channel_shape),
+            padding_axis=self._padding_axis(),
         )
+
+    def _channel_axis(self):
+        """The axis of an event that counts channels; None if there is one channel."""
+        return getattr(self.encoder, "channel_axis", lambda input_shape: 0)(self.input_shape_)
+
+    def _padding_axis(self):
+        """The axis of an event that counts rows of which those of zeros are padding, or None."""
+        return getattr(self.encoder, "padding_axis", lambda input_shape: None)(self.input_shape_)
+
+    def _channel_shape(self):
+        """The shape in which one number per channel is broadcast to an event."""
+        axis = self._channel_axis()
+        return [-1 if i == axis else 1 for i in range(len(self.input_shape_))]
+
+    def _channel_moments(self, source, rows):
+        """Mean, variance and number of the values of each event and channel.
+
+        Returns
+        -------
+        mean, variance, count : ndarray of float64 of shape (n, n_channels)
+            The number is None where no value is padding.
+        """
+        axis, padding_axis = self._channel_axis(), self._padding_axis()
+        shape = self.input_shape_ if axis is not None else (1, *self.input_shape_)
+        block = max(1, _engine.CHUNK_BYTES // source.row_bytes)
+
+        def by_channel(x):
+            return x.reshape(-1, *shape).movedim((axis or 0) + 1, 1)
+
+        found = []
+        for start in range(0, len(rows), block):
+            events = source.take(rows[start : start + block])
+            real = None
+            if padding_axis is not None:
+                real = by_channel(real_rows(events, padding_axis).expand_as(events))
+            found.append(_moments(by_channel(events), real))
+        mean, variance, count = (
+            torch.cat(parts).double().cpu().numpy() if isinstance(parts[0], torch.Tensor) else None
+            for parts in zip(*found, strict=True)
+        )
+        return mean, variance, count
+
+    def _measured_rows(self, rows):
+        """Enough rows to measure them."""
+        return _some_rows(rows, math.ceil(len(rows) / _MEASURED))
 
     def _measure_features(self, network, source, rows, sample_weight):
         """Set the layers that standardise features, in turn, on some `_MEASURED` events."""
         norms = [layer for layer in network.modules() if isinstance(layer, FeatureNorm)]
         if not norms:
             return
-        rows = _some_rows(rows, math.ceil(len(rows) / _MEASURED))
+        rows = self._measured_rows(rows)
         weight = None if sample_weight is None else sample_weight[rows].astype(np.float64)
         network.eval()
         for norm in norms:

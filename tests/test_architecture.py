@@ -30,7 +30,7 @@ ROOMS = {
     "networks": ({"neural_estimator"}, set()),
     "distributions": (METHOD | {"tree_estimator"}, NETWORK | {"zuko"}),
     "uncertainty": (METHOD | {"metrics"}, NETWORK),
-    "adaptation": (METHOD | {"metrics"}, NETWORK),
+    "adaptation": (NEURAL | {"encoders", "metrics"}, NETWORK),
     "samplers": (METHOD | {"encoders"}, NETWORK | {"zuko", "imblearn"}),
     "tree_estimator": (set(), {"xgboost"}),
     "baselines": ({"tree_estimator"}, {"xgboost"}),

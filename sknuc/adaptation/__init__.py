@@ -1,3 +1,13 @@
 """Adaptation: what was learnt on simulated events is made right for measured ones."""
 
-__all__ = []
+from sknuc.adaptation._adversarial import CDANClassifier, DANNClassifier, DANNRegressor
+from sknuc.adaptation._moments import DeepCORALClassifier, DeepCORALRegressor, MMDClassifier
+
+__all__ = [
+    "CDANClassifier",
+    "DANNClassifier",
+    "DANNRegressor",
+    "DeepCORALClassifier",
+    "DeepCORALRegressor",
+    "MMDClassifier",
+]

@@ -1,5 +1,6 @@
 """Shared torch blocks: tensors only."""
 
+from sknuc.nn._adaptation import AdaptedNetwork, ChannelMap, MultilinearMap
 from sknuc.nn._average import AveragedModule
 from sknuc.nn._blocks import (
     FeatureNorm,
@@ -50,10 +51,12 @@ from sknuc.nn._stacked import StackedDense, StackedModule, shared_copy, stack, u
 
 __all__ = [
     "MASK_GROUPS",
+    "AdaptedNetwork",
     "AttentionPooling",
     "AutoregressiveQuantiles",
     "AveragedModule",
     "Bernoulli",
+    "ChannelMap",
     "ConditionalFlow",
     "ConditionalMLP",
     "ConditionalMarginals",
@@ -71,6 +74,7 @@ __all__ = [
     "LevelEmbedding",
     "MaskedDraws",
     "MonotoneQuantiles",
+    "MultilinearMap",
     "OrderedQuantiles",
     "Patches",
     "Poisson",

@@ -147,14 +147,13 @@ class Sampler(TorchEstimator):
 
     def _channel_axis(self):
         """The axis of signals and images that counts channels, as the encoder reads them."""
-        padding = getattr(self.encoder, "padding_axis", lambda input_shape: None)
-        if padding(self.input_shape_) is not None:
+        if self._padding_axis() is not None:
             raise ValueError(
                 f"The 'encoder' parameter of {type(self).__name__} must read events of one size. "
                 f"{type(self.encoder).__name__} takes rows of zeros for padding, and how many "
                 "there are is not generated."
             )
-        return getattr(self.encoder, "channel_axis", lambda input_shape: 0)(self.input_shape_)
+        return super()._channel_axis()
 
     def _numbers_per_event(self):
         """How many numbers the network holds per event, which sets the size of blocks."""
