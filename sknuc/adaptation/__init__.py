@@ -2,6 +2,7 @@
 
 from sknuc.adaptation._adversarial import CDANClassifier, DANNClassifier, DANNRegressor
 from sknuc.adaptation._moments import DeepCORALClassifier, DeepCORALRegressor, MMDClassifier
+from sknuc.adaptation._reweighting import DomainReweighter
 
 __all__ = [
     "CDANClassifier",
@@ -9,5 +10,6 @@ __all__ = [
     "DANNRegressor",
     "DeepCORALClassifier",
     "DeepCORALRegressor",
+    "DomainReweighter",
     "MMDClassifier",
 ]
