@@ -1,6 +1,7 @@
 """Adaptation: what was learnt on simulated events is made right for measured ones."""
 
 from sknuc.adaptation._adversarial import CDANClassifier, DANNClassifier, DANNRegressor
+from sknuc.adaptation._label_shift import LabelShiftClassifier
 from sknuc.adaptation._moments import DeepCORALClassifier, DeepCORALRegressor, MMDClassifier
 from sknuc.adaptation._reweighting import DomainReweighter
 
@@ -11,5 +12,6 @@ __all__ = [
     "DeepCORALClassifier",
     "DeepCORALRegressor",
     "DomainReweighter",
+    "LabelShiftClassifier",
     "MMDClassifier",
 ]

@@ -17,12 +17,12 @@ and none of another, odds are at most N + 1 (the rule of succession), and no pro
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import expit, log_softmax, logit
+from scipy.special import log_expit, log_softmax, logit
 from sklearn.isotonic import IsotonicRegression
 
-from sknuc.adaptation._crossfit import class_probabilities, fit_folds, takes_weights
+from sknuc.adaptation._crossfit import class_probabilities, fit_folds, out_of_fold, takes_weights
 
-__all__ = ["CrossFittedOdds", "Scaling", "fit_scaling", "limited_log"]
+__all__ = ["CrossFittedOdds", "Scaling", "fit_scaling", "scale_probabilities"]
 
 _MOST_STEPS = 100
 
@@ -34,15 +34,28 @@ class Scaling(NamedTuple):
     scale: float
     #: Of every class, that of the first one 0.
     bias: np.ndarray
+    #: What stands for a probability of zero.
+    floor: float
 
-    def log_proba(self, log_proba):
-        """Calibrated log-probabilities, of shape (..., n_classes) as those that are given."""
-        return log_softmax(self.scale * log_proba + self.bias, axis=-1)
+    def log(self, proba):
+        """Logarithms of probabilities before they are calibrated."""
+        return np.log(np.maximum(proba, self.floor))
+
+    def log_proba(self, proba):
+        """Calibrated log-probabilities of shape (..., n_classes)."""
+        return log_softmax(self.scale * self.log(proba) + self.bias, axis=-1)
 
 
-def limited_log(proba, n_events):
-    """Logarithms of probabilities of which none is below what `n_events` can tell."""
-    return np.log(np.maximum(proba, 1 / (n_events + proba.shape[-1])))
+def scale_probabilities(proba, codes, weight, *, fitted=True):
+    """Return the :class:`Scaling` of probabilities, see :func:`fit_scaling`; the identity if not.
+
+    A probability of zero counts as the smallest that is not, or as small as events can tell.
+    """
+    floor = float(min(proba[proba > 0].min(), 1 / (weight.sum() + proba.shape[1])))
+    scale, bias = 1.0, np.zeros(proba.shape[1])
+    if fitted:
+        scale, bias = fit_scaling(np.log(np.maximum(proba, floor)), codes, weight)
+    return Scaling(scale, bias, floor)
 
 
 def fit_scaling(log_proba, codes, weight):
@@ -59,7 +72,8 @@ def fit_scaling(log_proba, codes, weight):
 
     Returns
     -------
-    scaling : Scaling
+    scale : float
+    bias : ndarray of shape (n_classes,)
     """
     n_classes = log_proba.shape[1]
     share = np.bincount(codes, weights=weight, minlength=n_classes) / weight.sum()
@@ -101,8 +115,8 @@ def fit_scaling(log_proba, codes, weight):
         theta, value, p = theta - length * step, new_value, new_p
     if theta[0] < 0:
         # Worse than guessing: the likelihood is convex, so that the best scale allowed is zero.
-        return Scaling(0.0, frequent - frequent[0])
-    return Scaling(float(theta[0]), np.append(0, theta[1:]))
+        return 0.0, frequent - frequent[0]
+    return float(theta[0]), np.append(0, theta[1:])
 
 
 class CrossFittedOdds:
@@ -140,11 +154,15 @@ class CrossFittedOdds:
         n_effective = weight.sum() ** 2 / (weight**2).sum()
         self._n_events = n_effective
         weight = weight * (n_effective / weight.sum())
-        parts = []
-        for k, share in enumerate(shares):
-            rows = np.flatnonzero(share)
-            # Shares of a row have been seen by no model that judges them.
-            parts.append((self._raw(k, X[rows]), y[rows], weight[rows] * share[rows]))
+        self._largest = np.inf
+        parts = [
+            (self._raw(k, X[rows]), y[rows], weight[rows] * share)
+            for k, (rows, share) in enumerate(out_of_fold(shares))
+        ]
+        # What stands for infinite log-odds: the largest that are not, or what events can tell.
+        raw = np.abs(np.concatenate([part[0] for part in parts]))
+        self._largest = max(np.max(raw, where=np.isfinite(raw), initial=0), self._limit())
+        parts = [(np.clip(raw, -self._largest, self._largest), *rest) for raw, *rest in parts]
         self.calibrators = [
             self._calibrator(calibration, *map(np.concatenate, zip(*others, strict=True)))
             for others in ([p for j, p in enumerate(parts) if j != k] for k in range(len(parts)))
@@ -153,26 +171,29 @@ class CrossFittedOdds:
     def log_odds(self, k, X):
         """Calibrated log-odds of events by the model that has not seen fold `k`."""
         raw, calibrator = self._raw(k, X), self.calibrators[k]
-        if isinstance(calibrator, Scaling):
-            return self._limited(calibrator.scale * raw + calibrator.bias[1])
-        return raw if calibrator is None else self._limited(logit(calibrator.predict(raw)))
+        if isinstance(calibrator, tuple):
+            scale, bias = calibrator
+            return self._limited(scale * raw + bias[1])
+        return self._limited(raw if calibrator is None else logit(calibrator.predict(raw)))
 
     def _raw(self, k, X):
         p = class_probabilities(self.models[k], X, 2)
         with np.errstate(divide="ignore"):
-            return self._limited(np.log(p[:, 1]) - np.log(p[:, 0]) - self._offset)
+            raw = np.log(p[:, 1]) - np.log(p[:, 0]) - self._offset
+        return np.clip(raw, -self._largest, self._largest)
+
+    def _limit(self):
+        return float(np.log(self._n_events + 1))
 
     def _limited(self, log_odds):
-        limit = np.log(self._n_events + 1)
-        return np.clip(log_odds, -limit, limit)
+        return np.clip(log_odds, -self._limit(), self._limit())
 
     def _calibrator(self, kind, raw, y, weight):
         if kind is None:
             return None
         if kind == "isotonic":
             return _rising(raw, y, weight)
-        log_proba = np.log(expit(np.column_stack([-raw, raw])))
-        return fit_scaling(log_proba, y, weight)
+        return fit_scaling(log_expit(np.column_stack([-raw, raw])), y, weight)
 
 
 def _rising(raw, y, weight):

@@ -241,3 +241,18 @@ def class_probabilities(model, X, n_classes):
     proba = np.zeros((len(known), n_classes))
     proba[:, model.classes_] = known
     return proba
+
+
+def out_of_fold(shares):
+    """Return which rows the model of which fold judges, and which share of them.
+
+    Parameters
+    ----------
+    shares : ndarray of shape (n_folds, n_rows)
+
+    Returns
+    -------
+    parts : list of (rows, share)
+        For every fold, integers and numbers in (0, 1].
+    """
+    return [(rows := np.flatnonzero(share), share[rows]) for share in shares]
