@@ -3,7 +3,9 @@
 from sknuc.adaptation._adversarial import CDANClassifier, DANNClassifier, DANNRegressor
 from sknuc.adaptation._label_shift import LabelShiftClassifier
 from sknuc.adaptation._moments import DeepCORALClassifier, DeepCORALRegressor, MMDClassifier
+from sknuc.adaptation._plot_shift import DomainShiftDisplay
 from sknuc.adaptation._reweighting import DomainReweighter
+from sknuc.adaptation._shift import DomainShiftReport, domain_shift, split_samples
 
 __all__ = [
     "CDANClassifier",
@@ -12,6 +14,10 @@ __all__ = [
     "DeepCORALClassifier",
     "DeepCORALRegressor",
     "DomainReweighter",
+    "DomainShiftDisplay",
+    "DomainShiftReport",
     "LabelShiftClassifier",
     "MMDClassifier",
+    "domain_shift",
+    "split_samples",
 ]
