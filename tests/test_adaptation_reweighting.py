@@ -230,6 +230,17 @@ def test_one_negative_event_says_nothing_of_where_they_are():
     np.testing.assert_allclose(np.diff(np.log(weight)), np.diff(np.log(absolute)), rtol=0.1)
 
 
+def test_folds_without_events_of_a_domain():
+    X, domain = two_gaussians(4, 40, seed=0)
+    weight = np.r_[1.0, 1.0, -0.4, -0.3, np.ones(40)]
+    model = DomainReweighter(LOGISTIC, cv=10, negative_weights="sign", random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DomainWarning)
+        ratio = model.fit(X, domain, weight).predict_weight(X)
+    assert np.all(np.isfinite(ratio) & (ratio > 0))
+    assert np.average(ratio[:4], weights=weight[:4]) == pytest.approx(1)
+
+
 def test_the_mean_weight_of_the_source_is_one():
     X, domain = two_gaussians(500, 300, seed=0)
     given = np.random.default_rng(0).uniform(0.5, 2, 800)

@@ -177,6 +177,9 @@ class CrossFittedOdds:
         return self._limited(raw if calibrator is None else logit(calibrator.predict(raw)))
 
     def _raw(self, k, X):
+        if not len(X):
+            # A fold may have none of the events of a domain.
+            return np.empty(0)
         p = class_probabilities(self.models[k], X, 2)
         with np.errstate(divide="ignore"):
             raw = np.log(p[:, 1]) - np.log(p[:, 0]) - self._offset
