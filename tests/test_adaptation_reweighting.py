@@ -94,9 +94,9 @@ def test_the_default_finds_a_shift_and_a_width():
     mean = np.average(source, axis=0, weights=weight)
     std = np.sqrt(np.average((source - mean) ** 2, axis=0, weights=weight))
     # Statistical errors are 0.03 for a weighted source worth some thousand events; trees leave a
-    # part of the shift in the tails, where they have no events.
-    np.testing.assert_allclose(mean, [0.7, 0, 0], atol=0.12)
-    np.testing.assert_allclose(std, [1, 0.7, 1], atol=0.12)
+    # part of the shift in the tails, where they have few events: less than a third is allowed.
+    np.testing.assert_allclose(mean, [0.7, 0, 0], atol=0.2)
+    np.testing.assert_allclose(std, [1, 0.7, 1], atol=0.1)
 
 
 class Recorder(ClassifierMixin, BaseEstimator):
@@ -175,10 +175,13 @@ def test_a_weight_of_two_is_the_event_twice_and_of_zero_none(calibration):
 
 
 def signed_source(n, seed):
-    """Events of N(0, 1), positive with the probability expit(2 + x)."""
+    """Events of N(0, 1), positive with the probability expit(1.4 + x/2).
+
+    The signed density is positive above -2.8, which is where the target is.
+    """
     rng = np.random.default_rng(seed)
     x = rng.normal(size=n)
-    return x, np.where(rng.uniform(size=n) < 1 / (1 + np.exp(-2 - x)), 1.0, -1.0)
+    return x, np.where(rng.uniform(size=n) < 1 / (1 + np.exp(-1.4 - x / 2)), 1.0, -1.0)
 
 
 @pytest.mark.parametrize("of_target", [False, True])
@@ -194,12 +197,12 @@ def test_negative_weights_have_the_ratio_of_signed_densities(of_target):
     at = np.linspace(-1, 2, 7)
     # 2 P(+) - 1 at x, over its mean.
     nodes, shares = np.polynomial.hermite_e.hermegauss(60)
-    mean = shares @ np.tanh(1 + nodes / 2) / shares.sum()
-    truth = DELTA * at - DELTA**2 / 2 - np.log(np.tanh(1 + at / 2) / mean)
+    mean = shares @ np.tanh(0.7 + nodes / 4) / shares.sum()
+    truth = DELTA * at - DELTA**2 / 2 - np.log(np.tanh(0.7 + at / 4) / mean)
     found = np.log(model.predict_weight(at[:, None])) * (-1 if of_target else 1)
-    # Log-odds of signs are known to some 0.05, of which log tanh(l / 2) takes 1 / sinh(l), below
-    # 0.9 here; those of domains to 0.03; and sums to the same.
-    assert np.all(np.abs(found - truth) < 5 * np.hypot(0.05, 0.03))
+    # Log-odds of signs are known to some 0.03, as of 20000 p (1 - p) events, of which
+    # log tanh(l / 2) takes 1 / sinh(l), at most 1 here; those of domains to 0.03.
+    assert np.all(np.abs(found - truth) < 5 * np.hypot(0.03, 0.03))
     if not of_target:
         # The signed, weighted source has the moments of the target.
         weight = sign * model.predict_weight(x[:, None])
@@ -207,7 +210,7 @@ def test_negative_weights_have_the_ratio_of_signed_densities(of_target):
         error = np.sqrt(weight**2 @ (x - mean) ** 2) / weight.sum()
         assert abs(mean - z.mean()) < 5 * np.hypot(error, 1 / np.sqrt(n))
     # |w| alone has another ratio.
-    assert np.abs(truth - DELTA * at + DELTA**2 / 2).max() > 5 * np.hypot(0.05, 0.03)
+    assert np.abs(truth - DELTA * at + DELTA**2 / 2).max() > 5 * np.hypot(0.03, 0.03)
 
 
 def test_negative_weights_are_an_error_unless_they_have_a_meaning():
@@ -313,8 +316,9 @@ def test_one_event_at_the_end_has_no_large_weight():
     X, domain = two_gaussians(500, 500, seed=0, delta=0)
     X[-1] = 9
     model = DomainReweighter(LOGISTIC, calibration="isotonic", normalize=False, random_state=0)
-    # Of n equal pieces, the rising function of noise is off by an end of few events only.
-    assert model.fit(X, domain).predict_weight(X).max() < 5
+    # Of noise, an end of 19 events or more of one kind, at either side of five functions, has the
+    # probability 1e-5. Without the rule of succession the odds were 1001.
+    assert model.fit(X, domain).predict_weight(X).max() < 20
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,9 @@ class DomainReweighter(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     :class:`~sknuc.exceptions.DomainWarning` says so below one per cent of the source. No odds are
     beyond what the number N of events can tell, N + 1.
 
+    With signed weights, the mean sign at x counts as a hundredth of that of the domain at least:
+    where a density of weights is not positive, there is no ratio of densities.
+
     Events of weight zero are absent. Only the ratios of weights within a domain matter.
 
     References
