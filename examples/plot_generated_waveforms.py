@@ -12,7 +12,7 @@ samples of the same distribution have on average, and an overlap is held against
 """  # noqa: D205, D400 - the first lines are the page's title.
 
 # %%
-# ``--n-events`` sets the statistics; with ``--output`` figures are written to a folder instead of
+# ``--n-events`` sets the statistics, 1280 at least; with ``--output`` figures are written to a folder instead of
 # being shown.
 import argparse
 from pathlib import Path
@@ -34,6 +34,10 @@ parser = argparse.ArgumentParser(description="Generate germanium pulses and judg
 parser.add_argument("--output", type=Path, help="folder for the figures; else they are shown")
 parser.add_argument("--n-events", type=int, default=5000, help="pulses to learn from")
 arguments = parser.parse_args()
+# Five pulses for each of the 256 samples of one: from fewer, their covariance is not learnt, and
+# hardly a generated pulse has a drift time.
+if arguments.n_events < 5 * 256:
+    parser.error(f"--n-events must be {5 * 256} at least. Got {arguments.n_events}.")
 plt.rcParams.update({"font.size": 13, "axes.titlesize": 14, "figure.constrained_layout.use": True})
 COLORS = {"simulated": "0.4", "generated": "#D55E00"}
 

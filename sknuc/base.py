@@ -20,6 +20,7 @@ import numpy as np
 from scipy.special import entr
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils import assert_all_finite, check_array, check_random_state
+from sklearn.utils._missing import is_pandas_na
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
@@ -38,6 +39,7 @@ __all__ = [
     "Uncertainty",
     "center_and_scale",
     "check_coverage",
+    "check_labels",
     "check_quantiles",
     "check_widths",
     "class_weights",
@@ -202,9 +204,39 @@ def validate_labels(y, estimator=None):
     """Return labels as a 1-D array after scikit-learn's checks."""
     _check_given(y, estimator)
     y = column_or_1d(y, warn=True)
+    check_labels(y, "y")
     assert_all_finite(y, input_name="y")
     check_classification_targets(y)
     return y
+
+
+def check_labels(y, name):
+    """Refuse labels that are missing, or of types that have no order among each other.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n_events,)
+    name : str
+        The parameter that an error names.
+    """
+    if y.dtype.kind != "O":
+        return
+    try:
+        labels = set(y.tolist())
+        missing = [v for v in labels if v is None or is_pandas_na(v) or v != v]
+        if not missing:
+            sorted(labels)
+    except TypeError:
+        types = sorted({type(label).__name__ for label in y.tolist()})
+        raise ValueError(
+            f"The '{name}' parameter must hold labels of one type, such as all strings or all "
+            f"integers. Got {', '.join(types)}."
+        ) from None
+    if missing:
+        raise ValueError(
+            f"The '{name}' parameter must hold a label for each event. Got {missing[0]!r} among "
+            "them: leave such events out, or give them a label of their own."
+        )
 
 
 def validate_targets(y, estimator=None):

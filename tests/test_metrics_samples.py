@@ -770,6 +770,153 @@ def test_events_of_the_same_conditions_are_told_by_what_is_wrong_alone(kind):
         two_sample_auc(true, right, y_true=y)
 
 
+@pytest.mark.parametrize(
+    ("n_conditions", "of_true", "of_generated", "how"),
+    [
+        (60, 1, 10, "same"),
+        (60, 1, 10, "drawn"),
+        (60, 1, 10, "others"),
+        (60, 3, 3, "same"),
+        (30, 3, 3, "others"),
+        (20, 30, 30, "same"),
+        (8, 100, 100, "same"),
+        (10, 40, 40, "classes"),
+        (20, 3, 3, "classes"),
+    ],
+)
+def test_conditions_that_several_events_have(n_conditions, of_true, of_generated, how):
+    # A perfect generator, asked as often for each condition, for drawn ones, or for others.
+    n_repetitions, level = 40, 0.9
+    inside, areas, z = 0, [], []
+    for seed in range(n_repetitions):
+        rng = np.random.default_rng(seed)
+        base = rng.normal(size=(n_conditions, 2))
+        one, other = (np.repeat(np.arange(n_conditions), k) for k in (of_true, of_generated))
+        if how == "drawn":
+            other = rng.choice(n_conditions, len(other))
+        given = rng.normal(size=base.shape) if how == "others" else base
+        true, generated = (y + rng.normal(size=y.shape) for y in (base[one], given[other]))
+        names = np.arange(n_conditions).astype(str)
+        y = (names[one], names[other]) if how == "classes" else (base[one], given[other])
+        result = two_sample_auc(
+            true,
+            generated,
+            y_true=y[0],
+            y_generated=y[1],
+            classifier=LogisticRegression(),
+            confidence_level=level,
+            random_state=seed,
+        )
+        low, high = result.null_interval
+        inside += low <= result.auc <= high
+        areas.append(result.auc)
+        z.append(-norm.ppf(result.p_value))
+    assert inside >= binom.ppf(1e-4, n_repetitions, level)
+    # A fifth of a standard deviation of one result is left to the unevenness of folds.
+    assert abs(np.mean(areas) - 0.5) < (4 / np.sqrt(n_repetitions) + 0.2) * np.std(areas, ddof=1)
+    assert np.std(z) < 1 + 4 / np.sqrt(2 * n_repetitions)
+
+
+def test_a_classifier_sees_what_is_wrong_with_one_class_or_energy():
+    # Classes and frequent energies are in all folds: nobody could tell from the others.
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(4), 250)
+    true, generated = rng.normal(size=(2, 1000, 1))
+    generated[y == 2] += 3
+    # The best order is that of the ratio of densities, which is 1 outside of class 2, and there
+    # above 1 for x > 1.5.
+    best = 0.75**2 / 2 + 2 * 0.75 * 0.25 * norm.cdf(1.5) + 0.25**2 * norm.cdf(3 / np.sqrt(2))
+    classifier = HistGradientBoostingClassifier(max_iter=20, early_stopping=False)
+    for given in (y, y.astype(float), np.array(list("abcd"))[y]):
+        result = two_sample_auc(
+            true, generated, y_true=given, y_generated=given, classifier=classifier
+        )
+        assert abs(result.auc - best) < 4 * result.error
+
+
+def test_kinds_of_conditions():
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    true, generated = normal(rng, 300, [0, 0]), normal(rng, 300, [0.3, 0])
+    label, number = rng.choice(["a", "b"], (2, 300)), rng.uniform(1, 2, (2, 300))
+
+    def auc(y_true, y_generated):
+        return two_sample_auc(
+            true,
+            generated,
+            y_true=y_true,
+            y_generated=y_generated,
+            classifier=LogisticRegression(),
+        )
+
+    # Labels of any type, and integers, are classes.
+    expected = auc(*label)
+    for kind in (list, pandas.Series, lambda y: y.astype(object), lambda y: y[:, None]):
+        assert auc(kind(label[0]), kind(label[1])) == expected
+        assert auc(kind(label[0]), label[1]) == expected
+    assert auc(*(label == "b").astype(int)) == expected
+    assert auc(*(label == "b")) == expected
+    # Numbers are compared in the precision that both have.
+    single = number.astype(np.float32)
+    assert auc(number[0], single[1]) == auc(single[0], number[1]) == auc(*single)
+    assert auc(number[0], single[0]) == auc(single[0], single[0])
+    # Integers are numbers where the other sample has floats, however many.
+    energy = rng.permutation(np.arange(300))
+    assert auc(energy, energy.astype(float)) == auc(energy.astype(float), energy)
+    # Each column is what it holds.
+    both = [np.column_stack([y, e.astype(object)]) for y, e in zip(label, number, strict=True)]
+    frames = [pandas.DataFrame({"y": y, "e": e}) for y, e in zip(label, number, strict=True)]
+    assert auc(*both) == auc(*frames)
+    assert auc(*frames) == auc(
+        *(
+            np.column_stack([y == "a", y == "b", e]).astype(float)
+            for y, e in zip(label, number, strict=True)
+        )
+    )
+    two = rng.choice(["a", "b"], (2, 300, 2))
+    assert auc(*two) == auc(*(two == "b").astype(int))
+
+
+NAMES = np.repeat(["a", "b"], 50)
+ENERGIES = np.linspace(1, 2, 100)
+
+
+@pytest.mark.parametrize(
+    ("y_true", "y_generated", "match"),
+    [
+        (NAMES, None, "must be given both, or neither. Got y_true only"),
+        (NAMES[:90], np.append(NAMES, NAMES[:10]), r"'y_true' .* X_true has 100 .* \(90,\)"),
+        (NAMES, np.append(NAMES, "a"), r"'y_generated' .* X_generated has 100 .* \(101,\)"),
+        (
+            NAMES,
+            np.char.upper(NAMES),
+            r"classes of those in y_true, \['a', 'b'\]. Got \['A', 'B'\]",
+        ),
+        (ENERGIES, NAMES, r"kind of those in y_true, floats such as 1.0. Got labels such as a"),
+        (NAMES, ENERGIES, r"kind of those in y_true, labels such as a. Got floats such as 1.0"),
+        (np.arange(100), NAMES, r"kind of those in y_true, integers"),
+        (ENERGIES, np.ones((100, 2)), "'y_generated' .* as many columns as y_true, 1. Got 2"),
+        (ENERGIES, np.full(100, np.nan), "y_generated contains NaN"),
+        (NAMES.astype(object), np.array(["a", None] * 50), "'y_generated' .* label for each event"),
+        (np.array(["a", 1] * 50, object), NAMES, "'y_true' .* of one type.* Got int, str"),
+        (ENERGIES[:, None, None], ENERGIES, r"'y_true' .* must have the shape"),
+    ],
+)
+def test_conditions_that_do_not_belong_together(y_true, y_generated, match):
+    X = np.random.default_rng(0).normal(size=(100, 2))
+    # Before weights, which leave events out.
+    weight = np.repeat([1.0, 0.0], [95, 5])
+    for weights in ({}, {"weight_true": weight}):
+        with pytest.raises(ValueError, match=match):
+            two_sample_auc(X, X + 1, y_true=y_true, y_generated=y_generated, **weights)
+
+
+def test_integers_of_many_values_are_no_classes():
+    X, y = np.zeros((101, 1)), np.arange(101)
+    with pytest.raises(ValueError, match=r"100 classes at most.* Got 101.* as floats"):
+        two_sample_auc(X, X, y_true=y, y_generated=y)
+
+
 def test_a_search_finds_whether_conditions_are_worth_having():
     X, y = conditional_events(np.random.default_rng(0), 400)
     scorer = make_sample_scorer(sliced_wasserstein_distance)
@@ -837,6 +984,64 @@ def test_sign_number_and_weights_of_a_scorer():
         return 0.0
 
     make_sample_scorer(only_positive)(sampler, X, y, sample_weight=weight)
+
+
+@pytest.mark.parametrize("n_samples", [None, 3000])
+def test_a_scorer_gives_conditions_to_a_metric_that_takes_them(n_samples):
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=300)
+    X = y[:, None] + rng.normal(size=(300, 2))
+    sampler = Gaussian().fit(X, y)
+    drawn = np.random.RandomState(0)
+    given = y if n_samples is None else y[drawn.choice(300, n_samples)]
+    generated = sampler.sample(len(given), y=given, random_state=drawn)
+    params = {"classifier": LogisticRegression(), "n_samples": n_samples}
+    scorer = make_sample_scorer(two_sample_auc, **params)
+    del params["n_samples"]
+    expected = two_sample_auc(X, generated, y_true=y, y_generated=given, **params)
+    assert scorer(sampler, X, y) == -expected.auc
+    # However many are drawn for each condition, a perfect sampler is told apart by nobody.
+    assert abs(expected.auc - 0.5) < 4 * np.sqrt(2) * expected.error
+
+    # So does a function that passes on what it is given, which must not be given twice.
+    def metric(*samples, **others):
+        return two_sample_auc(*samples, **params, **others)
+
+    assert make_sample_scorer(metric, n_samples=n_samples)(sampler, X, y) == -expected.auc
+    with pytest.raises(ValueError, match=r"must leave out what .* Got \['y_true'\]"):
+        make_sample_scorer(two_sample_auc, y_true=y)
+
+
+def test_a_scorer_takes_conditions_for_what_the_sampler_did():
+    rng = np.random.default_rng(0)
+    energy = rng.permutation(np.arange(1000, 1150))
+    X = energy[:, None] / 100 + rng.normal(size=(150, 2))
+    flow = FlowSampler(
+        condition="continuous", n_transforms=1, hidden_layer_sizes=(8,), max_epochs=1
+    ).fit(X, energy)
+    assert flow.condition_ == "continuous"
+    scorers = (
+        make_sample_scorer(sliced_wasserstein_distance),
+        make_sample_scorer(two_sample_auc, classifier=LogisticRegression()),
+    )
+    for scorer in scorers:
+        assert scorer(flow, X, energy) == scorer(flow, X, energy.astype(float))
+    # What it was fitted to counts, not what its parameters have become.
+    expected = scorer(flow, X, energy)
+    assert scorer(flow.set_params(condition=None), X, energy) == expected
+    kinds = {"auto": "classes", "classes": "classes", "continuous": "continuous", None: None}
+    for condition, kind in kinds.items():
+        fitted = flow.set_params(condition=condition).fit(X, energy % 2)
+        assert fitted.condition_ == kind
+        assert np.isfinite(scorer(fitted, X, energy % 2))
+    assert flow.set_params(condition="auto").fit(X).condition_ is None
+
+
+def test_weights_are_refused_by_metrics_without_any():
+    X = np.random.default_rng(0).normal(size=(50, 2))
+    scorer = make_sample_scorer(lambda true, generated: 0.0)
+    with pytest.raises(ValueError, match=r"must take 'weight_true'.* <lambda> does not"):
+        scorer(Gaussian().fit(X), X, sample_weight=np.ones(50))
 
 
 def test_weights_of_a_scorer_are_routed():

@@ -54,6 +54,40 @@ def single(sampler):
     return clone(sampler).fit(X, number)
 
 
+# Parameters.
+
+
+OF_ITS_OWN = {
+    "diffusion": {"guidance": 2.0, "condition_dropout": 0.25, "n_steps": 3},
+    "flow": {"bins": 4, "n_transforms": 2},
+    "gan": {"n_latent": 3, "n_critic": 2},
+    "vae": {"n_latent": 3, "beta": 0.5, "free_bits": 0.125, "warm_up": 0.5, "n_importance": 2},
+}
+
+
+@pytest.mark.parametrize(("integer", "real"), [(np.int64, np.float64), (np.int32, np.float32)])
+@pytest.mark.parametrize("name", list(SAMPLERS))
+def test_parameters_may_be_numbers_of_numpy(name, integer, real):
+    # As the grids of searches are, np.linspace(0, 2, 3); all values have a short binary fraction.
+    X, kind, _ = events()
+    plain = clone(SAMPLERS[name]).set_params(batch_size=50, learning_rate=2**-9, **OF_ITS_OWN[name])
+    types = {int: integer, float: real}
+    other = clone(plain).set_params(
+        **{
+            key: types[type(value)](value)
+            for key, value in plain.get_params().items()
+            if type(value) in types
+        }
+    )
+    made = [
+        model.fit(X, kind).sample(n, random_state=0) for model in (plain, other) for n in (2, 100)
+    ]
+    # What is computed of parameters of single precision is rounded to it.
+    rtol = 0 if real is np.float64 else 1e-5
+    for one, same in zip(made[:2], made[2:], strict=True):
+        np.testing.assert_allclose(same, one, rtol=rtol)
+
+
 # Blocks.
 
 

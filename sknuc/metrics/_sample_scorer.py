@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import _num_samples
 
 from sknuc.metrics._final_step import fitted_steps
-from sknuc.metrics._sample_validation import condition_columns
+from sknuc.metrics._sample_conditions import encode_conditions
 
 __all__ = ["generate_like", "make_sample_scorer"]
 
@@ -52,13 +52,15 @@ def make_sample_scorer(
         Whether the metric grows with quality. If not, the score is its negative.
     append_conditions : bool, default=True
         Whether the metric sees the conditions y: as its parameters `y_true` and `y_generated`, if
-        it has them, or as further columns of both tables (one for each class of labels). Without
-        them a sampler that ignores its condition looks as good as one that does not. False passes
-        the events alone, in their shape.
+        it has them (or ``**kwargs``), or as further columns of both tables: numbers as they are,
+        and one for each class of labels and of integers, which are numbers to a sampler that was
+        fitted with ``condition="continuous"``. Without them a sampler that ignores its condition
+        looks as good as one that does not. False passes the events alone, in their shape.
     random_state : int, RandomState instance or None, default=0
         Seed of the sampling; an int lets all candidates be compared with the same noise.
     **metric_params : dict
-        Passed on to `metric`.
+        Passed on to `metric`; not `y_true`, `y_generated` or `weight_true`, which are those of the
+        held-out events.
 
     Returns
     -------
@@ -66,7 +68,14 @@ def make_sample_scorer(
         ``scorer(sampler, X, y=None, sample_weight=None) -> float``, higher for better ones. The
         weights are those of the held-out events, and the metric's `weight_true`; in searches they
         are routed as those of scikit-learn's scorers, by
-        ``scorer.set_score_request(sample_weight=True)``.
+        ``scorer.set_score_request(sample_weight=True)``. It raises a ValueError if the estimator
+        has no method ``sample``, if conditions hold more than 100 classes, or if the metric takes
+        no weights where there are some.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not valid, or `metric_params` hold what the scorer fills in.
 
     See Also
     --------
@@ -92,6 +101,12 @@ def make_sample_scorer(
     >>> search.fit(X).best_params_
     {'bandwidth': 0.1}
     """
+    filled = {"y_true", "y_generated", "weight_true"} & metric_params.keys()
+    if filled:
+        raise ValueError(
+            "The metric parameters of make_sample_scorer must leave out what the scorer fills in "
+            f"from the held-out events. Got {sorted(filled)}."
+        )
     params = {
         "metric": metric,
         "n_samples": n_samples,
@@ -115,17 +130,25 @@ def _compare(
     sample_weight=None,
 ):
     rng = check_random_state(random_state)
+    if y is not None and getattr(fitted_steps(estimator)[0], "condition_", None) == "continuous":
+        # Integers are numbers then, between which the sampler interpolates, and no classes.
+        y = np.asarray(y, dtype=np.float64)
     generated, given = generate_like(
         estimator, X, y, n_samples=n_samples, sample_weight=sample_weight, rng=rng
     )
     params = dict(metric_params)
     if y is not None and append_conditions:
-        if {"y_true", "y_generated"} <= signature(metric).parameters.keys():
+        if _takes(metric, "y_true", "y_generated"):
             params |= {"y_true": y, "y_generated": given}
         else:
-            columns, given = condition_columns(y, given)
-            X, generated = _append(X, columns), _append(generated, given)
+            *columns, _ = encode_conditions(y, given)
+            X, generated = map(_append, (X, generated), columns)
     if sample_weight is not None:
+        if not _takes(metric, "weight_true"):
+            raise ValueError(
+                "The 'metric' parameter of make_sample_scorer must take 'weight_true' where events "
+                f"have weights. {_name(metric)} does not."
+            )
         params["weight_true"] = sample_weight
     value = metric(X, generated, **params)
     return float(np.mean(value[0] if isinstance(value, tuple) else value))
@@ -139,8 +162,7 @@ class _SampleScorer(_BaseScorer):
         super().__init__(_compare, 1 if greater_is_better else -1, params, "fit")
 
     def __repr__(self):
-        metric = self._kwargs["metric"]
-        name = getattr(metric, "__name__", repr(metric))
+        name = _name(self._kwargs["metric"])
         return f"make_sample_scorer({name}, greater_is_better={self._sign > 0})"
 
     def __call__(self, estimator, X, y=None, **kwargs):
@@ -153,6 +175,21 @@ class _SampleScorer(_BaseScorer):
     def _get_class_level_metadata_request_values(cls, method_name, **kwargs):
         # scikit-learn would read them from the signature of the score, parameters included.
         return {"sample_weight": None}
+
+
+def _takes(metric, *names):
+    """Whether a metric has these parameters, or passes any on."""
+    try:
+        known = signature(metric).parameters.values()
+    except ValueError:
+        # Some functions written in C do not tell.
+        return False
+    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known)
+    return anything or {*names} <= {parameter.name for parameter in known}
+
+
+def _name(metric):
+    return getattr(metric, "__name__", repr(metric))
 
 
 def _append(X, columns):
@@ -196,7 +233,7 @@ def generate_like(estimator, X, y=None, *, n_samples=None, sample_weight=None, r
         )
     known = signature(estimator.sample).parameters
     # Who has learnt all events alike is judged by how well that does for the conditions of each.
-    conditional = "y" in known and getattr(estimator, "condition", "auto") is not None
+    conditional = "y" in known and getattr(estimator, "condition_", "unknown") is not None
     params = {"y": y} if y is not None and conditional else {}
     # Some samplers of scikit-learn keep their random state to themselves.
     if "random_state" in known:

@@ -35,7 +35,6 @@ __all__ = [
     "TWO_SAMPLES",
     "check_two_samples",
     "column_names",
-    "condition_columns",
     "leave_out",
     "scale_of",
 ]
@@ -159,12 +158,3 @@ def leave_out(samples, n_groups, rng):
     groups = [rng.permutation(len(X)) % n_groups for X in samples]
     for g in range(n_groups):
         yield [group != g for group in groups]
-
-
-def condition_columns(y_true, y_generated):
-    """Conditions of true and generated events as columns of numbers, one for each class."""
-    parts = [np.asarray(y) for y in (y_true, y_generated)]
-    if parts[0].dtype.kind == "f":
-        return tuple(part.reshape(len(part), -1) for part in parts)
-    classes = np.unique(parts[0])
-    return tuple((part.reshape(-1, 1) == classes).astype(float) for part in parts)

@@ -16,7 +16,8 @@ those of l teach about those of k. For classifiers whose scores are sums of what
 83 % of samples that are alike. Weighted events count with Kish's number,
 :math:`(\sum w)^2 / \sum w^2`. Equal scores, as those of all events without a signal, cannot be put
 in a wrong order: where shares :math:`p_t` of the events have the same ones,
-:math:`1 - \sum_t p_t^3` of the variance remains.
+:math:`1 - \sum_t p_t^3` of the variance remains. Of events that know each other, as copies do and
+several of one condition, the sums of their shares in the area scatter, not each share for itself.
 """
 
 from numbers import Integral
@@ -28,16 +29,21 @@ from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import PredefinedSplit, check_cv
 from sklearn.pipeline import Pipeline
-from sklearn.utils import check_array, check_consistent_length, check_random_state
+from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import HasMethods, validate_params
 from sklearn.utils.validation import has_fit_parameter
 
 from sknuc.metrics._intervals import CONFIDENCE
-from sknuc.metrics._sample_validation import TWO_SAMPLES, check_two_samples, condition_columns
+from sknuc.metrics._sample_conditions import check_lengths, encode_conditions
+from sknuc.metrics._sample_validation import TWO_SAMPLES, check_two_samples
 from sknuc.metrics._score_validation import kish_number
 from sknuc.multiplicity import group_identical
 
 __all__ = ["TwoSampleAUC", "two_sample_auc"]
+
+# Numbers that more events have than so many times the square root of all events are in all folds:
+# a few beam energies, of which the trees that never saw one could not judge it.
+_MOST_WHOLE = 2
 
 
 class TwoSampleAUC(NamedTuple):
@@ -87,7 +93,9 @@ def two_sample_auc(
     y_true, y_generated : array-like of shape (n_events,) or (n_events, n_conditions), default=None
         Conditions, such as a class or the energy, of both or neither: the classifier sees them, as
         events must be right given their conditions, and not only on average over them. Labels and
-        integers are classes.
+        integers are classes, 100 at most, of which true events have all; floats are numbers, and so
+        are integers if those of the other sample are floats. Columns of a data frame may be
+        of different kinds.
     classifier : classifier, default=None
         Any classifier with ``predict_proba`` or ``decision_function``, also in a Pipeline. None for
         :class:`~sklearn.ensemble.HistGradientBoostingClassifier` without early stopping.
@@ -116,7 +124,9 @@ def two_sample_auc(
     ValueError
         If shapes do not fit, a value is not finite, a sample has fewer events than there are folds,
         a splitter leaves out or repeats events or has folds without one of the samples, a weight is
-        negative, or the classifier takes no weights or gives no scores.
+        negative, or the classifier takes no weights or gives no scores. If conditions are those of
+        one sample only, of another number of events or columns, missing, numbers in one sample and
+        labels in the other, of a class that no true event has, or of more than 100 classes.
 
     Notes
     -----
@@ -129,10 +139,18 @@ def two_sample_auc(
     That takes true events which the generator has not seen: of an event that comes once there, and
     is generated often, all others are generated ones, and the area falls far below 0.5.
 
-    So do events of one condition, if it is that of no more events than there are folds, as the
-    energy of a true event is for which one was generated. Else a classifier learns from one of the
-    two that whoever has this energy is true, and takes the other for true as well: the area falls
-    below 0.5.
+    Events of one condition go to the same fold, too, if it is a number that few have: no more than
+    :math:`2\sqrt n` of all n, as the energy of a true event is for which one or a hundred were
+    generated. Else a classifier learns from some of them whether this energy is that of more true
+    or of more generated events, and finds the opposite in those that are left: the area falls below
+    0.5. Classes, and a few beam energies, are in all folds, as what is wrong with one of them is
+    not seen in others. Where both samples have them in the same proportions, so has every fold.
+    Where classes of generated events are drawn at random from true ones, chance in the proportions
+    misleads as above, by about one standard deviation of the null interval if 10 classes are told
+    by a linear classifier: generate as many events for each true one.
+
+    Events of one fold that know each other are alike: the error and the null interval are wider by
+    what their sums scatter more than those of as many independent events.
 
     References
     ----------
@@ -155,14 +173,19 @@ def two_sample_auc(
     0.76 ± 0.01
     """
     weighted = weight_true is not None or weight_generated is not None
-    X_true, X_generated, w_true, w_generated = check_two_samples(
-        X_true, X_generated, weight_true, weight_generated
-    )
+    conditional = y_true is not None or y_generated is not None
+    if conditional:
+        check_lengths((y_true, y_generated), (X_true, X_generated))
+    weights = weight_true, weight_generated
+    X_true, X_generated, w_true, w_generated = check_two_samples(X_true, X_generated, *weights)
     rng = check_random_state(random_state)
     X = np.concatenate([X_true, X_generated])
-    conditions = None
-    if y_true is not None or y_generated is not None:
-        conditions = _conditions(y_true, y_generated, weight_true, weight_generated, X)
+    conditions, between = None, False
+    if conditional:
+        given = (y_true, y_generated)
+        used = (_of_weight(*pair) for pair in zip(given, weights, strict=True))
+        *conditions, between = encode_conditions(*used)
+        conditions = np.concatenate(conditions)
         X = np.hstack([X, conditions])
     y = np.repeat([0, 1], [len(X_true), len(X_generated)])
     # Each event's share of its sample, times the mean size of the samples.
@@ -171,7 +194,7 @@ def two_sample_auc(
         classifier = HistGradientBoostingClassifier(
             early_stopping=False, random_state=rng.randint(2**31)
         )
-    cv = 5 if cv is None else cv
+    cv, group = 5 if cv is None else cv, np.arange(len(X))
     if isinstance(cv, Integral):
         smallest = min(len(X_true), len(X_generated))
         if not 2 <= cv <= smallest:
@@ -179,7 +202,8 @@ def two_sample_auc(
                 "The 'cv' parameter of two_sample_auc must be from 2 to the number of events of "
                 f"the smaller sample, {smallest}. Got {cv} instead."
             )
-        cv = PredefinedSplit(_deal(X, y, cv, rng, conditions))
+        fold, group = _deal(X, y, cv, rng, conditions, between)
+        cv = PredefinedSplit(fold)
     fit_params = _fit_weights(classifier, weight) if weighted else {}
     splits = list(check_cv(cv, y, classifier=True).split(X, y))
     _check_splits(splits, y)
@@ -194,59 +218,69 @@ def two_sample_auc(
         placements.append(placed)
     auc = float(np.mean(areas))
     share, placement = np.concatenate(placements, axis=1)
-    std = np.sqrt(2 * np.sum(chances)) / len(splits)
+    away = share * (placement - auc)
+    tests = np.concatenate([np.concatenate([t[y[t] == 0], t[y[t] == 1]]) for _, t in splits])
+    stretch = _stretch(away, group[tests])
+    std = stretch * np.sqrt(2 * np.sum(chances)) / len(splits)
     half = float(ndtri((1 + confidence_level) / 2) * std)
     return TwoSampleAUC(
         auc=auc,
-        error=float(np.linalg.norm(share * (placement - auc)) / len(splits)),
+        error=float(stretch * np.linalg.norm(away) / len(splits)),
         null_interval=(0.5 - half, 0.5 + half),
         p_value=float(ndtr((0.5 - auc) / std)),
     )
 
 
-def _conditions(y_true, y_generated, weight_true, weight_generated, X):
-    """Columns of the conditions of both samples, of the events with a weight."""
-    if y_true is None or y_generated is None:
-        raise ValueError(
-            "The parameters 'y_true' and 'y_generated' of two_sample_auc must be given both, or "
-            f"neither. Got y_{'generated' if y_true is None else 'true'} only."
-        )
-    columns = []
-    weights = weight_true, weight_generated
-    for y, weight in zip(condition_columns(y_true, y_generated), weights, strict=True):
-        used = slice(None)
-        if weight is not None:
-            check_consistent_length(y, weight)
-            used = np.asarray(weight) != 0
-        columns.append(check_array(y)[used])
-    both = np.concatenate(columns)
-    check_consistent_length(both, X)
-    return both
+def _stretch(away, group):
+    """How many times wider the area scatters, since events of a group are alike; 1 at least."""
+    total = np.sum(away**2)
+    return max(1.0, np.sqrt(np.sum(np.bincount(group, away) ** 2) / total)) if total else 1.0
 
 
-def _deal(X, y, n_folds, rng, conditions):
+def _of_weight(conditions, weight):
+    """Conditions of the events that are there."""
+    if weight is None:
+        return conditions
+    return _safe_indexing(conditions, np.flatnonzero(weight))
+
+
+def _deal(X, y, n_folds, rng, conditions, between):
     """Fold of every event, of both samples in proportion, with those that know each other in one.
 
     These are copies of an event, and events of a condition that few have.
+
+    Returns
+    -------
+    fold, group : ndarray of int of shape (n_events,)
     """
     _, group = group_identical(X)
     # What has more copies than there are folds is a value that events share: it is in every fold.
     shared = np.bincount(group)[group] > n_folds
     group = np.where(shared, 2 * len(X) + np.arange(len(X)), group)
+    stratum = np.zeros(len(X), dtype=np.intp)
     if conditions is not None:
         _, given = group_identical(conditions)
-        rare = np.bincount(given)[given] <= n_folds
-        group = np.where(rare, len(X) + given, group)
-    _, group = np.unique(group, return_inverse=True)
+        most = n_folds
+        if between:
+            most = max(most, min(_MOST_WHOLE * len(X) ** 0.5, len(X) / n_folds))
+        whole = np.bincount(given)[given] <= most
+        group = np.where(whole, len(X) + given, group)
+        of_true, of_generated = (np.bincount(given[y == k], minlength=len(X)) for k in (0, 1))
+        # Where both samples have the same conditions, all folds have: how many of them a fold has
+        # would tell what the others lack. Elsewhere that is what chance does, or a fault.
+        if np.array_equal(of_true * of_generated.sum(), of_generated * of_true.sum()):
+            stratum = np.where(whole, 0, 1 + given)
+    _, first, group = np.unique(group, return_index=True, return_inverse=True)
     if min(len(np.unique(group[y == label])) for label in (0, 1)) < n_folds:
-        group = np.arange(len(X))
-    n_groups = group.max() + 1
+        first = group = np.arange(len(X))
+    n_groups = len(first)
     in_true, in_generated = (np.bincount(group[y == k], minlength=n_groups) > 0 for k in (0, 1))
     # What both samples have comes between what one of them has: either is a run, dealt evenly.
-    order = np.lexsort((rng.permutation(n_groups), in_generated.astype(int) - in_true))
+    runs = in_generated.astype(int) - in_true
+    order = np.lexsort((rng.permutation(n_groups), stratum[first], runs))
     fold = np.empty(n_groups, dtype=np.intp)
     fold[order] = np.arange(n_groups) % n_folds
-    return fold[group]
+    return fold[group], group
 
 
 def _check_splits(splits, y):

@@ -165,7 +165,8 @@ class Sampler(TorchEstimator):
 
     def _tile_length(self, n_samples):
         """How many events the network makes at once: a power of two, all of a few events."""
-        most = max(1, min(_TILE_EVENTS, _TILE_NUMBERS // self._numbers_per_event()))
+        # Parameters of numpy's integer types make integers of these, which have no bit_length.
+        most = max(1, int(min(_TILE_EVENTS, _TILE_NUMBERS // self._numbers_per_event())))
         return 2 ** min(most.bit_length() - 1, (int(n_samples) - 1).bit_length())
 
     def _make_columns(self):
@@ -231,8 +232,8 @@ class Sampler(TorchEstimator):
         Raises
         ------
         ValueError
-            If an input is not finite, lengths disagree, a value is out of bounds, or parameters do
-            not fit the columns.
+            If an input is not finite, lengths disagree, a value is out of bounds, parameters do
+            not fit the columns, or labels are missing, of several types or several columns.
         TrainingDivergedError
             If the loss becomes NaN or infinite.
 
@@ -274,12 +275,13 @@ class Sampler(TorchEstimator):
             sample_weight=sample_weight,
         )
         columns = self._own_columns(X)
-        self._conditions = None
+        self._conditions, self.condition_ = None, None
         if y is not None:
             self._conditions = Conditions(self.condition).fit(y, sample_weight)
             columns["condition"] = self._conditions.encode(y)
+            self.condition_ = "continuous"
             if self._conditions.classes is not None:
-                self.classes_ = self._conditions.classes
+                self.condition_, self.classes_ = "classes", self._conditions.classes
         if self._wants_marginals():
             shared = {name: getattr(self, name) for name in _OF_THE_TRAINING}
             self._columns = ConditionalColumns(self._columns, Laws(**shared))

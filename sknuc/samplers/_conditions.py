@@ -4,7 +4,13 @@ import warnings
 
 import numpy as np
 
-from sknuc.base import center_and_scale, levels_to_user, validate_labels, validate_targets
+from sknuc.base import (
+    center_and_scale,
+    check_labels,
+    levels_to_user,
+    validate_labels,
+    validate_targets,
+)
 
 __all__ = ["Conditions"]
 
@@ -60,6 +66,12 @@ class Conditions:
             self.known = self._scaled(y)
             self.weight = weight
         else:
+            if array.ndim > 1 and array.shape[1:] != (1,):
+                raise ValueError(
+                    "y must be one column of shape (n_events,) where it holds labels, which "
+                    f"integers are. Got the shape {array.shape}. For several numbers, give floats "
+                    "or condition='continuous'; of several labels, make one for each combination."
+                )
             y = validate_labels(y)
             self.ndim = 1
             self.classes, codes = np.unique(y, return_inverse=True)
@@ -141,6 +153,7 @@ class Conditions:
         if y.ndim > 2 or y.shape[1:] not in ((), (1,)) or y.size not in (1, n_samples):
             raise self._misfit(y.shape, n_samples)
         y = np.broadcast_to(y.ravel(), n_samples)
+        check_labels(y, "y")
         unknown = ~np.isin(y, self.classes)
         if unknown.any():
             raise ValueError(

@@ -71,6 +71,8 @@ class FlowSampler(Sampler):
         The trained flow.
     classes_ : ndarray of shape (n_classes,)
         The classes, if `fit` was given labels.
+    condition_ : {"classes", "continuous"} or None
+        What `fit` took y for, None without it.
     history_ : skorch.history.History
         One row per epoch: losses (the negative log likelihood of the variables) and times.
     n_iter_ : int

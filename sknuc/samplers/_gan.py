@@ -130,6 +130,8 @@ class GANSampler(Sampler):
         The trained networks.
     classes_ : ndarray of shape (n_classes,)
         The classes, if `fit` was given labels.
+    condition_ : {"classes", "continuous"} or None
+        What `fit` took y for, None without it.
     history_ : skorch.history.History
         One row per epoch: losses of the critic (``train_loss``) and the generator
         (``train_generator_loss``), and times. They are no measure of quality: compare samples, as

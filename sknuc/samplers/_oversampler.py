@@ -6,6 +6,8 @@ a sampler learned from the few. What the few do not show, no sampler knows: the 
 rare class is that of its real events, and only tests on real events tell whether it helped.
 """
 
+from inspect import signature
+
 import numpy as np
 from imblearn.over_sampling.base import BaseOverSampler
 from sklearn.base import clone
@@ -32,7 +34,8 @@ class GenerativeOverSampler(BaseOverSampler):
         ``sample(n_samples, random_state=...)``. None is ``FlowSampler()``.
     conditional : bool, default=False
         Train one sampler on the events of all classes, with the class as its condition, instead of
-        one for each rare class. What classes have in common is then learned from all of them.
+        one for each rare class. What classes have in common is then learned from all of them. The
+        sampler must have ``fit(X, y)`` and ``sample(n_samples, y=...)``, as those of this package.
     sampling_strategy : float, str, dict or callable, default="auto"
         How many events of which classes there shall be, as imbalanced-learn knows it: "auto" makes
         all classes as large as the largest; a number is the ratio of the two classes' sizes;
@@ -107,6 +110,11 @@ class GenerativeOverSampler(BaseOverSampler):
     def _fit_resample(self, X, y):
         rng = check_random_state(self.random_state)
         sampler = FlowSampler() if self.sampler is None else self.sampler
+        if self.conditional and "y" not in signature(sampler.sample).parameters:
+            raise ValueError(
+                "The 'conditional' parameter of GenerativeOverSampler must be False for a sampler "
+                f"without sample(n_samples, y=...). {type(sampler).__name__} knows no conditions."
+            )
         X = X.reshape(len(X), *self._event_shape)
         self.samplers_ = {}
         events, labels = [X], [y]
@@ -117,7 +125,7 @@ class GenerativeOverSampler(BaseOverSampler):
             own = y == label
             if own.sum() < 2:
                 raise ValueError(
-                    f"Class {label!r} has n_samples={own.sum()}: no distribution can be learnt "
+                    f"Class {np.asarray(label).item()!r} has n_samples={own.sum()}: no distribution can be learnt "
                     "from 1 sample. Leave the class out of 'sampling_strategy'."
                 )
             if self.conditional:

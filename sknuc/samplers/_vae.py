@@ -108,6 +108,8 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
         The trained networks.
     classes_ : ndarray of shape (n_classes,)
         The classes, if `fit` was given labels.
+    condition_ : {"classes", "continuous"} or None
+        What `fit` took y for, None without it.
     history_ : skorch.history.History
         One row per epoch: losses (the negative bound of the variables, in nats) and times.
     n_iter_ : int
