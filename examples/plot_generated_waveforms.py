@@ -12,8 +12,8 @@ samples of the same distribution have on average, and an overlap is held against
 """  # noqa: D205, D400 - the first lines are the page's title.
 
 # %%
-# ``--n-events`` sets the statistics, 1280 at least; with ``--output`` figures are written to a folder instead of
-# being shown.
+# ``--n-events`` sets the statistics, from 1280 on; with ``--output`` figures are written to a
+# folder instead of being shown.
 import argparse
 from pathlib import Path
 

@@ -54,6 +54,12 @@ def test_waveforms_are_new(waveforms):
     assert np.quantile(closest["generated"], 0.1) > 0.5 * np.quantile(closest["simulated"], 0.1)
 
 
+def test_waveforms_are_not_learnt_from_a_few(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run("plot_generated_waveforms.py", 1279, tmp_path)
+    assert "--n-events must be 1280 at least. Got 1279" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def showers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("showers")

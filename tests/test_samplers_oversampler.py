@@ -172,6 +172,9 @@ def test_errors_are_named():
     X, y = events(50, 1)
     with pytest.raises(ValueError, match="1 sample"):
         GenerativeOverSampler(Exact()).fit_resample(X, y)
+    # Names of classes as one would write them.
+    with pytest.raises(ValueError, match=r"Class 'signal' has n_samples=1"):
+        GenerativeOverSampler(Exact()).fit_resample(X, y.astype("U"))
     with pytest.raises(ValueError, match="'sampler' parameter"):
         GenerativeOverSampler(LogisticRegression()).fit_resample(X, y)
     # What has no conditions serves per class.
@@ -182,3 +185,5 @@ def test_errors_are_named():
             return super().sample(n_samples)[0]
 
     assert len(GenerativeOverSampler(Mixture(), random_state=0).fit_resample(X, y)[0]) == 100
+    with pytest.raises(ValueError, match=r"'conditional' parameter .* Mixture has none of both"):
+        GenerativeOverSampler(Mixture(), conditional=True).fit_resample(X, y)

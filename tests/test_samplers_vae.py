@@ -123,7 +123,11 @@ def test_scale_of_each_event_trains_as_one_scale_does():
         encoder=LINEAR, n_latent=5, learning_rate=0.005, max_epochs=100, random_state=0
     )
     event, channel = (model.set_params(scale=s).fit(X).score(X) for s in ("event", "channel"))
-    assert abs(event - channel) < 30 * LOST
+    # Widths that follow 5 latent variables are 150 numbers more to be fitted, which by chance gain
+    # chi-squared with as many degrees of freedom, over 2n (Wilks). The training may lose more or
+    # less of each latent variable.
+    gain = (150 + SIGMAS * np.sqrt(2 * 150)) / (2 * len(X))
+    assert abs(event - channel) < gain + 5 * LOST
 
 
 def test_more_importance_samples_tighten_the_bound(linear):

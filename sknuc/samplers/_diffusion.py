@@ -166,8 +166,8 @@ class DiffusionSampler(Sampler):
 
     which is least at p = g/(1 + 2g): a tenth for g = 1/8, below which it stays, so that guidance
     may be raised after the fit, and almost a half for strong one, which takes more epochs than none
-    does. This is a heuristic from how errors scale, not a law: the best share depends on the events,
-    and it was not better than the usual tenth in every test.
+    does. This is a heuristic from the sizes of errors: it was not seen to be better than a tenth in
+    every test.
 
     Densities are integrated by 16 Runge-Kutta steps of fourth order. Of up to 20 variables, or
     components that are learnt, the divergence is exact, so that the density is normalised but for

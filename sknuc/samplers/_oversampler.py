@@ -110,11 +110,8 @@ class GenerativeOverSampler(BaseOverSampler):
     def _fit_resample(self, X, y):
         rng = check_random_state(self.random_state)
         sampler = FlowSampler() if self.sampler is None else self.sampler
-        if self.conditional and "y" not in signature(sampler.sample).parameters:
-            raise ValueError(
-                "The 'conditional' parameter of GenerativeOverSampler must be False for a sampler "
-                f"without sample(n_samples, y=...). {type(sampler).__name__} knows no conditions."
-            )
+        if self.conditional:
+            _check_conditional(sampler)
         X = X.reshape(len(X), *self._event_shape)
         self.samplers_ = {}
         events, labels = [X], [y]
@@ -124,9 +121,10 @@ class GenerativeOverSampler(BaseOverSampler):
                 continue
             own = y == label
             if own.sum() < 2:
+                name = np.asarray(label).item()
                 raise ValueError(
-                    f"Class {np.asarray(label).item()!r} has n_samples={own.sum()}: no distribution can be learnt "
-                    "from 1 sample. Leave the class out of 'sampling_strategy'."
+                    f"Class {name!r} has n_samples={own.sum()}: no distribution can be learnt from "
+                    "1 sample. Leave the class out of 'sampling_strategy'."
                 )
             if self.conditional:
                 shared = self._fitted(sampler, rng, X, y) if shared is None else shared
@@ -167,3 +165,15 @@ class GenerativeOverSampler(BaseOverSampler):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = False
         return tags
+
+
+def _check_conditional(sampler):
+    try:
+        signature(sampler.fit).bind(None, None)
+        signature(sampler.sample).bind(1, y=None, random_state=None)
+    except TypeError:
+        raise ValueError(
+            "The 'conditional' parameter of GenerativeOverSampler must be False for a sampler "
+            "without fit(X, y) or sample(n_samples, y=..., random_state=...). "
+            f"{type(sampler).__name__} has none of both or one only."
+        ) from None
