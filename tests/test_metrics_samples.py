@@ -1034,7 +1034,8 @@ def test_a_scorer_takes_conditions_for_what_the_sampler_did():
         fitted = flow.set_params(condition=condition).fit(X, energy % 2)
         assert fitted.condition_ == kind
         assert np.isfinite(scorer(fitted, X, energy % 2))
-    assert flow.set_params(condition="auto").fit(X).condition_ is None
+    with pytest.raises(ValueError, match="fitted without y"):
+        scorer(flow.set_params(condition="auto").fit(X), X, energy)
 
 
 def test_weights_are_refused_by_metrics_without_any():

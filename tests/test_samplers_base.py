@@ -267,6 +267,27 @@ def test_unknown_values_of_discrete_columns_are_named():
         made.encode(X)
 
 
+@pytest.mark.parametrize(
+    ("y", "match"),
+    [
+        (np.array(["a", "b", None], object), r"label for each event. Got None"),
+        (np.array(["a", "b", np.nan], object), r"label for each event. Got nan"),
+        (np.array(["a", "b", pd.NA], object), r"label for each event. Got <NA>"),
+        (np.array(["a", "b", 3], object), r"labels of one type.* Got int, str"),
+        (np.eye(3, 2, dtype=int), r"one column .* \(3, 2\). .* condition='continuous'"),
+    ],
+)
+def test_labels_that_are_none(y, match):
+    with pytest.raises(ValueError, match=match):
+        Conditions("auto").fit(y)
+    if y.ndim == 1:
+        known = Conditions("auto").fit(np.array(["a", "b"]))
+        with pytest.raises(ValueError, match=match if "of one type" not in match else "one type"):
+            known.for_samples(y, 3)
+    else:
+        assert Conditions("continuous").fit(y).width == 2
+
+
 def test_conditions():
     labels = Conditions("auto").fit(["b", "a", "b"])
     np.testing.assert_array_equal(labels.for_samples("b", 2), [[0, 1], [0, 1]])

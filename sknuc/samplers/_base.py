@@ -258,8 +258,8 @@ class Sampler(TorchEstimator):
             X, sample_weight = X[used], sample_weight[used]
             y = None if y is None else np.asarray(y)[used]
         self._start_anew()
-        self.__dict__.pop("classes_", None)
-        self._leaves_y_aside = self.condition is None
+        for name in ("classes_", "condition_"):
+            self.__dict__.pop(name, None)
         if len(X) < 2:
             raise ValueError(
                 f"{type(self).__name__} needs 2 events of positive weight at least. Got "
@@ -275,7 +275,9 @@ class Sampler(TorchEstimator):
             sample_weight=sample_weight,
         )
         columns = self._own_columns(X)
-        self._conditions, self.condition_ = None, None
+        self._conditions = None
+        if self.condition is None:
+            self.condition_ = None
         if y is not None:
             self._conditions = Conditions(self.condition).fit(y, sample_weight)
             columns["condition"] = self._conditions.encode(y)
@@ -570,7 +572,8 @@ class Sampler(TorchEstimator):
             The larger the better.
         """
         check_is_fitted(self)
-        log_density = self._score_events(X, None if self._leaves_y_aside else y, "score")
+        reads_y = getattr(self, "condition_", "unknown") is not None
+        log_density = self._score_events(X, y if reads_y else None, "score")
         sample_weight = validate_weights(sample_weight, log_density)
         if sample_weight is None:
             return float(log_density.mean())

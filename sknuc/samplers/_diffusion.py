@@ -121,7 +121,7 @@ class DiffusionSampler(Sampler):
     classes_ : ndarray of shape (n_classes,)
         The classes, if `fit` was given any.
     condition_ : {"classes", "continuous"} or None
-        What `fit` took y for, None without it.
+        What `fit` took y for, if it was given; None if it left y aside (``condition=None``).
     module_ : torch.nn.Module
         The trained network and its average.
     history_ : skorch.history.History

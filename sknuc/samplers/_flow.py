@@ -72,7 +72,7 @@ class FlowSampler(Sampler):
     classes_ : ndarray of shape (n_classes,)
         The classes, if `fit` was given labels.
     condition_ : {"classes", "continuous"} or None
-        What `fit` took y for, None without it.
+        What `fit` took y for, if it was given; None if it left y aside (``condition=None``).
     history_ : skorch.history.History
         One row per epoch: losses (the negative log likelihood of the variables) and times.
     n_iter_ : int

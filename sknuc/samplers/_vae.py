@@ -109,7 +109,7 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
     classes_ : ndarray of shape (n_classes,)
         The classes, if `fit` was given labels.
     condition_ : {"classes", "continuous"} or None
-        What `fit` took y for, None without it.
+        What `fit` took y for, if it was given; None if it left y aside (``condition=None``).
     history_ : skorch.history.History
         One row per epoch: losses (the negative bound of the variables, in nats) and times.
     n_iter_ : int
