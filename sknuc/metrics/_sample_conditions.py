@@ -17,6 +17,7 @@ __all__ = ["check_lengths", "encode_conditions"]
 # Each makes a column, in which a classifier looks for the best split.
 _MOST_CLASSES = 100
 _NAMES = "y_true", "y_generated"
+_KINDS = {"f": "floats", "i": "integers", "u": "integers", "b": "integers"}
 
 
 def check_lengths(conditions, samples):
@@ -119,9 +120,6 @@ def _encode(true, generated):
             "energies, as floats."
         )
     return *((c[:, None] == classes).astype(np.float64) for c in (true, generated)), False
-
-
-_KINDS = {"f": "floats", "i": "integers", "u": "integers", "b": "integers"}
 
 
 def _some(values):

@@ -138,6 +138,11 @@ class VAESampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sampler):
     exact probability :math:`\Phi(b) - \Phi(a)` given the latent variables. An energy that is not
     there enters with the probability 1: the decoder describes those that are.
 
+    A decoder may leave a column to its noise (posterior collapse), without a warning: events then
+    have a normal law there, whatever theirs is. With the defaults, most fits to 20,000 jets (pT, η,
+    φ, m) lose η, which the decoded events, ``inverse_transform(transform(X))``, show: they hardly
+    vary with it. ``warm_up=0.2`` kept η with each of three seeds.
+
     The noise washes out sharp ends of a distribution, as those of an angle's acceptance: give them
     by `bounds`. Signals with little noise are described to a per cent or so of their size, not to
     the last of their noise, and the latent variables of many such events are not quite normal: a
