@@ -19,8 +19,11 @@ __all__ = [
     "generator_loss",
     "gradient_penalty",
     "huber",
+    "info_nce",
+    "jensen_shannon",
     "maximum_mean_discrepancy",
     "mixture_nll",
+    "nt_xent",
     "pinball",
     "poisson",
     "squared_error",
@@ -342,3 +345,110 @@ def maximum_mean_discrepancy(source, target, source_weight, target_weight, *, n_
     between = source_weight @ total[:n, n:] @ target_weight
     within = among(total[:n, :n], source_weight) + among(total[n:, n:], target_weight)
     return within - 2 * between
+
+
+def info_nce(scores, *, within=None, weight=None):
+    r"""Contrastive loss: the cross entropy of finding the right partner among all.
+
+    .. math:: -\ln\frac{e^{s_{ii}}}{e^{s_{ii}} + \sum_{j\ne i} w_j e^{s_{ij}}}
+
+    There are n partners, of which i is the right one. With scores that know nothing it is
+    ln n, with such that know all it is zero; so ln n less its mean, which is a lower bound of the
+    mutual information of the two sides, is at most ln n.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (n, n)
+        s: of every event (row) with every partner (column); those of the event are on the diagonal.
+    within : Tensor of shape (n, n) or None
+        Scores of every event with the others of its own side, which are further negatives; the
+        diagonal is not read.
+    weight : Tensor of shape (n,) or None
+        w, relative to a mean weight of 1. A weight of 2 is the event twice among the negatives of
+        all others, and never one of its own.
+
+    Returns
+    -------
+    loss : Tensor of shape (n,)
+
+    References
+    ----------
+    A. van den Oord, Y. Li, O. Vinyals, "Representation Learning with Contrastive Predictive
+    Coding", 2018, arXiv:1807.03748.
+    """
+    own = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
+    logits = scores
+    if weight is not None:
+        logits = logits + weight.log().masked_fill(own, 0.0)
+    if within is not None:
+        others = within if weight is None else within + weight.log()
+        logits = torch.cat([logits, others.masked_fill(own, -math.inf)], 1)
+    return torch.logsumexp(logits, 1) - scores.diagonal()
+
+
+def nt_xent(a, b, *, temperature=0.1, weight=None):
+    r"""Contrastive loss of two views of each event (SimCLR), by the cosine of their features.
+
+    The mean over both views of :func:`info_nce` with scores :math:`a_i \cdot b_j / (|a_i| |b_j| T)`
+    and all views of the other events, on either side, as negatives.
+
+    Parameters
+    ----------
+    a, b : Tensor of shape (n, d)
+        Features of the two views.
+    temperature : float
+        T.
+    weight : Tensor of shape (n,) or None
+        As in :func:`info_nce`.
+
+    Returns
+    -------
+    loss : Tensor of shape (n,)
+
+    References
+    ----------
+    T. Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations",
+    ICML 2020, arXiv:2002.05709.
+    """
+    a, b = F.normalize(a, dim=1) / temperature**0.5, F.normalize(b, dim=1) / temperature**0.5
+    scores = a @ b.T
+    first = info_nce(scores, within=a @ a.T, weight=weight)
+    return (first + info_nce(scores.T, within=b @ b.T, weight=weight)) / 2
+
+
+def jensen_shannon(scores, *, weight=None):
+    r"""Loss of a critic T that tells pairs that belong together from others.
+
+    .. math:: \ln(1+e^{-T_{ii}}) + \frac{\sum_{j\ne i} w_j \ln(1+e^{T_{ij}})}{\sum_{j\ne i} w_j}
+
+    Its least expectation, at :math:`T = \ln p(x, y)/p(x)p(y)`, is
+    :math:`2\ln 2 - 2\,\mathrm{JS}` of the divergence of Jensen and Shannon between pairs that
+    belong together and those that do not. It grows with their mutual information, but
+    is none: in nats it says nothing of it. An event
+    without others has the first term alone.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (n, n)
+        T, with the pairs that belong together on the diagonal.
+    weight : Tensor of shape (n,) or None
+        w of each column.
+
+    Returns
+    -------
+    loss : Tensor of shape (n,)
+
+    References
+    ----------
+    R. D. Hjelm et al., "Learning Deep Representations by Mutual Information Estimation and
+    Maximization", ICLR 2019, arXiv:1808.06670.
+    """
+    shares = pair_shares(len(scores), weight, scores)
+    return F.softplus(-scores.diagonal()) + (shares * F.softplus(scores)).sum(1)
+
+
+def pair_shares(n, weight, like):
+    """Shares (n, n) of the partners of every event in the mean over all but its own one."""
+    shares = like.new_ones(n, n) if weight is None else weight.to(like).expand(n, n)
+    shares = shares * (1 - torch.eye(n, dtype=like.dtype, device=like.device))
+    return shares / shares.sum(1, keepdim=True).clamp(min=torch.finfo(like.dtype).tiny)

@@ -32,6 +32,7 @@ ROOMS = {
     "uncertainty": (METHOD | {"metrics"}, NETWORK),
     "adaptation": (NEURAL | {"encoders", "metrics"}, NETWORK),
     "samplers": (METHOD | {"encoders"}, NETWORK | {"zuko", "imblearn"}),
+    "representation": (METHOD | {"encoders"}, NETWORK),
     "tree_estimator": (set(), {"xgboost"}),
     "baselines": ({"tree_estimator"}, {"xgboost"}),
     "preprocessing": (set(), {"numba"}),

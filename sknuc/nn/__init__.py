@@ -15,7 +15,7 @@ from sknuc.nn._blocks import (
 from sknuc.nn._convlstm import ConvLSTMLayers, TemporalAttention, pad_sphere
 from sknuc.nn._convolutions import ResidualConvolution, padded_convolution
 from sknuc.nn._critic import Critic, SpectralNorm
-from sknuc.nn._decoder import ConvDecoder, DenseDecoder, mirror
+from sknuc.nn._decoder import ConvDecoder, DenseDecoder, check_decoder, mirror
 from sknuc.nn._denoisers import ConditionalMLP, ConditionalUNet, LevelEmbedding
 from sknuc.nn._dropout import (
     MASK_GROUPS,
@@ -89,6 +89,7 @@ __all__ = [
     "Standardize",
     "TemporalAttention",
     "activation",
+    "check_decoder",
     "class_probabilities",
     "convolution",
     "group_dropout",

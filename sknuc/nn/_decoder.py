@@ -10,13 +10,14 @@ import math
 from itertools import pairwise
 from numbers import Integral
 
+import torch
 from torch import nn
 
 from sknuc.nn._blocks import activation as make_activation
 from sknuc.nn._blocks import group_norm
 from sknuc.nn._convolutions import ResidualConvolution, circular_padding
 
-__all__ = ["ConvDecoder", "DenseDecoder", "mirror"]
+__all__ = ["ConvDecoder", "DenseDecoder", "check_decoder", "mirror"]
 
 
 class DenseDecoder(nn.Sequential):
@@ -172,6 +173,31 @@ def mirror(encoder, n_inputs, output_shape):
     if 2 <= len(output_shape) <= 4:
         return ConvDecoder(n_inputs, output_shape)
     return DenseDecoder(n_inputs, output_shape)
+
+
+def check_decoder(decoder, n_inputs, output_shape):
+    """Check that a user's decoder makes events.
+
+    Raises
+    ------
+    TypeError
+        If it is no module.
+    ValueError
+        If it makes events of another shape.
+    """
+    if not isinstance(decoder, nn.Module):
+        raise TypeError(
+            "The method build of the 'decoder' parameter must return a torch.nn.Module. Got "
+            f"{decoder!r} instead."
+        )
+    parameter = next(decoder.parameters(), torch.empty(0))
+    output = decoder(torch.zeros(2, n_inputs, dtype=parameter.dtype))
+    if tuple(output.shape) != (2, *output_shape):
+        raise ValueError(
+            f"The network of the 'decoder' parameter must turn vectors (n, {n_inputs}) into "
+            f"(n, {', '.join(map(str, output_shape))}). Got the shape {tuple(output.shape)} for "
+            "n=2 instead."
+        )
 
 
 class _Stretch(nn.Module):

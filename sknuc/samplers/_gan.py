@@ -46,11 +46,10 @@ from sknuc.encoders import CNN, MLP
 from sknuc.exceptions import TrainingDivergedError
 from sknuc.losses import critic_loss, generator_loss, gradient_penalty
 from sknuc.multiplicity import row_uniforms
-from sknuc.nn import AveragedModule, Critic, Gaussian, SpectralNorm, mirror
+from sknuc.nn import AveragedModule, Critic, Gaussian, SpectralNorm, check_decoder, mirror
 from sknuc.samplers._base import Sampler
 from sknuc.samplers._collapse import MOST_JUDGED, find_collapse
 from sknuc.samplers._probability_flow import principal_axes
-from sknuc.samplers._vae_network import check_decoder
 from sknuc.torch_estimator import Player
 
 __all__ = ["GANSampler"]

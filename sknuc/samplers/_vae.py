@@ -35,9 +35,9 @@ from torch import nn
 
 from sknuc.encoders import CNN, MLP
 from sknuc.multiplicity import row_uniforms
-from sknuc.nn import Bernoulli, Gaussian, Poisson, mirror
+from sknuc.nn import Bernoulli, Gaussian, Poisson, check_decoder, mirror
 from sknuc.samplers._base import Sampler
-from sknuc.samplers._vae_network import AsMeasured, Autoencoder, check_decoder
+from sknuc.samplers._vae_network import AsMeasured, Autoencoder
 from sknuc.torch_estimator import Player
 
 __all__ = ["VAESampler"]

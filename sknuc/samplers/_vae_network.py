@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from sknuc.samplers._drawn import DrawnVariables
 
-__all__ = ["AsMeasured", "Autoencoder", "check_decoder"]
+__all__ = ["AsMeasured", "Autoencoder"]
 
 
 class Autoencoder(nn.Module):
@@ -113,28 +113,3 @@ class AsMeasured(DrawnVariables):
     def decode(self, z, condition=None):
         """Return the events."""
         return np.asarray(z, dtype=np.float64)
-
-
-def check_decoder(decoder, n_inputs, output_shape):
-    """Check that a user's decoder makes events.
-
-    Raises
-    ------
-    TypeError
-        If it is no module.
-    ValueError
-        If it makes events of another shape.
-    """
-    if not isinstance(decoder, nn.Module):
-        raise TypeError(
-            "The method build of the 'decoder' parameter must return a torch.nn.Module. Got "
-            f"{decoder!r} instead."
-        )
-    parameter = next(decoder.parameters(), torch.empty(0))
-    output = decoder(torch.zeros(2, n_inputs, dtype=parameter.dtype))
-    if tuple(output.shape) != (2, *output_shape):
-        raise ValueError(
-            f"The network of the 'decoder' parameter must turn vectors (n, {n_inputs}) into "
-            f"(n, {', '.join(map(str, output_shape))}). Got the shape {tuple(output.shape)} for "
-            "n=2 instead."
-        )
