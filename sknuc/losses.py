@@ -358,9 +358,9 @@ def info_nce(scores, *, within=None, weight=None):
 
     Parameters
     ----------
-    scores : Tensor of shape (n, n)
+    scores : Tensor of shape (..., n, n)
         s: of every event (row) with every partner (column); those of the event are on the diagonal.
-    within : Tensor of shape (n, n) or None
+    within : Tensor of shape (..., n, n) or None
         Scores of every event with the others of its own side, which are further negatives; the
         diagonal is not read.
     weight : Tensor of shape (n,) or None
@@ -369,21 +369,21 @@ def info_nce(scores, *, within=None, weight=None):
 
     Returns
     -------
-    loss : Tensor of shape (n,)
+    loss : Tensor of shape (..., n)
 
     References
     ----------
     A. van den Oord, Y. Li, O. Vinyals, "Representation Learning with Contrastive Predictive
     Coding", 2018, arXiv:1807.03748.
     """
-    own = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
+    own = torch.eye(scores.shape[-1], dtype=torch.bool, device=scores.device)
     logits = scores
     if weight is not None:
         logits = logits + weight.log().masked_fill(own, 0.0)
     if within is not None:
         others = within if weight is None else within + weight.log()
-        logits = torch.cat([logits, others.masked_fill(own, -math.inf)], 1)
-    return torch.logsumexp(logits, 1) - scores.diagonal()
+        logits = torch.cat([logits, others.masked_fill(own, -math.inf)], -1)
+    return torch.logsumexp(logits, -1) - scores.diagonal(dim1=-2, dim2=-1)
 
 
 def nt_xent(a, b, *, temperature=0.1, weight=None):
@@ -423,32 +423,33 @@ def jensen_shannon(scores, *, weight=None):
 
     Its least expectation, at :math:`T = \ln p(x, y)/p(x)p(y)`, is
     :math:`2\ln 2 - 2\,\mathrm{JS}` of the divergence of Jensen and Shannon between pairs that
-    belong together and those that do not. It grows with their mutual information, but
-    is none: in nats it says nothing of it. An event
-    without others has the first term alone.
+    belong together and those that do not. It grows with their mutual information, but is
+    none: in nats it says nothing of it. An event without others has the first term alone.
 
     Parameters
     ----------
-    scores : Tensor of shape (n, n)
+    scores : Tensor of shape (..., n, n)
         T, with the pairs that belong together on the diagonal.
     weight : Tensor of shape (n,) or None
         w of each column.
 
     Returns
     -------
-    loss : Tensor of shape (n,)
+    loss : Tensor of shape (..., n)
 
     References
     ----------
     R. D. Hjelm et al., "Learning Deep Representations by Mutual Information Estimation and
     Maximization", ICLR 2019, arXiv:1808.06670.
     """
-    shares = pair_shares(len(scores), weight, scores)
-    return F.softplus(-scores.diagonal()) + (shares * F.softplus(scores)).sum(1)
+    own = scores.diagonal(dim1=-2, dim2=-1)
+    return F.softplus(-own) + (_others(scores, weight) * F.softplus(scores)).sum(-1)
 
 
-def pair_shares(n, weight, like):
+def _others(scores, weight):
     """Shares (n, n) of the partners of every event in the mean over all but its own one."""
-    shares = like.new_ones(n, n) if weight is None else weight.to(like).expand(n, n)
-    shares = shares * (1 - torch.eye(n, dtype=like.dtype, device=like.device))
-    return shares / shares.sum(1, keepdim=True).clamp(min=torch.finfo(like.dtype).tiny)
+    n = scores.shape[-1]
+    shares = scores.new_ones(n, n) if weight is None else weight.to(scores).expand(n, n)
+    shares = shares * (1 - torch.eye(n, dtype=scores.dtype, device=scores.device))
+    # An event without others has none.
+    return shares / shares.sum(1, keepdim=True).clamp(min=torch.finfo(scores.dtype).tiny)

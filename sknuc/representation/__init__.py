@@ -12,6 +12,7 @@ from sknuc.representation._augmentations import (
     Shift,
 )
 from sknuc.representation._autoencoder import Autoencoder
+from sknuc.representation._infomax import DeepInfoMax
 from sknuc.representation._plot_latent import LatentDisplay
 from sknuc.representation._simclr import SimCLR
 
@@ -19,6 +20,7 @@ __all__ = [
     "Augmentation",
     "Autoencoder",
     "Baseline",
+    "DeepInfoMax",
     "FeatureDropout",
     "Flip",
     "Gain",

@@ -2,8 +2,8 @@ r"""SimCLR: what two views of one event have in common, and other events have no
 
 Of every event two views x', x'' are made by random augmentations: other noise, another trigger
 time, another gain. A network f, the encoder, makes features h = f(x) of a view, and a small one,
-the projection head, z = g(h). The loss is the cross entropy of finding, among all views of a batch of n
-events, the one that comes from the same event,
+the projection head, z = g(h). The loss is the cross entropy of finding, among all views of a batch
+of n events, the one that comes from the same event,
 
 .. math:: -\ln\frac{e^{z' \cdot z''/T}}{e^{z' \cdot z''/T} + \sum_{\text{other events}}
           (e^{z' \cdot z_j'/T} + e^{z' \cdot z_j''/T})}, \qquad |z| = 1 .
@@ -68,7 +68,7 @@ def default_augmentations(encoder, input_shape):
         return [Noise()]
     if is_signal(encoder, input_shape):
         farthest = max(1, input_shape[-1] // 50)
-        return [Shift(samples=(-farthest, farthest)), Noise(), Gain()]
+        return [Shift(samples=(-farthest, farthest)), Noise(std=(0.0, 0.02)), Gain()]
     if len(input_shape) == 1:
         return [Noise(std=(0.0, 0.3)), FeatureDropout()]
     azimuth = [Rotation()] if getattr(encoder, "wrap", False) else []
@@ -89,11 +89,12 @@ class SimCLR(Representation):
         What makes a view of an event: objects of :mod:`sknuc.representation`, or functions from a
         tensor of events (n, \*event_shape), in the units of `X`, to a tensor of the same shape; one
         after the other. None depends on the shape of events: of signals (C, L),
-        ``[Shift(), Noise(), Gain()]`` with shifts up to a fiftieth of the length; of tables,
+        ``[Shift(), Noise(std=(0.0, 0.02)), Gain()]`` with shifts up to a fiftieth of the length:
+        noise far above that of the electronics would hide the shape of a pulse; of tables,
         ``[Noise(std=(0.0, 0.3)), FeatureDropout()]``; of images and all else,
         ``[Noise(), Gain(), Mask()]``, and of those with an azimuth (``wrap=True``) ``Rotation()``;
         of padded clouds of points, ``[Noise()]``.
-    temperature : float, default=0.1
+    temperature : float, default=0.3
         T. A smaller one looks at the most similar events only.
     projection : tuple of int, default=(64, 64)
         Widths of the layers of the head g; () is none.
@@ -133,8 +134,8 @@ class SimCLR(Representation):
     Notes
     -----
     Features know what the augmentations leave, and nothing else need be in them: with ``Shift``
-    they do not know the time of the trigger, with ``Gain`` they know less of the energy. Nothing may be
-    stretched in time where a drift time matters.
+    they do not know the time of the trigger, with ``Gain`` they know less of the energy. Nothing
+    may be stretched in time where a drift time matters.
 
     Identical events are merged before the fit: they are never negatives of each other, and an event
     of weight 2 is exactly the event twice. Weights count relative to their mean.
@@ -173,7 +174,7 @@ class SimCLR(Representation):
         self,
         *,
         augmentations=None,
-        temperature=0.1,
+        temperature=0.3,
         projection=(64, 64),
         learning_rate=0.002,
         schedule="cosine",
