@@ -15,6 +15,7 @@ __all__ = [
     "coral",
     "critic_loss",
     "cross_entropy",
+    "donsker_varadhan",
     "gaussian_nll",
     "generator_loss",
     "gradient_penalty",
@@ -24,6 +25,7 @@ __all__ = [
     "maximum_mean_discrepancy",
     "mixture_nll",
     "nt_xent",
+    "nwj",
     "pinball",
     "poisson",
     "squared_error",
@@ -453,3 +455,67 @@ def _others(scores, weight):
     shares = shares * (1 - torch.eye(n, dtype=scores.dtype, device=scores.device))
     # An event without others has none.
     return shares / shares.sum(1, keepdim=True).clamp(min=torch.finfo(scores.dtype).tiny)
+
+
+def nwj(scores, *, weight=None):
+    r"""Loss of a critic of pairs whose negative is a bound of the mutual information.
+
+    .. math:: -T_{ii} + \frac{\sum_{j\ne i} w_j e^{T_{ij} - 1}}{\sum_{j\ne i} w_j}
+
+    Less its expectation is at most the mutual information, in nats, and equal to it for
+    :math:`T = 1 + \ln p(x, y)/p(x)p(y)`. It is not limited by the number of events, but scatters
+    the more the larger the information is.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (..., n, n)
+        T, with the pairs that belong together on the diagonal.
+    weight : Tensor of shape (n,) or None
+        w of each column.
+
+    Returns
+    -------
+    loss : Tensor of shape (..., n)
+
+    References
+    ----------
+    X. Nguyen, M. J. Wainwright, M. I. Jordan, "Estimating Divergence Functionals and the Likelihood
+    Ratio by Convex Risk Minimization", IEEE Trans. Inf. Theory 56 (2010) 5847, arXiv:0809.0853.
+    B. Poole et al., "On Variational Bounds of Mutual Information", ICML 2019, arXiv:1905.06922.
+    """
+    own = scores.diagonal(dim1=-2, dim2=-1)
+    return (_others(scores, weight) * (scores - 1).exp()).sum(-1) - own
+
+
+def donsker_varadhan(scores, *, weight=None):
+    r"""Loss of a critic of pairs whose negative is the bound of Donsker and Varadhan.
+
+    .. math:: -T_{ii} + \ln\frac{\sum_i w_i \sum_{j\ne i} w_j e^{T_{ij}}}
+              {\sum_i w_i \sum_{j\ne i} w_j}
+
+    For all pairs there are, less its expectation is at most the mutual information, in nats, and
+    equal to it for :math:`T = \ln p(x, y)/p(x)p(y)` plus any constant. The logarithm of a mean over
+    a batch is too small on average, and so is the loss.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (n, n)
+        T, with the pairs that belong together on the diagonal.
+    weight : Tensor of shape (n,) or None
+        w of each event.
+
+    Returns
+    -------
+    loss : Tensor of shape (n,)
+
+    References
+    ----------
+    M. D. Donsker, S. R. S. Varadhan, "Asymptotic evaluation of certain Markov process expectations
+    for large time, IV", Commun. Pure Appl. Math. 36 (1983) 183. M. I. Belghazi et al., "MINE:
+    Mutual Information Neural Estimation", ICML 2018, arXiv:1801.04062.
+    """
+    shares = _others(scores, weight)
+    if weight is not None:
+        shares = shares * weight.to(scores)[:, None]
+    log_mean = torch.logsumexp((scores + shares.log()).flatten(), 0) - shares.sum().log()
+    return log_mean - scores.diagonal()

@@ -13,6 +13,7 @@ from sknuc.representation._augmentations import (
 )
 from sknuc.representation._autoencoder import Autoencoder
 from sknuc.representation._infomax import DeepInfoMax
+from sknuc.representation._information import MutualInformation
 from sknuc.representation._plot_latent import LatentDisplay
 from sknuc.representation._simclr import SimCLR
 
@@ -26,6 +27,7 @@ __all__ = [
     "Gain",
     "LatentDisplay",
     "Mask",
+    "MutualInformation",
     "Noise",
     "Rotation",
     "Shift",

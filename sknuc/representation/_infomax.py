@@ -50,11 +50,11 @@ class DeepInfoMax(Representation):
     ----------
     n_latent : int, default=64
         Features h, a linear map of what the encoder makes.
-    objective : {"jsd", "infonce"}, default="jsd"
-        What is raised: the divergence of Jensen and Shannon between pairs that belong together and
-        those that do not, which is no mutual information, or a lower bound of it in nats, which
-        cannot exceed the logarithm of the batch size.
-    global_weight : float, default=0.5
+    objective : {"infonce", "jsd"}, default="infonce"
+        What is raised: a lower bound of the mutual information in nats, which cannot exceed the
+        logarithm of the batch size, or the divergence of Jensen and Shannon between pairs that
+        belong together and those that do not, which is no mutual information.
+    global_weight : float, default=1.0
         α, of features and all parts of an event together.
     local_weight : float, default=1.0
         β, of features and each part.
@@ -133,8 +133,8 @@ class DeepInfoMax(Representation):
         self,
         *,
         n_latent=64,
-        objective="jsd",
-        global_weight=0.5,
+        objective="infonce",
+        global_weight=1.0,
         local_weight=1.0,
         prior_weight=0.0,
         learning_rate=0.002,
