@@ -16,6 +16,7 @@ __all__ = [
     "critic_loss",
     "cross_entropy",
     "donsker_varadhan",
+    "energy_distance",
     "gaussian_nll",
     "generator_loss",
     "gradient_penalty",
@@ -455,6 +456,42 @@ def _others(scores, weight):
     shares = shares * (1 - torch.eye(n, dtype=scores.dtype, device=scores.device))
     # An event without others has none.
     return shares / shares.sum(1, keepdim=True).clamp(min=torch.finfo(scores.dtype).tiny)
+
+
+def energy_distance(x, z, *, weight=None):
+    r"""How far a sample is from another one, by the distances of their events.
+
+    .. math:: 2\,\overline{|x_i - z_j|} - \frac{\sum_{j\ne i} w_j |x_i - x_j|}{\sum_{j\ne i} w_j}
+
+    Its expectation, less that of :math:`|z - z'|`, is the energy distance: positive, and zero only
+    for samples of one distribution. Nothing has to be learnt for it.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, d)
+        The sample that is moved.
+    z : Tensor of shape (m, d)
+        The other one.
+    weight : Tensor of shape (n,) or None
+        w of x.
+
+    Returns
+    -------
+    loss : Tensor of shape (n,)
+
+    References
+    ----------
+    G. J. Székely, M. L. Rizzo, "Energy statistics: A class of statistics based on distances",
+    J. Stat. Plan. Inference 143 (2013) 1249.
+    """
+
+    def distances(a, b):
+        # Without the root at zero, where it has no derivative.
+        squares = (a.unsqueeze(1) - b).square().sum(2)
+        return (squares + torch.finfo(x.dtype).eps).sqrt()
+
+    own = (_others(x @ x.T, weight) * distances(x, x)).sum(1)
+    return 2 * distances(x, z).mean(1) - own
 
 
 def nwj(scores, *, weight=None):

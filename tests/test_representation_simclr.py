@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -175,36 +175,3 @@ def test_events_of_two_shapes_give_the_same_bits():
     events = SimCLR(**parameters).fit(X)
     table = SimCLR(input_shape=(1, 32), **parameters).fit(X.reshape(40, 32))
     np.testing.assert_array_equal(events.transform(X), table.transform(X.reshape(40, 32)))
-
-
-@pytest.fixture(scope="module")
-def germanium():
-    """Aligned pulses of one or more sites, normalised."""
-    from sknuc.datasets import make_hpge_waveforms
-    from sknuc.preprocessing import BaselineSubtractor, WaveformAligner, WaveformNormalizer
-
-    events = make_hpge_waveforms(
-        3000, sampling_period=32.0, waveform_length=512, weights=[0.5, 0.5, 0], random_state=0
-    )
-    steps = make_pipeline(
-        BaselineSubtractor(sampling_period=32.0),
-        WaveformNormalizer(),
-        WaveformAligner(level=0.5, before=1600.0, after=800.0, sampling_period=32.0),
-    )
-    X = steps.fit_transform(events.data)[:, None].astype(np.float32)
-    return X, events.target, events.truth.drift_time
-
-
-def probe(Z, y, drift, n_train=1000):
-    """Right or wrong in the number of sites, and errors of the drift time, of new events."""
-    Z = StandardScaler().fit(Z[:n_train]).transform(Z)
-    sites = LogisticRegression(C=1.0, max_iter=500).fit(Z[:n_train], y[:n_train])
-    times = Ridge(alpha=1.0).fit(Z[:n_train], drift[:n_train])
-    away = times.predict(Z[n_train:]) - drift[n_train:]
-    return sites.predict(Z[n_train:]) == y[n_train:], np.abs(away)
-
-
-def beats(better, worse):
-    """How many standard errors of the mean difference, event by event."""
-    difference = np.asarray(better, float) - np.asarray(worse, float)
-    return difference.mean() / (difference.std() / np.sqrt(len(difference)))

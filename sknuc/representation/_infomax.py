@@ -15,8 +15,8 @@ bounds it from below, and needs many events in a batch. What is said of every pa
 they have in common: the physics, not the noise. The same between features and all parts together
 (global) may spend features on a single part.
 
-Features may be drawn to a normal distribution (prior matching): a second critic, which learns to
-tell them from normal numbers, sends its gradient back with the other sign.
+Features may be drawn to a normal distribution (prior matching), by their energy distance from
+normal numbers. It needs no second critic, whose game against the features may never end.
 """
 
 from numbers import Integral, Real
@@ -27,7 +27,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sknuc import losses
-from sknuc.nn import FeatureNorm, GradientReversal
+from sknuc.nn import FeatureNorm
 from sknuc.representation._base import Representation
 from sknuc.torch_estimator import TorchEstimator
 
@@ -59,7 +59,7 @@ class DeepInfoMax(Representation):
     local_weight : float, default=1.0
         β, of features and each part.
     prior_weight : float, default=0.0
-        γ, of the critic that tells features from independent normal numbers.
+        γ, of the energy distance of the features from independent normal numbers.
     encoder : encoder or None, default=None
         The network that reads an event: an object of :mod:`sknuc.encoders`, or your own with a
         method ``build(input_shape)``. None is ``MLP()`` for tables and ``CNN()`` for signals and
@@ -100,7 +100,7 @@ class DeepInfoMax(Representation):
     References
     ----------
     R. D. Hjelm et al., "Learning Deep Representations by Mutual Information Estimation and
-    Maximization", ICLR 2019, arXiv:1808.06670.
+    Maximization", ICLR 2019, arXiv:1808.06670, where the prior is matched by a critic.
 
     Examples
     --------
@@ -173,8 +173,10 @@ class DeepInfoMax(Representation):
             local = objective(module.of_each(h, parts), weight=weight).mean(0)
             loss = loss + self.local_weight * local
         if self.prior_weight:
-            judged = (module.critic(z)[:, 0] for z in (torch.randn_like(h), module.reverse(h)))
-            loss = loss + self.prior_weight * losses.critic_loss(*judged, kind="non_saturating")
+            scale = self.n_latent**0.5
+            normal = torch.randn_like(h) / scale
+            away = losses.energy_distance(h / scale, normal, weight=weight)
+            loss = loss + self.prior_weight * away
         return loss
 
 
@@ -203,8 +205,6 @@ class _InfoMax(nn.Module):
         self.to_local = nn.Sequential(nn.SiLU(), nn.Linear(_WIDTH, _WIDTH))
         self.to_all = _two_layers(n_parts * width, _WIDTH)
         self.from_local, self.from_all = (_two_layers(n_latent, _WIDTH) for _ in range(2))
-        self.critic = _two_layers(n_latent, 1)
-        self.reverse = GradientReversal()
 
     def forward(self, x):
         """Features (n, n_latent) of events (n, *shape)."""

@@ -247,11 +247,15 @@ class MutualInformation(Representation):
             X, target, sample_weight = X[kept], target[kept], sample_weight[kept]
         if discrete:
             self.classes_ = np.unique(target)
+            target = self._encode(target)
         else:
             self._target_ndim = target.ndim
-            columns = target.reshape(len(target), -1)
+        columns = target.reshape(len(target), -1)
+        X, columns, sample_weight = distinct_events(X, columns, sample_weight)
+        if not discrete:
+            # Of merged events, so that a weight is a multiplicity to the last bit.
             self._target_mean, self._target_scale = center_and_scale(columns, sample_weight)
-        X, columns, sample_weight = distinct_events(X, self._encode(target), sample_weight)
+            columns = (columns - self._target_mean) / self._target_scale
         if len(X) < 4:
             raise ValueError(
                 "MutualInformation needs four different events or more, of which some are held "

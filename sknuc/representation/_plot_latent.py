@@ -24,7 +24,7 @@ _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 _MARKERS = "osD^vP*"
 _MISSING = "#BBBBBB"
 # Share of the values at either end that the colour scale does not resolve.
-_TAIL = 0.01
+_TAIL = 0.03
 
 
 class LatentDisplay:
@@ -103,7 +103,7 @@ class LatentDisplay:
         Z : array-like of shape (n_events, n_features)
             The features.
         color : array-like of shape (n_events,), dict of them or None, default=None
-            What is known of the events. Numbers have a colour bar, which leaves out a hundredth at
+            What is known of the events. Numbers have a colour bar, which leaves out 3 % of them at
             either end; NaN is "not defined", and grey. Words, flags, and integers of at most seven
             different values are kinds, which have a legend. A dict has one panel for each of its
             entries, and their names with units as titles, such as "drift time (ns)".
