@@ -5,7 +5,6 @@ from sknuc.adaptation._label_shift import LabelShiftClassifier
 from sknuc.adaptation._moments import DeepCORALClassifier, DeepCORALRegressor, MMDClassifier
 from sknuc.adaptation._plot_shift import DomainShiftDisplay
 from sknuc.adaptation._reweighting import DomainReweighter
-from sknuc.adaptation._shift import DomainShiftReport, domain_shift, split_samples
 
 __all__ = [
     "CDANClassifier",
@@ -19,5 +18,4 @@ __all__ = [
     "LabelShiftClassifier",
     "MMDClassifier",
     "domain_shift",
-    "split_samples",
 ]
