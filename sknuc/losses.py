@@ -289,8 +289,10 @@ def _sample_moments(z, weight):
     cov = away.T @ (weight[:, None] * away) / rest
     # Of the matrices that are averaged, those of single events.
     squared = away.square().sum(1).square() - 2 * ((away @ cov) * away).sum(1)
-    of_cov = weight.square() @ (squared + cov.square().sum())
-    return mean, cov, kish * cov.trace(), of_cov / rest**2
+    of_cov = weight.square() @ (squared + cov.square().sum()) / rest**2
+    # The matrix that is subtracted has errors of its own: of normal samples they make this a
+    # factor 1 - 2/n too small. Of two or three events nothing better is known.
+    return mean, cov, kish * cov.trace(), of_cov / (1 - 2 * kish).clamp(min=1 / 3)
 
 
 def _rest(weight):

@@ -5,6 +5,7 @@ from sknuc.adaptation._label_shift import LabelShiftClassifier
 from sknuc.adaptation._moments import DeepCORALClassifier, DeepCORALRegressor, MMDClassifier
 from sknuc.adaptation._plot_shift import DomainShiftDisplay
 from sknuc.adaptation._reweighting import DomainReweighter
+from sknuc.adaptation._shift import DomainShiftReport, domain_shift
 
 __all__ = [
     "CDANClassifier",
