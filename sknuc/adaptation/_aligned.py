@@ -150,6 +150,12 @@ class Aligned(DomainAdapterMixin):
     def _priors(self):
         return {}
 
+    def _standardize(self, source, rows, sample_weight):
+        # What the target has another unit for, its map brings to the source's.
+        if self._of_target is not None and self.domain_map is not None:
+            rows = rows[~self._of_target[rows]]
+        return super()._standardize(source, rows, sample_weight)
+
     def _measure_features(self, network, source, rows, sample_weight):
         if self._of_target is not None and isinstance(network.target_map, ChannelMap):
             self._start_map(network.target_map, source, rows, sample_weight)
@@ -185,8 +191,8 @@ class Aligned(DomainAdapterMixin):
         varies = (width > 0) & (narrow > 0)
         scale = np.clip(width, narrow, wide) / np.where(varies, width, 1.0)
         scale = np.where(varies, scale, 1.0)
-        shift = np.clip(scale * center, low, high) - scale * center
-        target_map.set(torch.from_numpy(scale), torch.from_numpy(shift))
+        start = np.clip(center, low, high)
+        target_map.set(*(torch.from_numpy(part) for part in (center, scale, start)))
 
     def _players(self):
         loss = self._loss()
@@ -421,7 +427,7 @@ class AlignedClassifier(Aligned, NeuralClassification):
             if module.n_seen.item() % _RATIO_EVERY == 0:
                 ratio = _solve_ratio(*(t.cpu().numpy() for t in (module.confusion, module.answers)))
                 priors = ratio * module.source_priors.cpu().numpy()
-                module.target_priors.copy_(torch.from_numpy(priors))
+                module.target_priors.copy_(torch.from_numpy(priors / priors.sum()))
         return module.class_ratio().to(output.dtype)
 
     def decision_function(self, X, sample_domain=None):

@@ -48,21 +48,24 @@ class ChannelMap(nn.Module):
         super().__init__()
         self.log_scale = nn.Parameter(torch.zeros(shape))
         self.shift = nn.Parameter(torch.zeros(shape))
+        self.register_buffer("unit", torch.ones(shape))
+        self.register_buffer("center", torch.zeros(shape))
+        self.register_buffer("start", torch.zeros(shape))
         self.padding_axis = padding_axis
 
     def forward(self, x):
         """From events (n, *input_shape) to events of the same shape."""
-        scale = (_HASTE * self.log_scale).exp()
-        mapped = torch.addcmul(_HASTE * self.shift, x, scale)
+        scale = self.unit * (_HASTE * self.log_scale).exp()
+        mapped = torch.addcmul(self.start + _HASTE * self.shift, x - self.center, scale)
         if self.padding_axis is None:
             return mapped
         return mapped.masked_fill(~real_rows(x, self.padding_axis), 0.0)
 
-    @torch.no_grad()
-    def set(self, scale, shift):
-        """Take scales and shifts, of one number per channel."""
-        self.log_scale.copy_((scale.log() / _HASTE).reshape(self.log_scale.shape))
-        self.shift.copy_((shift / _HASTE).reshape(self.shift.shape))
+    def set(self, center, scale, start):
+        r"""Let the map start as :math:`s\,(x - c) + b`, of one number per channel each."""
+        for name, value in (("center", center), ("unit", scale), ("start", start)):
+            buffer = getattr(self, name)
+            buffer.copy_(value.reshape(buffer.shape))
 
 
 class MultilinearMap(nn.Module):

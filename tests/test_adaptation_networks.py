@@ -1,0 +1,543 @@
+"""Networks of two domains against known shifts, and the contract of what they are given."""
+
+import copy
+import pickle
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import sklearn
+import torch
+from scipy.stats import norm
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from sknuc import _engine, losses
+from sknuc.adaptation import (
+    CDANClassifier,
+    DANNClassifier,
+    DANNRegressor,
+    DeepCORALClassifier,
+    DeepCORALRegressor,
+    MMDClassifier,
+)
+from sknuc.adaptation._aligned import _solve_ratio
+from sknuc.encoders import CNN, MLP
+from sknuc.exceptions import DomainWarning
+from sknuc.networks import NeuralClassifier, NeuralRegressor
+from sknuc.nn import ChannelMap, MultilinearMap
+
+CLASSIFIERS = [DANNClassifier, CDANClassifier, DeepCORALClassifier, MMDClassifier]
+REGRESSORS = [DANNRegressor, DeepCORALRegressor]
+# Half the distance of the classes, and how far the target is shifted.
+MU = DELTA = 1.5
+
+
+def shifted(n_source, n_target, *, share=0.5, seed=0, gain=1.0, pedestal=DELTA):
+    """Two classes at ±μ along the first of two axes; the target's events are shifted.
+
+    Returns events, true labels, and domains; `share` is that of class 1 in the target.
+    """
+    rng = np.random.default_rng(seed)
+    y = np.r_[rng.random(n_source) < 0.5, rng.random(n_target) < share].astype(int)
+    X = rng.normal(size=(len(y), 2))
+    X[:, 0] += MU * (2 * y - 1)
+    domain = np.repeat([1, -1], [n_source, n_target])
+    X[domain < 0, 0] = gain * X[domain < 0, 0] + pedestal
+    return X, y, domain
+
+
+def hidden(y, domain, unknown=-7):
+    return np.where(domain < 0, unknown, y)
+
+
+def oracle(share=0.5):
+    """Accuracy of the best cut for these shares of the classes."""
+    cut = np.log(share / (1 - share)) / (2 * MU)
+    return share * norm.cdf(MU + cut) + (1 - share) * norm.cdf(MU - cut)
+
+
+def source_only(share=0.5):
+    """Accuracy of the source's best cut in the target."""
+    return share * norm.cdf(MU + DELTA) + (1 - share) * norm.cdf(MU - DELTA)
+
+
+def binomial(p, n):
+    return np.sqrt(p * (1 - p) / n)
+
+
+# Distances.
+
+
+def batches_of(law, n, n_batches, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return law(torch.randn(n_batches, n, 3, generator=generator, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_coral_is_the_distance_of_the_distributions_on_average(weighted):
+    a = torch.tensor([[1.0, 0.3, 0.0], [0.0, 0.8, 0.5], [0.0, 0.0, 1.2]], dtype=torch.float64)
+    shift = torch.tensor([0.5, -0.2, 0.1], dtype=torch.float64)
+    n, m, n_batches = 16, 24, 4000
+    source = batches_of(lambda z: z, n, n_batches, 0)
+    target = batches_of(lambda z: z @ a + shift, m, n_batches, 1)
+    weights = [torch.ones(k, dtype=torch.float64) for k in (n, m)]
+    if weighted:
+        weights = [torch.linspace(0.5, 1.5, k, dtype=torch.float64) for k in (n, m)]
+    shares = [w / w.sum() for w in weights]
+    found = torch.stack([losses.coral(s, t, *shares) for s, t in zip(source, target, strict=True)])
+    exact = (torch.eye(3) - a.T @ a).square().sum() / (4 * 9) + shift.square().sum() / 3
+    # Four standard errors of the mean of the batches, and the third order in 1/n that is left.
+    error = 4 * found.std() / n_batches**0.5 + 2 * exact / n**2
+    assert abs(found.mean() - exact) < error
+    other = batches_of(lambda z: z, n, n_batches, 2)
+    pairs = zip(source, other, strict=True)
+    same = torch.stack([losses.coral(s, t, shares[0], shares[0]) for s, t in pairs])
+    error = 4 * same.std() / n_batches**0.5 + 3 / n**3
+    assert abs(same.mean()) < error
+    # Without the correction, samples of sixteen events would seem this far apart.
+    assert error < 0.1 * 2 * (1 + 1 / 12) / n
+
+
+def test_mmd_is_the_distance_of_two_gaussians_on_average():
+    delta, n, n_batches = 1.0, 32, 2000
+    source = batches_of(lambda z: z, n, n_batches, 0)
+    shift = torch.tensor([delta, 0.0, 0.0], dtype=torch.float64)
+    target = batches_of(lambda z: z + shift, n, n_batches, 1)
+    share = torch.full((n,), 1 / n, dtype=torch.float64)
+    found = torch.stack([
+        losses.maximum_mean_discrepancy(s, t, share, share, n_kernels=1)
+        for s, t in zip(source, target, strict=True)
+    ])  # fmt: skip
+    # Of x - x' ~ N(Δ, 2) on each axis, E exp(-u²/s) = (1 + 4/s)^(-1/2) exp(-Δ²/(s + 4)).
+    scale = 6 * (1 - 1 / (2 * n)) + delta**2 / 2
+    within = (1 + 4 / scale) ** -1.5
+    exact = 2 * within * (1 - np.exp(-(delta**2) / (scale + 4)))
+    # The width of the kernel is that of each batch, which scatters by some sqrt(2/3n): its square
+    # times the curvature of the distance in the logarithm of the width, which is of order 1.
+    assert abs(found.mean() - exact) < 4 * found.std() / n_batches**0.5 + exact * 2 / (3 * n)
+
+
+def test_kernels_are_squares_of_each_other():
+    z = batches_of(lambda z: z, 12, 1, 0)[0]
+    share = torch.full((6,), 1 / 6, dtype=torch.float64)
+    source, target = z[:6], z[6:] + 0.5
+    both = torch.cat([source, target])
+    squared = torch.cdist(both, both).square()
+    scale = squared.mean()
+    kernel = sum(torch.exp(-squared / (scale * 2.0**u)) for u in (-1, 0, 1)) / 3
+
+    def among(block):
+        return (block.sum() - block.trace()) / 30
+
+    exact = among(kernel[:6, :6]) + among(kernel[6:, 6:]) - 2 * kernel[:6, 6:].mean()
+    found = losses.maximum_mean_discrepancy(source, target, share, share, n_kernels=3)
+    assert found == pytest.approx(exact.item(), rel=1e-10)
+
+
+@pytest.mark.parametrize("name", ["coral", "maximum_mean_discrepancy"])
+def test_distances_of_single_events_are_finite(name):
+    one = torch.tensor([1.0])
+    value = getattr(losses, name)(torch.zeros(1, 3), torch.ones(1, 3), one, one)
+    assert torch.isfinite(value)
+
+
+def test_random_sums_have_the_scalar_products_of_all_products():
+    torch.manual_seed(0)
+    n_most = 20_000
+    products = MultilinearMap(300, 100, n_most=n_most)
+    assert not products.exact
+    z, p = torch.randn(2, 300), torch.rand(2, 100)
+    found = products(z, p)
+    # Each of n products of four normal numbers has at most 9 times the squared norms.
+    norms = (z.norm(dim=1) * p.norm(dim=1)).prod()
+    exact = (z[0] @ z[1]) * (p[0] @ p[1])
+    assert abs(found[0] @ found[1] - exact) < 4 * 3 * norms / n_most**0.5
+    exactly = MultilinearMap(3, 2)(z[:, :3], p[:, :2])
+    np.testing.assert_allclose(exactly[1].reshape(2, 3), np.outer(p[1, :2], z[1, :3]), rtol=1e-6)
+
+
+# The game.
+
+
+class Recorded(DANNClassifier):
+    """Keeps the terms of its loss."""
+
+    def __init__(self, *, critic=None, gradient_penalty=0.0, **shared):
+        super().__init__(critic=critic, gradient_penalty=gradient_penalty, **shared)
+
+
+def gradients(model, batch, domains, progress):
+    """Gradients of the loss of a batch, and of its parts, by parameter."""
+    module = copy.deepcopy(model.module_[1]).train()
+    model._of_target = domains
+    batch.progress = progress
+    loss = model._both(module, batch, model._loss())
+    parameters = dict(module.named_parameters())
+    found = torch.autograd.grad(loss, parameters.values(), allow_unused=True)
+    return module, dict(zip(parameters, found, strict=True))
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.1, 1.0])
+def test_the_critic_learns_what_the_encoder_unlearns(progress):
+    X, y, domain = shifted(40, 40)
+    settings = {"target_priors": "source", "max_epochs": 1, "encoder": MLP(activation="tanh")}
+    model = Recorded(random_state=0, **settings).fit(X, hidden(y, domain), sample_domain=domain)
+    events = torch.from_numpy(X)
+    batch = SimpleNamespace(
+        X=events[:40],
+        y=torch.from_numpy(y[:40]),
+        sample_weight=None,
+        other=SimpleNamespace(X=events[40:], sample_weight=None),
+    )
+    module, found = gradients(model, batch, domain < 0, progress)
+    features = module.features(batch.X, batch.other.X)
+    told = module.critic(features, None)
+    sides = nn.functional.softplus(-told[:40]), nn.functional.softplus(told[40:])
+    of_domain = sum(side.mean() for side in sides) / 2
+    of_class = model._loss()(module.head(features[:40]), batch.y).mean()
+    strength = 2 / (1 + np.exp(-10 * progress)) - 1
+    for name, parameter in module.named_parameters():
+        if name.startswith("critic."):
+            expected = torch.autograd.grad(of_domain, parameter, retain_graph=True)[0]
+        else:
+            total = of_class - strength * of_domain
+            expected = torch.autograd.grad(total, parameter, retain_graph=True)[0]
+        torch.testing.assert_close(found[name], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_held_out_events_are_judged_by_the_divergence_at_the_end():
+    X, y, domain = shifted(200, 200)
+    model = DANNClassifier(max_epochs=20, target_priors="source", random_state=0)
+    model.fit(X, hidden(y, domain), sample_domain=domain)
+    module, events = model.module_[1].eval(), torch.from_numpy(X)
+    batch = SimpleNamespace(
+        X=events[:200],
+        y=torch.from_numpy(y[:200]),
+        sample_weight=None,
+        progress=0.0,
+        other=SimpleNamespace(X=events[200:], sample_weight=None),
+    )
+    model.set_params(trade_off=3.0)
+    value = model._both(module, batch, model._loss()).item()
+    features = module.features(batch.X, batch.other.X)
+    told = module.critic(features, None)
+    critic = (nn.functional.softplus(-told[:200]).mean()
+              + nn.functional.softplus(told[200:]).mean()) / 2  # fmt: skip
+    task = model._loss()(module.head(features[:200]), batch.y).mean()
+    assert value == pytest.approx((task + 3.0 * (np.log(2) - critic)).item(), rel=1e-9)
+
+
+# Known shifts.
+
+
+@pytest.mark.parametrize("E", CLASSIFIERS)
+def test_a_shift_is_undone(E):
+    X, y, domain = shifted(1000, 1000)
+    X_test, y_test, _ = shifted(0, 10_000, seed=1)
+    model = E(random_state=0).fit(X, hidden(y, domain), sample_domain=domain)
+    accuracy = model.score(X_test, y_test)
+    # Three errors of the test, and what a cut that a thousand events found may lose.
+    assert accuracy > oracle() - 3 * binomial(oracle(), 10_000) - 0.01
+    assert abs(model.target_priors_[1] - 0.5) < 0.06
+    # The simulation is told as before.
+    X_test, y_test, domain_test = shifted(10_000, 1, seed=2)
+    of_source = model.score(X_test, y_test, sample_domain=domain_test)
+    assert of_source > oracle() - 3 * binomial(oracle(), 10_000) - 0.01
+
+
+@pytest.mark.parametrize("E", CLASSIFIERS)
+def test_without_a_map_no_network_undoes_it(E):
+    X, y, domain = shifted(1000, 1000)
+    X_test, y_test, _ = shifted(0, 10_000, seed=1)
+    model = E(domain_map=None, target_priors="source", random_state=0)
+    model.fit(X, hidden(y, domain), sample_domain=domain)
+    assert model.score(X_test, y_test) < source_only() + 0.05
+
+
+@pytest.mark.parametrize("E", [DANNClassifier, CDANClassifier, DeepCORALClassifier])
+@pytest.mark.parametrize("share", [0.2, 0.8])
+def test_class_priors_that_differ_are_found(E, share):
+    X, y, domain = shifted(2000, 2000, share=share)
+    X_test, y_test, _ = shifted(0, 10_000, share=share, seed=1)
+    model = E(random_state=0).fit(X, hidden(y, domain), sample_domain=domain)
+    accuracy = model.score(X_test, y_test)
+    assert accuracy > source_only(share)
+    assert accuracy > oracle(share) - 0.04
+    # A third of the way from the source's priors would be 0.2 off.
+    assert abs(model.target_priors_[1] - share) < 0.1
+    assert model.target_priors_.sum() == pytest.approx(1.0)
+
+
+def test_priors_that_are_known_are_used():
+    X, y, domain = shifted(1000, 1000, share=0.8, pedestal=0.0)
+    model = DANNClassifier(target_priors=[2, 8], random_state=0)
+    model.fit(X, hidden(y, domain), sample_domain=domain)
+    np.testing.assert_allclose(model.target_priors_, [0.2, 0.8])
+    # Bayes' rule: odds of the target are those of the source times what the priors differ by.
+    grid = np.column_stack([np.linspace(-3, 3, 31), np.zeros(31)])
+    of_source = model.decision_function(grid, sample_domain=np.ones(31, int))
+    mapped = model.module_[1].target_map
+    nn.init.zeros_(mapped.log_scale)
+    nn.init.zeros_(mapped.shift)
+    mapped.set(torch.zeros(2), torch.ones(2), torch.zeros(2))
+    share = y[domain > 0].mean()
+    odds = np.log(4 * (1 - share) / share)
+    np.testing.assert_allclose(model.decision_function(grid) - of_source, odds, rtol=1e-5)
+
+
+@pytest.mark.parametrize("E", [DANNClassifier, DeepCORALClassifier])
+def test_another_unit_and_pedestal_are_found(E):
+    X, y, domain = shifted(1000, 1000, gain=30.0, pedestal=400.0)
+    X_test, y_test, _ = shifted(0, 10_000, gain=30.0, pedestal=400.0, seed=1)
+    model = E(random_state=0).fit(X, hidden(y, domain), sample_domain=domain)
+    assert model.score(X_test, y_test) > oracle() - 3 * binomial(oracle(), 10_000) - 0.015
+
+
+@pytest.mark.parametrize("E", REGRESSORS)
+def test_regression_undoes_a_shift(E):
+    rng = np.random.default_rng(0)
+    y = rng.uniform(size=2000)
+    domain = np.tile([1, -1], 1000)
+    X = np.column_stack([y + np.where(domain < 0, 0.5, 0.0), rng.normal(size=2000)])
+    model = E(random_state=0).fit(X, np.where(domain > 0, y, np.nan), sample_domain=domain)
+    target = domain < 0
+    # Read as simulation, the target is 0.5 off: R² = 1 - 0.25 · 12.
+    assert model.score(X[target], y[target]) > 0.95
+    assert model._as_source().score(X[target], y[target]) < 0
+
+
+def test_images_and_padded_clouds_have_maps_of_their_own():
+    rng = np.random.default_rng(0)
+    images = rng.exponential(size=(60, 2, 8, 8)).astype(np.float32)
+    y, domain = rng.integers(2, size=60), np.repeat([0, -1], 30)
+    model = DANNClassifier(encoder=CNN(channels=(4,)), max_epochs=2, random_state=0)
+    model.fit(images, y, sample_domain=domain)
+    assert model.module_[1].target_map.log_scale.shape == (2, 1, 1)
+    clouds = torch.tensor([[[1.0, 2.0], [0.0, 0.0]]])
+    mapped = ChannelMap((1, 2), padding_axis=0)
+    mapped.set(torch.tensor([0.0, 1.0]), torch.tensor([2.0, 3.0]), torch.tensor([1.0, 4.0]))
+    expected = torch.tensor([[[3.0, 7.0], [0.0, 0.0]]])
+    torch.testing.assert_close(mapped(clouds), expected)
+
+
+def test_the_map_starts_at_what_class_priors_cannot_explain():
+    X, y, domain = shifted(2000, 2000, share=0.95, pedestal=0.0)
+    model = DANNClassifier(max_epochs=1, learning_rate=1e-12, random_state=0)
+    model.fit(X, hidden(y, domain), sample_domain=domain)
+    mapped = model.module_[1].target_map
+    # More events of one class: nothing is to be undone, but for the statistics of one of the axes.
+    assert mapped(torch.zeros(1, 2))[0, 0].item() == pytest.approx(0.0, abs=0.02)
+    assert mapped.unit[0].item() == pytest.approx(1.0, abs=0.02)
+    X, y, domain = shifted(2000, 2000, gain=100.0, pedestal=-3000.0)
+    model.fit(X, hidden(y, domain), sample_domain=domain)
+    scaling, network = model.module_
+    start = network.target_map(scaling(torch.from_numpy(X[domain < 0]))).numpy()[:, 0]
+    source = scaling(torch.from_numpy(X[domain > 0])).numpy()[:, 0]
+    centers = [source[y[domain > 0] == k].mean() for k in (0, 1)]
+    assert min(centers) - 1e-6 <= start.mean() <= max(centers) + 1e-6
+    within = source[y[domain > 0] == 0].std()
+    widest = np.sqrt(within**2 + np.ptp(centers) ** 2 / 4)
+    assert 0.9 * within < start.std() < 1.1 * widest
+
+
+def test_the_ratio_of_priors_solves_its_equations():
+    rng = np.random.default_rng(0)
+    source, target = np.array([0.5, 0.3, 0.2]), np.array([0.1, 0.3, 0.6])
+    answers = rng.dirichlet([1, 1, 1], size=3).T * 0.3 + 0.7 * np.eye(3)
+    ratio = _solve_ratio(answers * source, answers @ target)
+    exact = target / source
+    # The pull to 1, of a tenth, against answers that are right seven times in ten.
+    np.testing.assert_allclose(ratio, exact, rtol=0.1)
+    assert source @ ratio == pytest.approx(1.0, abs=1e-5)
+    # A head that says the same of all events knows nothing.
+    np.testing.assert_allclose(_solve_ratio(np.outer(source, source), source), 1.0, atol=1e-5)
+    # No class has a negative share, whatever the answers are.
+    assert np.all(_solve_ratio(answers * source, np.array([1.2, -0.3, 0.1])) >= 0)
+
+
+# The contract.
+
+
+@pytest.mark.parametrize("E", [*CLASSIFIERS, *REGRESSORS])
+def test_what_the_target_has_for_labels_changes_no_bit(E):
+    X, y, domain = shifted(30, 20)
+    model = E(max_epochs=3, random_state=0)
+    expected = model.fit(X, hidden(y, domain, 0), sample_domain=domain).predict(X)
+    history = model.history_[:, "train_loss"]
+    rng = np.random.default_rng(1)
+    for unknown in (rng.integers(-99, 99, 50), np.nan, None):
+        scrambled = np.where(domain < 0, unknown, y.astype(object))
+        if unknown is not None:
+            scrambled = scrambled.astype(float)
+        again = E(max_epochs=3, random_state=0).fit(X, scrambled, sample_domain=domain)
+        np.testing.assert_array_equal(again.predict(X), expected)
+        assert again.history_[:, "train_loss"] == history
+
+
+@pytest.mark.parametrize("E", CLASSIFIERS)
+def test_without_domains_it_is_an_ordinary_classifier(E):
+    X, y, _ = shifted(100, 0)
+    plain = NeuralClassifier(batch_size=64, max_epochs=5, random_state=0).fit(X, y)
+    with pytest.warns(DomainWarning, match="no sample_domain"):
+        model = E(max_epochs=5, schedule="constant", random_state=0).fit(X, y)
+    np.testing.assert_array_equal(model.predict_proba(X), plain.predict_proba(X))
+
+
+@pytest.mark.parametrize("E", REGRESSORS)
+def test_without_domains_it_is_an_ordinary_regressor(E):
+    X, *_ = shifted(100, 0)
+    plain = NeuralRegressor(batch_size=64, max_epochs=5, random_state=0).fit(X, X[:, 1] ** 2)
+    with pytest.warns(DomainWarning, match="no sample_domain"):
+        model = E(max_epochs=5, schedule="constant", random_state=0).fit(X, X[:, 1] ** 2)
+    np.testing.assert_array_equal(model.predict(X), plain.predict(X))
+
+
+@pytest.mark.parametrize("E", [DANNClassifier, DeepCORALRegressor])
+def test_pipelines_and_searches_route_domains(E):
+    # Folds are of all events in turn: their order must not be that of the domains.
+    X, y, domain = shifted(60, 60)
+    order = np.random.default_rng(0).permutation(120)
+    X, y, domain = X[order], y[order], domain[order]
+    grid = {f"{E.__name__.lower()}__trade_off": [0.1, 1.0]}
+    pipe = make_pipeline(StandardScaler(), E(max_epochs=2, random_state=0))
+    with sklearn.config_context(enable_metadata_routing=True):
+        pipe.fit(X, y, sample_domain=domain)
+        assert len(pipe.predict(X)) == len(X)
+        search = GridSearchCV(pipe, grid, cv=2).fit(X, y, sample_domain=domain)
+        scores = cross_validate(pipe, X, y, cv=2, params={"sample_domain": domain})
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert np.isfinite(scores["test_score"]).all()
+    assert search.best_estimator_[-1].module_[1].target_map is not None
+    # And without routing, by the names of the steps.
+    again = make_pipeline(StandardScaler(), E(max_epochs=2, random_state=0))
+    again.fit(X, y, **{f"{E.__name__.lower()}__sample_domain": domain})
+    np.testing.assert_array_equal(again.predict(X), pipe.predict(X))
+
+
+def test_every_event_is_predicted_as_what_it_is():
+    X, y, domain = shifted(60, 60)
+    model = DANNClassifier(max_epochs=10, random_state=0)
+    with pytest.raises(NotFittedError):
+        model.predict(X, sample_domain=domain)
+    model.fit(X, hidden(y, domain), sample_domain=domain)
+    order = np.random.default_rng(0).permutation(120)
+    X, domain = X[order], domain[order]
+    target = domain < 0
+    for name in ("predict", "predict_proba", "decision_function"):
+        method = getattr(model, name)
+        both = method(X, sample_domain=domain)
+        np.testing.assert_array_equal(both[target], method(X)[target])
+        of_source = method(X[~target], sample_domain=np.zeros(60, int))
+        np.testing.assert_array_equal(both[~target], of_source)
+        assert len(method(X)) == 120
+    assert np.any(method(X)[~target] != of_source)
+    copied = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(copied.predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize("E", [DANNClassifier, DANNRegressor, MMDClassifier])
+def test_events_of_weight_zero_are_absent(E):
+    X, y, domain = shifted(60, 60)
+    weight = np.random.default_rng(0).integers(0, 2, 120).astype(float)
+    there = weight > 0
+    model = E(max_epochs=3, random_state=0).fit(X, y, weight, sample_domain=domain)
+    again = E(max_epochs=3, random_state=0)
+    again.fit(X[there], y[there], np.ones(there.sum()), sample_domain=domain[there])
+    np.testing.assert_array_equal(model.predict(X), again.predict(X))
+
+
+@pytest.mark.parametrize("E", [DANNClassifier, CDANClassifier, DANNRegressor])
+def test_a_weight_of_two_is_the_event_twice(E):
+    X, y, domain = shifted(20, 15)
+    weight = np.random.default_rng(0).integers(1, 4, 35)
+    # One batch per epoch, as batches of other events would differ.
+    settings = {"max_epochs": 5, "batch_size": 1000, "random_state": 0}
+    model = E(**settings).fit(X, y, weight, sample_domain=domain)
+    copies = np.repeat(np.arange(35), weight)
+    again = E(**settings).fit(X[copies], y[copies], sample_domain=domain[copies])
+    np.testing.assert_allclose(model.predict(X), again.predict(X), rtol=1e-6, atol=1e-9)
+    if hasattr(model, "predict_proba"):
+        np.testing.assert_allclose(model.predict_proba(X), again.predict_proba(X), atol=1e-6)
+
+
+@pytest.mark.parametrize("E", [DANNClassifier, DeepCORALClassifier, MMDClassifier])
+@pytest.mark.parametrize("n_target", [2, 5])
+def test_a_target_of_a_few_events_is_in_every_step(E, n_target):
+    X, y, domain = shifted(300, n_target)
+    model = E(max_epochs=2, random_state=0).fit(X, hidden(y, domain), sample_domain=domain)
+    assert np.isfinite(model.predict_proba(X)).all()
+    assert np.isfinite(model.history_[:, "train_loss"]).all()
+
+
+def test_an_epoch_is_a_pass_over_the_larger_sample():
+    X = np.arange(107.0).reshape(-1, 1)
+    source = _engine.EventSource(X, (1,), torch.float64, torch.device("cpu"))
+
+    def serve(rows, seed):
+        return _engine.TrainingData(source, {}, rows=rows, batch_size=10, seeds=seed)
+
+    for first, second in ((range(7), range(7, 107)), (range(100), range(100, 107))):
+        pair = _engine.PairedData(serve([*first], 1), serve([*second], 2))
+        batches = list(pair)
+        assert len(batches) == pair.n_batches == 10
+        assert sum(len(batch) for batch in batches) == len(pair)
+        for rows, parts in ((first, batches), (second, [batch.other for batch in batches])):
+            seen = torch.cat([part.X for part in parts]).flatten().numpy()
+            times = np.bincount(seen.astype(int), minlength=107)[[*rows]]
+            assert times.min() == times.max() == (1 if len(rows) == 100 else 10)
+        larger = batches if len(first) == 100 else [batch.other for batch in batches]
+        assert not torch.equal(larger[0].X.flatten().sort()[0], torch.arange(10.0).double())
+
+
+def test_early_stopping_needs_no_labels_of_the_target():
+    X, y, domain = shifted(200, 200)
+    settings = {"early_stopping": True, "n_iter_no_change": 3, "random_state": 0}
+    model = DeepCORALClassifier(max_epochs=300, **settings)
+    model.fit(X, hidden(y, domain), sample_domain=domain)
+    assert model.n_iter_ < 300
+    assert "valid_loss" in model.history_[-1]
+    again = DeepCORALClassifier(max_epochs=300, **settings).fit(X, y, sample_domain=domain)
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+
+
+def test_training_goes_on():
+    X, y, domain = shifted(60, 60)
+    model = DANNClassifier(max_epochs=2, warm_start=True, random_state=0)
+    model.fit(X, y, sample_domain=domain)
+    before = copy.deepcopy(model.module_.state_dict())
+    model.fit(X, y, sample_domain=domain)
+    assert model.n_iter_ == 4
+    moved = [k for k, v in model.module_.state_dict().items() if not torch.equal(v, before[k])]
+    assert any("target_map" in name for name in moved)
+    assert any("critic" in name for name in moved)
+
+
+def test_bad_input_is_refused_with_words():
+    X, y, domain = shifted(20, 20)
+    model = DANNClassifier(max_epochs=1)
+    cases = [
+        (np.ones(40, int), "at least 2 of the target domain"),
+        (-np.ones(40, int), "at least 1 of the source domain"),
+        (np.r_[np.ones(39, int), -1], "at least 2 of the target domain"),
+        (np.full(40, 0.5), "must have an integer per event"),
+        (np.full(40, np.nan), "must have an integer per event"),
+        (["simulation"] * 40, "must have an integer per event"),
+        (domain[:-1], "inconsistent numbers"),
+    ]
+    for codes, words in cases:
+        with pytest.raises(ValueError, match=words):
+            model.fit(X, y, sample_domain=codes)
+    with pytest.raises(ValueError, match="only one class"):
+        model.fit(X, np.zeros(40, int), sample_domain=domain)
+    for priors in ([0.5], [0.5, 0.2, 0.3], [-1, 2], [0, 0]):
+        with pytest.raises(ValueError, match="'target_priors' parameter"):
+            DANNClassifier(target_priors=priors).fit(X, y, sample_domain=domain)
+    with pytest.raises(ValueError, match="'domain_map' parameter"):
+        DANNClassifier(domain_map="affine").fit(X, y, sample_domain=domain)
+    model.fit(X, y, sample_domain=domain)
+    with pytest.raises(ValueError, match="inconsistent numbers"):
+        model.predict(X, sample_domain=domain[:-1])
