@@ -14,6 +14,7 @@ __all__ = [
     "binary_cross_entropy",
     "coral",
     "critic_loss",
+    "critic_terms",
     "cross_entropy",
     "donsker_varadhan",
     "energy_distance",
@@ -166,31 +167,56 @@ def mixture_nll(logits, means, scales, y):
     return -torch.logsumexp(torch.log_softmax(logits, -1) + log_densities, -1)
 
 
+def critic_terms(true, generated, *, kind):
+    r"""What a critic D loses by true events and by generated ones, as many or not.
+
+    Their sum is :func:`critic_loss`.
+
+    Parameters
+    ----------
+    true : Tensor of shape (n,)
+    generated : Tensor of shape (m,)
+        D of the events of either sample.
+    kind : {"non_saturating", "minimax", "wasserstein", "hinge", "least_squares"}
+
+    Returns
+    -------
+    of_true : Tensor of shape (n,)
+    of_generated : Tensor of shape (m,)
+    """
+    if kind == "wasserstein":
+        return -true, generated
+    if kind == "hinge":
+        return F.relu(1 - true), F.relu(1 + generated)
+    if kind == "least_squares":
+        return (true - 1).square(), generated.square()
+    return F.softplus(-true), F.softplus(generated)
+
+
 def critic_loss(true, generated, *, kind):
     r"""Loss of a critic D that tells true events from generated ones.
 
     - "non_saturating" and "minimax", the cross entropy of a classifier with the logit D,
       :math:`\ln(1+e^{-D(x)}) + \ln(1+e^{D(G)})`;
     - "wasserstein", :math:`D(G) - D(x)`;
-    - "hinge", :math:`\max(0, 1-D(x)) + \max(0, 1+D(G))`.
+    - "hinge", :math:`\max(0, 1-D(x)) + \max(0, 1+D(G))`;
+    - "least_squares", :math:`(D(x) - 1)^2 + D(G)^2`.
 
     Parameters
     ----------
     true, generated : Tensor of shape (n,)
         D of the events of either sample.
-    kind : {"non_saturating", "minimax", "wasserstein", "hinge"}
+    kind : {"non_saturating", "minimax", "wasserstein", "hinge", "least_squares"}
 
     References
     ----------
     I. Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014 (arXiv:1406.2661).
     M. Arjovsky, S. Chintala, L. Bottou, "Wasserstein GAN", ICML 2017 (arXiv:1701.07875).
     J. H. Lim, J. C. Ye, "Geometric GAN", 2017 (arXiv:1705.02894), for the hinge loss.
+    X. Mao et al., "Least Squares Generative Adversarial Networks", ICCV 2017 (arXiv:1611.04076).
     """
-    if kind == "wasserstein":
-        return generated - true
-    if kind == "hinge":
-        return F.relu(1 - true) + F.relu(1 + generated)
-    return F.softplus(-true) + F.softplus(generated)
+    of_true, of_generated = critic_terms(true, generated, kind=kind)
+    return of_true + of_generated
 
 
 def generator_loss(generated, *, kind):
@@ -199,18 +225,21 @@ def generator_loss(generated, *, kind):
     - "minimax", what the critic gains is lost: :math:`-\ln(1+e^{D(G)})`, of which the gradient
       vanishes where the critic is sure;
     - "non_saturating", the cross entropy with the other label: :math:`\ln(1+e^{-D(G)})`;
-    - "wasserstein" and "hinge", :math:`-D(G)`.
+    - "wasserstein" and "hinge", :math:`-D(G)`;
+    - "least_squares", :math:`(D(G) - 1)^2`.
 
     Parameters
     ----------
     generated : Tensor of shape (n,)
         D of the generated events.
-    kind : {"non_saturating", "minimax", "wasserstein", "hinge"}
+    kind : {"non_saturating", "minimax", "wasserstein", "hinge", "least_squares"}
     """
     if kind == "minimax":
         return -F.softplus(generated)
     if kind == "non_saturating":
         return F.softplus(-generated)
+    if kind == "least_squares":
+        return (generated - 1).square()
     return -generated
 
 

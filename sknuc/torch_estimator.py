@@ -9,6 +9,7 @@ import contextlib
 import copy
 import math
 import warnings
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -370,6 +371,18 @@ class TorchEstimator(SharedParameters, BaseEstimator):
         if self.optimizer in ("adam", "adamw"):
             options["fused"] = True
         return _OPTIMIZERS[self.optimizer](parameters, **options)
+
+    def _optimizer_at(self, learning_rate):
+        """The optimizer of a player of a game, of a method with a parameter `betas`."""
+        options = {"lr": learning_rate}
+        if self.optimizer in ("adam", "adamw"):
+            if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+                raise ValueError(
+                    "The 'betas' parameter must be two numbers in [0, 1), for the means of "
+                    f"gradients and of their squares. Got {self.betas!r} instead."
+                )
+            options["betas"] = tuple(self.betas)
+        return partial(self._optimizer, **options)
 
     def _fit_events(
         self,

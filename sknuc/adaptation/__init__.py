@@ -1,6 +1,7 @@
 """Adaptation: what was learnt on simulated events is made right for measured ones."""
 
 from sknuc.adaptation._adversarial import CDANClassifier, DANNClassifier, DANNRegressor
+from sknuc.adaptation._cyclegan import CycleGANTranslator
 from sknuc.adaptation._label_shift import LabelShiftClassifier
 from sknuc.adaptation._moments import DeepCORALClassifier, DeepCORALRegressor, MMDClassifier
 from sknuc.adaptation._plot_shift import DomainShiftDisplay
@@ -9,6 +10,7 @@ from sknuc.adaptation._shift import DomainShiftReport, domain_shift
 
 __all__ = [
     "CDANClassifier",
+    "CycleGANTranslator",
     "DANNClassifier",
     "DANNRegressor",
     "DeepCORALClassifier",

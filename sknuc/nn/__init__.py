@@ -48,6 +48,7 @@ from sknuc.nn._sphere import (
     SphericalLinear,
 )
 from sknuc.nn._stacked import StackedDense, StackedModule, shared_copy, stack, updated_buffers
+from sknuc.nn._unet import PositionalUNet, ResidualDense
 
 __all__ = [
     "MASK_GROUPS",
@@ -78,7 +79,9 @@ __all__ = [
     "OrderedQuantiles",
     "Patches",
     "Poisson",
+    "PositionalUNet",
     "ResidualConvolution",
+    "ResidualDense",
     "SelfAttention",
     "SpectralNorm",
     "SphericalActivation",

@@ -349,17 +349,6 @@ class GANSampler(Sampler):
             ),
         ]
 
-    def _optimizer_at(self, learning_rate):
-        options = {"lr": learning_rate}
-        if self.optimizer in ("adam", "adamw"):
-            if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-                raise ValueError(
-                    "The 'betas' parameter must be two numbers in [0, 1), for the means of "
-                    f"gradients and of their squares. Got {self.betas!r} instead."
-                )
-            options["betas"] = tuple(self.betas)
-        return partial(self._optimizer, **options)
-
     def _penalty(self):
         if not isinstance(self.gradient_penalty, str):
             return self.gradient_penalty
