@@ -7,7 +7,8 @@ height of the pulse, without baseline. Half of the events of either domain train
 
 (a) Other electronics: the same simulator with twice the smoothing, three quarters of the decay
 time, half as much noise again. (b) Real ones: the Th-228 waveforms of a germanium detector, without
-pile-up, saturation and pulses below 1500 ADC counts; left out where they are not at hand. For both:
+pile-up, saturation and pulses below 1500 ADC counts, from a simulation with about the size and
+the drift velocity of that detector; left out where they are not at hand. For both:
 
 - Overlap of the histograms of largest current, drift time (from 5 % to 95 %) and slope of the tail
   with those of the target, over what two samples of the target reach; before and after. The goal is
@@ -41,6 +42,8 @@ from sknuc.preprocessing import PulseShapeFeatures, WaveformAligner
 PERIOD = 16.0
 FEATURES = ("largest current", "drift time", "tail slope")
 OTHER = {"smoothing": 60.0, "decay_time": 54_000.0, "white_noise": 3.0, "pink_noise": 1.5}
+# A detector about as large as the real one, in mm, with about its drift velocity, in mm/ns.
+LARGE = {"detector_radius": 60.0, "drift_velocity": 0.034}
 GOAL, GOAL_SPEED = 0.85, "≤ 1.05"
 # Of real pulses, in ADC counts.
 LEAST_HEIGHT = 1500.0
@@ -273,7 +276,7 @@ def main():
         except (ImportError, OSError) as error:
             print(f"\n(b) is left out: {error}")
         else:
-            source = prepare(simulate(n, 0))
+            source = prepare(simulate(n, 0, **LARGE))
             judge("(b) Th-228", source, target, epochs, quick=options.quick)
     if "c" in options.parts:
         speed(min(n, 512), 1 if options.quick else 4, 1 if options.quick else options.repeat)

@@ -107,8 +107,9 @@ class CycleGANTranslator(
     encoder : encoder or None, default=None
         The network of the critics, from events to features: an object of :mod:`sknuc.encoders`, or
         your own with a method ``build(input_shape)``. None is
-        ``CNN(stride=4, n_blocks=0, pooling="flatten", activation="silu")`` for signals and images,
-        and ``MLP(hidden_layer_sizes=(64, 64), activation="leaky_relu")`` for tables.
+        ``CNN(kernel_size=9, stride=3, n_blocks=0, pooling="flatten", activation="silu")`` for
+        signals, with ``kernel_size=3`` for images and voxels, and
+        ``MLP(hidden_layer_sizes=(64, 64), activation="leaky_relu")`` for tables.
     critic_learning_rate : float, default=0.002
         Step size of the critics (two time scales).
     betas : tuple of float, default=(0.5, 0.999)
@@ -323,7 +324,11 @@ class CycleGANTranslator(
 
     def _default_encoder(self):
         if self._of_signals():
-            return CNN(stride=4, n_blocks=0, pooling="flatten", activation="silu")
+            # Windows as long as some strides: otherwise slopes of the critic, which generators
+            # follow, have a pattern of the stride's length.
+            width = 9 if len(self.input_shape_) == 2 else 3
+            options = {"n_blocks": 0, "pooling": "flatten", "activation": "silu"}
+            return CNN(kernel_size=width, stride=3, **options)
         return MLP(hidden_layer_sizes=(64, 64), activation="leaky_relu")
 
     def _standardize(self, source, rows, sample_weight):

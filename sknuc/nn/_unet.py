@@ -115,10 +115,22 @@ class UNetTrunk(nn.Module):
         block.
     norm : bool
         Normalise groups of channels of an event.
+    overlap : bool
+        Patches that are made overlap by half a patch on either side, so that no pattern of their
+        size is left at their edges.
     """
 
     def __init__(
-        self, event_shape, *, channels, patch, kernel_size, n_heads, embedding=None, norm=True
+        self,
+        event_shape,
+        *,
+        channels,
+        patch,
+        kernel_size,
+        n_heads,
+        embedding=None,
+        norm=True,
+        overlap=False,
     ):
         super().__init__()
         n_channels, *size = event_shape
@@ -154,7 +166,11 @@ class UNetTrunk(nn.Module):
         if n_heads:
             self.attention = _Attention(channels[-1], n_heads, make_norm)
         self.norm = make_norm(channels[0])
-        self.outward = start_at_zero(upward(channels[0], n_channels, patch, stride=patch))
+        half = tuple(p // 2 if overlap else 0 for p in patch)
+        wide = tuple(p + 2 * h for p, h in zip(patch, half, strict=True))
+        self.outward = start_at_zero(
+            upward(channels[0], n_channels, wide, stride=patch, padding=half)
+        )
 
     def enter(self, x):
         """From events (n, *event_shape) to the places of the first level, (n, channels[0], ...)."""
@@ -210,6 +226,7 @@ class PositionalUNet(UNetTrunk):
             kernel_size=kernel_size,
             n_heads=0,
             norm=False,
+            overlap=True,
         )
         n_channels, *size = event_shape
         self.response = start_at_zero(convolution(len(size))(n_channels, n_channels, reach))
