@@ -52,11 +52,11 @@ def test_positional_unet_knows_where_it_is():
     # Without positions, and away from the edges, a network of convolutions turns what is the same
     # everywhere into what repeats with the period of its coarsest places.
     torch.manual_seed(0)
-    network = PositionalUNet((1, 64), channels=(4, 8), patch=(2,), kernel_size=3, reach=(3,))
+    network = PositionalUNet((1, 128), channels=(4, 8), patch=(2,), kernel_size=3, reach=(3,))
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.3)
-    x = torch.zeros(1, 1, 64)
-    inside, step = slice(24, 36), 4
+    x = torch.zeros(1, 1, 128)
+    inside, step = slice(56, 68), 4
     output = network(x)[0, 0]
     moved = (output[inside.start + step : inside.stop + step] - output[inside]).abs().max()
     nn.init.zeros_(network.position_scale)
@@ -327,6 +327,12 @@ def respond(x):
     return np.float32(GAIN * lfilter([share], [1, share - 1], x, axis=1) + OFFSET)
 
 
+def two_levels(input_shape):
+    """The default generator with fewer levels, which takes half the time."""
+    options = {"patch": (2,), "kernel_size": 5, "reach": (15,)}
+    return PositionalUNet(input_shape, channels=(16, 32), **options)
+
+
 def a_over_e(x):
     return np.diff(x, axis=1).max(1) / x[:, -8:].mean(1)
 
@@ -334,7 +340,8 @@ def a_over_e(x):
 @pytest.fixture(scope="module")
 def waveforms():
     X, domain = both(pulses(400, 0)[0], respond(pulses(400, 1)[0]))
-    model = CycleGANTranslator(max_epochs=40, random_state=0)
+    generator = ModuleEncoder(two_levels)
+    model = CycleGANTranslator(generator=generator, max_epochs=40, random_state=0)
     model.fit(X[:, None], sample_domain=domain)
     return model, *pulses(500, 2)
 
