@@ -160,6 +160,11 @@ class CycleGANTranslator(
     ``ConvergenceWarning`` is given if they are farther from them than the source was, or vary by
     half or twice as much. That they pass does not make them good.
 
+    Critics read a channel of a signal in one scale: differences that are small against the height
+    of a pulse, such as the slope of its tail, are learnt last, if at all. A critic that reads each
+    sample in units of its own spread sees them (put such a layer into the `encoder`); it moves
+    events more, and exchanges more of them: look at their order behind the translation.
+
     Generators have no noise of their own: they can make the noise of an event weaker or stronger
     and filter it, but not add noise to an event without any. Translate simulations with noise.
 
