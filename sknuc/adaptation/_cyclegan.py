@@ -163,7 +163,8 @@ class CycleGANTranslator(
     Critics read a channel of a signal in one scale: differences that are small against the height
     of a pulse, such as the slope of its tail, are learnt last, if at all. A critic that reads each
     sample in units of its own spread sees them (put such a layer into the `encoder`); it moves
-    events more, and exchanges more of them: look at their order behind the translation.
+    events more, so that coming back has to count more, too (``cycle_weight=60``), if events are not
+    to be exchanged: look at their order behind the translation.
 
     Generators have no noise of their own: they can make the noise of an event weaker or stronger
     and filter it, but not add noise to an event without any. Translate simulations with noise.
