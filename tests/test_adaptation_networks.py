@@ -344,6 +344,18 @@ def test_the_map_starts_at_what_class_priors_cannot_explain():
     assert 0.9 * within < start.std() < 1.1 * widest
 
 
+def test_a_class_that_the_target_lacks_is_told():
+    X, y, domain = shifted(400, 400, share=0.0, pedestal=0.0)
+    model = DANNClassifier(max_epochs=40, random_state=0)
+    with pytest.warns(DomainWarning, match=r"Of the classes \[1\], the target is estimated"):
+        model.fit(X, hidden(y, domain), sample_domain=domain)
+    assert model.target_priors_[1] < 0.05
+    # The judge of the domains is not for the encoder: no gradient of it arrives there.
+    judge = model.module_[1].judge
+    assert 0.5 < model.module_[1].likeness.item() <= 1
+    assert judge.in_features == model.module_[1].head.in_features
+
+
 def test_the_ratio_of_priors_solves_its_equations():
     rng = np.random.default_rng(0)
     source, target = np.array([0.5, 0.3, 0.2]), np.array([0.1, 0.3, 0.6])

@@ -18,6 +18,8 @@ differ by more than a blur:
   (times :math:`p_S(k)`), its answers to the target average to q, and :math:`C r = q` where the
   features of a class are alike in both domains. Least squares with :math:`r \ge 0`,
   :math:`\sum_k p_S(k) r_k = 1`, and a weak pull to r = 1, which counts where the head is ignorant.
+  This holds as far as the features are alike, so that r departs from 1 as far only: by the factor
+  :math:`L/\ln 2` of the cross entropy L of a linear judge of the two domains, who reads features.
   The head itself learns the source's priors, so that no class is forgotten on the way; to events of
   the target it answers by Bayes' rule, with the odds of class k times :math:`r_k`.
 
@@ -27,6 +29,7 @@ training that is done.
 
 import copy
 import math
+import warnings
 from numbers import Real
 from typing import NamedTuple
 
@@ -38,6 +41,7 @@ from sklearn.utils import _safe_indexing, check_consistent_length
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
+from torch.nn import functional as F
 
 from sknuc.adaptation._domains import (
     DomainAdapterMixin,
@@ -46,7 +50,8 @@ from sknuc.adaptation._domains import (
     split_domains,
     warn_without_domains,
 )
-from sknuc.base import validate_weights
+from sknuc.base import levels_to_user, validate_weights
+from sknuc.exceptions import DomainWarning
 from sknuc.neural_estimator import NeuralClassification, NeuralRegression
 from sknuc.nn import AdaptedNetwork, ChannelMap, class_probabilities
 from sknuc.torch_estimator import Player
@@ -57,6 +62,8 @@ __all__ = ["AlignedClassifier", "AlignedRegressor"]
 _PULL = 0.1
 # Steps after which the ratio of the priors is found anew.
 _RATIO_EVERY = 10
+# A class whose share fell below this part of the source's is told.
+_LOST = 0.1
 # Parts of the values of regression targets that play the role of classes.
 _N_PARTS = 5
 _TINY = torch.finfo(torch.float32).tiny
@@ -140,12 +147,15 @@ class Aligned(DomainAdapterMixin):
                 options["target_map"] = ChannelMap(
                     self._channel_shape_of_map(), padding_axis=self._padding_axis()
                 )
-            options |= self._priors()
+            options |= {"judge": self._make_judge(n_features), **self._priors()}
         return AdaptedNetwork(encoder, head, **options)
 
     def _channel_shape_of_map(self):
         shape = self._channel_shape()
         return [self.input_shape_[i] if size == -1 else 1 for i, size in enumerate(shape)]
+
+    def _make_judge(self, n_features):
+        return None
 
     def _priors(self):
         return {}
@@ -210,18 +220,18 @@ class Aligned(DomainAdapterMixin):
         # Held-out events are judged as at the end, whatever the progress is now.
         progress = batch.progress if module.training else math.inf
         rise = 2 / (1 + math.exp(-self.ramp * progress)) - 1
-        ratio = self._ratio(module, output, batch.y, share, other)
+        ratio, own = self._ratio(module, features, output, batch.y, share, other)
         if ratio is not None:
             # At first the head's answers tell of the shift more than of the priors.
             share = share * (1 + rise * (ratio[batch.y] - 1))
         # What a batch of heavy events has more than others is its own; of a distance it is not.
         source = Side(features[:n], output[:n], share / share.sum().clamp(min=_TINY))
         target = Side(features[n:], output[n:], other / other.sum().clamp(min=_TINY))
-        return task + self._align(module, source, target, rise * self.trade_off)
+        return task + own + self._align(module, source, target, rise * self.trade_off)
 
-    def _ratio(self, module, output, y, share, other):
-        """How much more frequent each class is in the target; None where that has no meaning."""
-        return None
+    def _ratio(self, module, features, output, y, share, other):
+        """How much more frequent each class is in the target, or None; and a loss of finding it."""
+        return None, 0.0
 
     # Prediction.
 
@@ -315,6 +325,7 @@ class AlignedClassifier(Aligned, NeuralClassification):
         Shares of the classes in the target, in the order of ``classes_``: found in the training,
         those of the source, or known ones. If they are not the source's, the distance weighs the
         source's events by the ratio, and probabilities of the target's events are for its priors.
+        A warning tells of classes that the estimate lost.
     batch_size : int, default=64
         The most events of either domain per step; the batches of an epoch are made alike. An epoch
         is a pass over the larger domain, while the smaller one is served again and again.
@@ -396,6 +407,7 @@ class AlignedClassifier(Aligned, NeuralClassification):
         super()._fit_events(X, columns, sample_weight=sample_weight, **options)
         if self._of_target is not None:
             self.target_priors_ = self.module_[1].target_priors.double().cpu().numpy()
+            self._look_for_lost_classes()
 
     def _priors(self):
         source = self._source_priors
@@ -417,18 +429,42 @@ class AlignedClassifier(Aligned, NeuralClassification):
         priors = {"source_priors": source, "target_priors": target}
         return {name: torch.from_numpy(prior.copy()) for name, prior in priors.items()}
 
-    def _ratio(self, module, output, y, share, other):
-        estimated = isinstance(self.target_priors, str) and self.target_priors == "estimated"
-        if estimated and module.training:
+    def _make_judge(self, n_features):
+        return nn.Linear(n_features, 1) if self._priors_are("estimated") else None
+
+    def _ratio(self, module, features, output, y, share, other):
+        lost = 0.0
+        if module.training and self._priors_are("estimated"):
+            n = len(y)
+            # What the judge learns is not for the encoder.
+            told = module.judge(features.detach()).squeeze(1)
+            lost = (share @ F.softplus(-told[:n]) + other @ F.softplus(told[n:])) / 2
             with torch.no_grad():
-                probability = class_probabilities(output)
-            of_source, of_target = probability.tensor_split([len(y)])
-            module.remember(of_source, y, share, of_target, other)
+                of_source, of_target = class_probabilities(output).tensor_split([n])
+            module.remember(of_source, y, share, of_target, other, lost.detach())
             if module.n_seen.item() % _RATIO_EVERY == 0:
                 ratio = _solve_ratio(*(t.cpu().numpy() for t in (module.confusion, module.answers)))
+                # Where the domains have other features, the head's answers are no class priors.
+                ratio = 1 + module.likeness.item() * (ratio - 1)
                 priors = ratio * module.source_priors.cpu().numpy()
                 module.target_priors.copy_(torch.from_numpy(priors / priors.sum()))
-        return module.class_ratio().to(output.dtype)
+        return module.class_ratio().to(output.dtype), lost
+
+    def _priors_are(self, kind):
+        return isinstance(self.target_priors, str) and self.target_priors == kind
+
+    def _look_for_lost_classes(self):
+        lost = self.target_priors_ < _LOST * self._source_priors
+        if self._priors_are("estimated") and lost.any():
+            warnings.warn(
+                f"Of the classes {self.classes_[lost].tolist()}, the target is estimated to have "
+                f"the shares {self.target_priors_[lost].round(4).tolist()}, and the source has "
+                f"{self._source_priors[lost].round(4).tolist()}. Either they are rare in the data, "
+                "or all of it looks like another class to a network that was not adapted. Compare "
+                "target_priors='source', a smaller trade_off, or another adapter.",
+                DomainWarning,
+                stacklevel=levels_to_user(),
+            )
 
     def decision_function(self, X, sample_domain=None):
         """Log odds of the second class, or logits of all classes.

@@ -29,6 +29,8 @@ __all__ = ["AdaptedNetwork", "ChannelMap", "MultilinearMap"]
 # The optimizer moves every number by the learning rate at most: a map has further to go than the
 # weights of a network. Much faster, it oscillates in the game with a critic.
 _HASTE = 3.0
+# Of a batch in running means. Fifty batches: not noise, of a network that still changes.
+_SHARE = 0.02
 # A class that is rarer in the target than that, as against the source, counts as that rare.
 _LEAST_RATIO = 1e-3
 
@@ -113,24 +115,37 @@ class AdaptedNetwork(nn.Module):
         From events of the target to events as the encoder reads them; None for none.
     critic : nn.Module or None
         What tells the domains apart, of methods that have one.
+    judge : nn.Module or None
+        From features to log odds of the source, by which :meth:`remember` knows how alike the
+        domains are; of classifiers.
     source_priors, target_priors : Tensor of shape (n_classes,) or None
         Shares of the classes in either domain, of a classifier.
     """
 
     def __init__(
-        self, encoder, head, *, target_map=None, critic=None, source_priors=None, target_priors=None
+        self,
+        encoder,
+        head,
+        *,
+        target_map=None,
+        critic=None,
+        judge=None,
+        source_priors=None,
+        target_priors=None,
     ):
         super().__init__()
         self.encoder = encoder
         self.head = head
         self.target_map = nn.Identity() if target_map is None else target_map
         self.critic = critic
+        self.judge = judge
         self.register_buffer("source_priors", source_priors)
         self.register_buffer("target_priors", target_priors)
         if source_priors is not None:
             # What the head says on average: of events of each class, and of the target's events.
             self.register_buffer("confusion", torch.diag(source_priors))
             self.register_buffer("answers", source_priors.clone())
+            self.register_buffer("likeness", torch.zeros_like(source_priors[0]))
             self.register_buffer("n_seen", torch.zeros((), dtype=torch.int64))
 
     def forward(self, x):
@@ -156,7 +171,7 @@ class AdaptedNetwork(nn.Module):
         return torch.where(self.source_priors > 0, ratio, 1.0)
 
     @torch.no_grad()
-    def remember(self, probability, y, source_weight, answers, target_weight):
+    def remember(self, probability, y, source_weight, answers, target_weight, lost):
         """Follow what the head says of the source's classes and of the target, over some batches.
 
         Parameters
@@ -165,11 +180,14 @@ class AdaptedNetwork(nn.Module):
             Of events of the source, of the classes `y` and shares `source_weight`.
         answers : Tensor of shape (m, n_classes)
             Of events of the target, of shares `target_weight`.
+        lost : Tensor of shape ()
+            Cross entropy of the judge: ln 2 if it cannot tell the domains, less if it can.
         """
         self.n_seen += 1
-        # Fifty batches: an estimate that is not noise, of a network that still changes.
-        share = max(0.02, 1 / (1 + self.n_seen.item()))
+        share = max(_SHARE, 1 / (1 + self.n_seen.item()))
         truth = F.one_hot(y, probability.shape[1]).to(probability.dtype)
         found = (source_weight[:, None] * probability).T @ truth
         self.confusion.lerp_(found.to(self.confusion.dtype), share)
         self.answers.lerp_((target_weight @ answers).to(self.answers.dtype), share)
+        likeness = (lost / math.log(2)).clamp(0, 1)
+        self.likeness.lerp_(likeness.to(self.likeness.dtype), _SHARE)
