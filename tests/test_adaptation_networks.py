@@ -344,16 +344,30 @@ def test_the_map_starts_at_what_class_priors_cannot_explain():
     assert 0.9 * within < start.std() < 1.1 * widest
 
 
-def test_a_class_that_the_target_lacks_is_told():
-    X, y, domain = shifted(400, 400, share=0.0, pedestal=0.0)
-    model = DANNClassifier(max_epochs=40, random_state=0)
+def test_a_class_that_the_estimate_lost_is_told():
+    X, y, domain = shifted(100, 100)
+    model = DANNClassifier(max_epochs=2, random_state=0)
+    model.fit(X, hidden(y, domain), sample_domain=domain)
+    model.target_priors_ = np.array([0.96, 0.04])
     with pytest.warns(DomainWarning, match=r"Of the classes \[1\], the target is estimated"):
-        model.fit(X, hidden(y, domain), sample_domain=domain)
-    assert model.target_priors_[1] < 0.05
-    # The judge of the domains is not for the encoder: no gradient of it arrives there.
-    judge = model.module_[1].judge
-    assert 0.5 < model.module_[1].likeness.item() <= 1
-    assert judge.in_features == model.module_[1].head.in_features
+        model._look_for_lost_classes()
+    # Known ones are no estimate.
+    model.set_params(target_priors=[0.96, 0.04])._look_for_lost_classes()
+
+
+def test_priors_are_believed_as_far_as_the_domains_are_alike():
+    # All of the target lies where class 1 is, and beyond: its answers are no shares of classes.
+    X, y, domain = shifted(500, 500, pedestal=40.0)
+    settings = {"domain_map": None, "trade_off": 0.0, "random_state": 0}
+    apart = DANNClassifier(**settings).fit(X, hidden(y, domain), sample_domain=domain)
+    assert apart.module_[1].likeness < 0.2
+    assert apart.target_priors_[1] < 0.7
+    X, y, domain = shifted(500, 500, share=0.8, pedestal=0.0)
+    alike = DANNClassifier(**settings).fit(X, hidden(y, domain), sample_domain=domain)
+    # The judge sees the priors: their divergence is 0.05 nats of ln 2.
+    assert 0.8 < alike.module_[1].likeness < 1.0
+    # The pull, what is not believed, and three errors of the shares of 500 events.
+    assert alike.target_priors_[1] == pytest.approx(0.8, abs=0.1)
 
 
 def test_the_ratio_of_priors_solves_its_equations():
