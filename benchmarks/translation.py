@@ -195,7 +195,7 @@ class Bare:
                 players[0].step()
                 players[1].zero_grad()
                 critics.requires_grad_(False)
-                self.of_generators(generators, critics, x, y).backward()
+                self.of_generators(networks, x, y).backward()
                 critics.requires_grad_(True)
                 players[1].step()
                 step += 1
@@ -219,17 +219,18 @@ class Bare:
             loss = loss + self.model.gradient_penalty * penalty
         return loss
 
-    def of_generators(self, generators, critics, x, y):
+    def of_generators(self, networks, x, y):
         """Pleasing the critics, coming back, and leaving alone."""
         model, loss = self.model, 0.0
+        generators, critics, distance = networks.generators, networks.critics, networks.distance
         for here, there, (out, back), critic in (
             (x, y, generators, critics[0]),
             (y, x, reversed(generators), critics[1]),
         ):
             made, kept = out(torch.cat([here, there])).split([len(here), len(there)])
             loss = loss + model.adversarial_weight * (critic(made, None) - 1).square().mean()
-            loss = loss + model.cycle_weight * (back(made) - here).abs().mean()
-            loss = loss + model.identity_weight * (kept - there).abs().mean()
+            loss = loss + model.cycle_weight * distance(back(made), here).mean()
+            loss = loss + model.identity_weight * distance(kept, there).mean()
         return loss
 
 

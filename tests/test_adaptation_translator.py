@@ -227,6 +227,65 @@ def test_critics_of_any_kind_and_every_loss(small, encoder):
         assert made.shape == X.shape
 
 
+def view(model):
+    """Mean and scale by which critics read each number of an event in its unit."""
+    layers = [critic.encoder[0] for critic in model.module_[1].critics]
+    scale = [1 / layer.scale for layer in layers]
+    mean = [-layer.shift / layer.scale for layer in layers]
+    torch.testing.assert_close(mean[0], mean[1], rtol=0, atol=0)
+    torch.testing.assert_close(scale[0], scale[1], rtol=0, atol=0)
+    return mean[0].numpy(), scale[0].numpy()
+
+
+@pytest.mark.parametrize("standardize", [True, "each"])
+def test_critics_read_each_sample_in_units_of_its_spread(standardize):
+    rng = np.random.default_rng(0)
+    # Three channels: the last sample is constant, and so is the last channel.
+    spread = np.array([3.0, 1.0, 0.3, 0.0])
+    X, domain = 100 * rng.normal(size=(90, 3, 4)) * spread + 5, np.repeat([0, -1], [60, 30])
+    X[domain < 0] = 1.5 * X[domain < 0] + 40
+    X[:, 2] = 7.0
+    weight = rng.integers(0, 3, size=90)
+    generator = ModuleEncoder(ResidualDense)
+    options = {"generator": generator, "standardize": standardize, "max_epochs": 1}
+    model = fitted(X, domain, sample_weight=weight, batch_size=16, **options)
+    # By hand: in the units of the channels, of both domains, which have equal shares.
+    parts = [np.repeat(X[part], weight[part], axis=0) for part in (domain >= 0, domain < 0)]
+    units = [(x.mean((0, 2)), x.var((0, 2))) for x in parts]
+    if standardize is True:
+        mean = np.mean([mean for mean, _ in units], axis=0)
+        units = [(mean, np.mean([v + (m - mean) ** 2 for m, v in units], axis=0))] * 2
+    scales = [np.sqrt(np.where(v > 0, v, 1.0)) for _, v in units]
+    parts = [
+        (x - m[:, None]) / scale[:, None]
+        for x, (m, _), scale in zip(parts, units, scales, strict=True)
+    ]
+    mean = np.mean([x.mean(0) for x in parts], axis=0)
+    variance = np.mean([np.mean((x - mean) ** 2, axis=0) for x in parts], axis=0)
+    expected = np.maximum(np.sqrt(variance), 0.02)
+    expected[2] = 1.0
+    found = view(model)
+    np.testing.assert_allclose(found[0], mean, atol=1e-12)
+    np.testing.assert_allclose(found[1], expected, rtol=1e-9)
+    # An event twice is one of weight two.
+    again = fitted(np.repeat(X, weight, axis=0), np.repeat(domain, weight), **options)
+    for one, other in zip(found, view(again), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_small_samples_are_moved_by_what_they_are_off():
+    # Samples 5-8 have a twentieth of the spread of the others, and are off by .1, two deviations.
+    rng = np.random.default_rng(0)
+    source, target = rng.normal(size=(2, 400, 1, 8)) * np.repeat([1.0, 0.05], 4)
+    target[..., 4:] += 0.1
+    X, domain = both(source, target)
+    model = fitted(X, domain, generator=ModuleEncoder(ResidualDense), max_epochs=30)
+    moved = (model.transform(source) - source.reshape(400, 8)).mean(0)
+    # The game goes on from batch to batch, of which means of 64 are known to .05 √(2/64) = .009.
+    way = (target.mean(0) - source.mean(0))[0]
+    np.testing.assert_allclose(moved[4:], way[4:], atol=2 * 0.009)
+
+
 def test_domains_in_other_units():
     # An untrained translation matches mean and width; trained, it stays there.
     rng = np.random.default_rng(0)

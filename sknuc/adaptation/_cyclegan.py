@@ -50,6 +50,8 @@ __all__ = ["CycleGANTranslator"]
 
 # Events of either domain by which a fit is judged, and fewer than which tell nothing.
 _MOST_JUDGED, _FEWEST_JUDGED = 2000, 50
+# Of the spread of its channel: a number of an event that varies less is read as if it did so much.
+_LEAST_SHARE = 0.02
 # Of the spread that the target has, along all axes together: far beyond what a change of the
 # detector's response or of the sample's composition does.
 _LEAST_SPREAD, _LARGEST_SPREAD = 0.5, 2.0
@@ -81,7 +83,7 @@ class CycleGANTranslator(
         :math:`\lambda_a`, of pleasing the critics.
     cycle_weight : float, default=10.0
         :math:`\lambda_c`, of coming back to where an event was. The absolute difference is the mean
-        over the numbers of an event, in the units of `standardize`.
+        over the numbers of an event, each in units of its spread, as critics read it.
     identity_weight : float, default=0.5
         :math:`\lambda_i`, of leaving events alone that are of the domain to be reached. It keeps
         translations from exchanging events, and biases them towards none: where domains overlap, an
@@ -160,11 +162,18 @@ class CycleGANTranslator(
     ``ConvergenceWarning`` is given if they are farther from them than the source was, or vary by
     half or twice as much. That they pass does not make them good.
 
-    Critics read a channel of a signal in one scale: differences that are small against the height
-    of a pulse, such as the slope of its tail, are learnt last, if at all. A critic that reads each
-    sample in units of its own spread sees them (put such a layer into the `encoder`); it moves
-    events more, so that coming back has to count more, too (``cycle_weight=60``), if events are not
-    to be exchanged: look at their order behind the translation.
+    Critics read each sample of a signal and each pixel of an image in units of its own spread: the
+    standard deviation in both domains together, which count alike, and 2 % of that of its channel
+    at least. It is measured in the fit, with the weights. In one scale for all of them, differences
+    that are small against the height of a pulse, such as the slope of its tail, are learnt last, if
+    at all. What critics see better they move more, so the differences of cycle and identity are
+    counted in the same units, by which the same weights do for signals and tables. Of a table, both
+    are the units of `standardize`, and so is all without ``standardize``. Look at the order of
+    events behind the translation: it says whether they were exchanged.
+
+    A game has no minimum to end in, and small things decide where it ends: fits that differ by
+    rounding alone keep the order of events and match features not equally well. Where it matters,
+    compare some values of `random_state`.
 
     Generators have no noise of their own: they can make the noise of an event weaker or stronger
     and filter it, but not add noise to an event without any. Translate simulations with noise.
@@ -285,6 +294,7 @@ class CycleGANTranslator(
         if target is None:
             warn_without_domains(self)
         self._target, self._region = target, self._read_region()
+        self._units = self._view = None
         try:
             # Of one domain, the losses of the identity are zero from the start.
             self._fit_events(
@@ -300,7 +310,7 @@ class CycleGANTranslator(
             error.args = (f"{error} The critics have a critic_learning_rate of their own.",)
             raise
         finally:
-            del self._target, self._region
+            del self._target, self._region, self._units, self._view
         if target is not None:
             self._look_for_failure(X, target, sample_weight)
         return self
@@ -355,13 +365,50 @@ class CycleGANTranslator(
                 "parameter reads events with padding, such as clouds of points, of which a "
                 "translation does not say how many there are."
             )
+        if self._target is not None:
+            self._view = self._measure_view(source, rows, sample_weight)
         return None
+
+    def _measure_view(self, source, rows, sample_weight):
+        """Mean and spread of each number of an event, of both domains, which count alike.
+
+        Of both, and not of the target alone: where the target hardly varies and the source does,
+        such as in a dead channel, critics would read numbers that are large without a bound.
+        """
+        units = self._units[0], self._units[-1]
+        moments = [
+            self._number_moments(source, self._measured_rows(part), unit, sample_weight)
+            for part, unit in zip(self._parts(rows), units, strict=True)
+        ]
+        mean, square = np.mean(moments, axis=0)
+        scale = np.sqrt(np.maximum(square - mean**2, _LEAST_SHARE**2))
+        # In its units, the variance of a channel is 1, and that of a constant one 0, which is not
+        # blown up; between them is what is constant in one domain.
+        others = tuple(i for i, size in enumerate(self._channel_shape()) if size == 1)
+        variance = square.mean(others, keepdims=True) - mean.mean(others, keepdims=True) ** 2
+        scale = np.where(variance < 0.25, 1.0, scale)
+        return torch.from_numpy(mean), torch.from_numpy(scale)
+
+    def _number_moments(self, source, rows, unit, sample_weight):
+        """Means of each number of an event and of its square, (2, *input_shape), in a unit."""
+        weight = np.ones(len(rows)) if sample_weight is None else sample_weight[rows]
+        weight = weight / weight.sum()
+        scale, shift = unit.scale.numpy(), unit.shift.numpy()
+        total = 0.0
+        for start in range(0, len(rows), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            # In its unit no number is far from zero, so that little is lost in the difference of
+            # the mean square and the squared mean.
+            x = source.take(rows[part]).double().cpu().numpy() * scale + shift
+            share = weight[part].reshape(-1, *[1] * len(self.input_shape_))
+            total = total + np.stack([(share * x).sum(0), (share * x**2).sum(0)])
+        return total
 
     def _parts(self, rows):
         return rows[~self._target[rows]], rows[self._target[rows]]
 
     def _build(self):
-        critics = nn.ModuleList(Critic(*self._encoder(), 0) for _ in range(2))
+        critics = nn.ModuleList(self._build_critic() for _ in range(2))
         of_critics = self._largest_product
         generators = nn.ModuleList(self._build_generator() for _ in range(2))
         self._largest_product = max(of_critics, self._largest_product)
@@ -369,8 +416,16 @@ class CycleGANTranslator(
         units = [(0 * one, one)]
         if self.standardize:
             units = [(-layer.shift / layer.scale, 1 / layer.scale) for layer in self._units]
-            del self._units
-        return CycleGAN(generators, critics, [units[0], units[-1]])
+        weight = one if self._region is None else self._region
+        if self._view is not None:
+            weight = weight / self._view[1]
+        return CycleGAN(generators, critics, [units[0], units[-1]], weight)
+
+    def _build_critic(self):
+        encoder, n_features = self._encoder()
+        if self._view is not None:
+            encoder = nn.Sequential(Standardize(*self._view), encoder)
+        return Critic(encoder, n_features, 0)
 
     def _build_generator(self):
         if self.generator is None:
@@ -468,7 +523,7 @@ class CycleGANTranslator(
         """Loss of both generators on a batch of either domain, 0-d."""
         source = _Sample(module, batch, "source")
         if self._target is None:
-            return source.mean(self._distance(module.generators[0](source.x), source.x))
+            return source.mean(module.distance(module.generators[0](source.x), source.x))
         target = _Sample(module, batch.other, "target")
         loss = 0.0
         for here, there, out, back, critic in (
@@ -479,8 +534,8 @@ class CycleGANTranslator(
             n = len(here.x)
             made = out(torch.cat([here.x, there.x]))
             made, kept = made[:n], made[n:]
-            cycle = here.mean(self._distance(back(made), here.x))
-            identity = there.mean(self._distance(kept, there.x))
+            cycle = here.mean(module.distance(back(made), here.x))
+            identity = there.mean(module.distance(kept, there.x))
             pleased = here.mean(generator_loss(critic(made, None), kind=self.loss))
             loss = (
                 loss
@@ -489,13 +544,6 @@ class CycleGANTranslator(
                 + self.identity_weight * identity
             )
         return loss
-
-    def _distance(self, a, b):
-        """Mean absolute difference of events (n, *shape), of shape (n,)."""
-        away = (a - b).abs()
-        if self._region is not None:
-            away = away * self._region.to(away)
-        return away.flatten(1).mean(1)
 
     def _look_for_failure(self, X, target, sample_weight):
         """Warn if translated events are no better than untranslated ones, or spread otherwise."""

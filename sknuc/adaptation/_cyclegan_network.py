@@ -43,19 +43,26 @@ class CycleGAN(AveragedModule):
         standardised events (n, *shape) to (n,).
     units : sequence of two (mean, scale)
         Tensors that are broadcastable to events, of the source and of the target; scales positive.
+    weight : Tensor, broadcastable to events
+        Of each number of a standardised event in the differences of cycle and identity.
     """
 
-    def __init__(self, generators, critics, units):
+    def __init__(self, generators, critics, units, weight):
         super().__init__(generators)
         self.generators = generators
         self.critics = critics
         for domain, (mean, scale) in zip(("source", "target"), units, strict=True):
             self.register_buffer(f"{domain}_mean", mean)
             self.register_buffer(f"{domain}_scale", scale)
+        self.register_buffer("weight", weight)
 
     def standardize(self, x, domain):
         """Events (n, *shape) of the "source" or the "target" in units of that domain."""
         return (x - getattr(self, f"{domain}_mean")) / getattr(self, f"{domain}_scale")
+
+    def distance(self, a, b):
+        """Weighted mean absolute difference of standardised events (n, *shape), of shape (n,)."""
+        return ((a - b).abs() * self.weight).flatten(1).mean(1)
 
     def _translate(self, x, direction, domain, other):
         changed = self.average[direction](self.standardize(x, domain))
