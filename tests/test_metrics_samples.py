@@ -43,6 +43,7 @@ from sknuc.metrics import (
     two_sample_auc,
     wasserstein_distance,
 )
+from sknuc.metrics._sample_scorer import generate_like
 from sknuc.samplers import FlowSampler
 
 METRICS = {
@@ -989,6 +990,31 @@ def test_sign_number_and_weights_of_a_scorer():
     make_sample_scorer(only_positive)(sampler, X, y, sample_weight=weight)
 
 
+def test_classes_that_are_called_by_numbers_are_classes():
+    X, y = conditional_events(np.random.default_rng(0))
+    sampler = Gaussian().fit(X, y)
+    sampler.condition_ = "classes"
+    scorer = make_sample_scorer(two_sample_auc, classifier=LogisticRegression())
+    assert scorer(sampler, X, y) == scorer(sampler, X, y.astype(int))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_conditions_of_generated_events_are_in_proportion(weighted):
+    rng = np.random.default_rng(0)
+    y = rng.integers(7, size=500).astype(str)
+    weight = rng.uniform(0.5, 2, 500) if weighted else None
+    X = rng.normal(size=(500, 2))
+    sampler = KernelDensity().fit(X)
+    _, given = generate_like(
+        sampler, X, y, n_samples=1234, sample_weight=weight, rng=np.random.RandomState(0)
+    )
+    w = np.ones(500) if weight is None else weight
+    for label in np.unique(y):
+        expected = 1234 * w[y == label].sum() / w.sum()
+        # Places are evenly spaced: a run of them has one more or less at most.
+        assert abs(np.sum(given == label) - expected) <= 1
+
+
 @pytest.mark.parametrize("n_samples", [None, 3000])
 def test_a_scorer_gives_conditions_to_a_metric_that_takes_them(n_samples):
     rng = np.random.default_rng(0)
@@ -996,15 +1022,14 @@ def test_a_scorer_gives_conditions_to_a_metric_that_takes_them(n_samples):
     X = y[:, None] + rng.normal(size=(300, 2))
     sampler = Gaussian().fit(X, y)
     drawn = np.random.RandomState(0)
-    given = y if n_samples is None else y[drawn.choice(300, n_samples)]
-    generated = sampler.sample(len(given), y=given, random_state=drawn)
+    generated, given = generate_like(sampler, X, y, n_samples=n_samples, rng=drawn)
+    # As many of each condition: ten, of 3000 for 300.
+    np.testing.assert_array_equal(np.sort(given), np.repeat(np.sort(y), len(given) // 300))
     params = {"classifier": LogisticRegression(), "n_samples": n_samples}
     scorer = make_sample_scorer(two_sample_auc, **params)
     del params["n_samples"]
     expected = two_sample_auc(X, generated, y_true=y, y_generated=given, **params)
     assert scorer(sampler, X, y) == -expected.auc
-    # However many are drawn for each condition, a perfect sampler is told apart by nobody.
-    assert abs(expected.auc - 0.5) < 4 * np.sqrt(2) * expected.error
 
     # So does a function that passes on what it is given, which must not be given twice.
     def metric(*samples, **others):

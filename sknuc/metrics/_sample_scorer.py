@@ -130,13 +130,18 @@ def _compare(
     sample_weight=None,
 ):
     rng = check_random_state(random_state)
-    if y is not None and getattr(fitted_steps(estimator)[0], "condition_", None) == "continuous":
+    kind = getattr(fitted_steps(estimator)[0], "condition_", None)
+    if y is not None and kind == "continuous":
         # Integers are numbers then, between which the sampler interpolates, and no classes.
         y = np.asarray(y, dtype=np.float64)
     generated, given = generate_like(
         estimator, X, y, n_samples=n_samples, sample_weight=sample_weight, rng=rng
     )
     params = dict(metric_params)
+    if y is not None and kind == "classes":
+        # Classes that are called by numbers are no numbers.
+        _, codes = np.unique(np.concatenate([y, given]), return_inverse=True)
+        y, given = codes[: len(y)], codes[len(y) :]
     if y is not None and append_conditions:
         if _takes(metric, "y_true", "y_generated"):
             params |= {"y_true": y, "y_generated": given}
@@ -192,6 +197,21 @@ def _name(metric):
     return getattr(metric, "__name__", repr(metric))
 
 
+def _resample(y, weight, n, rng):
+    """Numbers (n,) of events, by systematic resampling: every condition in proportion.
+
+    Drawn one by one, they would be more frequent in one sample than in the other by chance, which a
+    classifier learns from some of them, and finds the opposite in those that are left.
+    """
+    table = np.asarray(y).reshape(len(y), -1)
+    columns = (c.astype(str) if c.dtype.kind == "O" else c for c in table.T)
+    codes = [np.unique(column, return_inverse=True)[1] for column in columns]
+    order = np.lexsort((rng.permutation(len(table)), *codes))
+    total = weight[order].cumsum()
+    places = (rng.uniform() + np.arange(n)) / n * total[-1]
+    return order[np.minimum(np.searchsorted(total, places, side="right"), len(order) - 1)]
+
+
 def _append(X, columns):
     X = np.asarray(X)
     return np.hstack([X.reshape(len(X), -1), columns])
@@ -210,7 +230,7 @@ def generate_like(estimator, X, y=None, *, n_samples=None, sample_weight=None, r
     n_samples : int or None
         None for as many as are given.
     sample_weight : array-like of shape (n_events,) or None
-        Of the given events: conditions are drawn with them.
+        Of the given events: a condition comes as often as they say.
     rng : RandomState instance
 
     Returns
@@ -222,9 +242,8 @@ def generate_like(estimator, X, y=None, *, n_samples=None, sample_weight=None, r
     n_events = _num_samples(X)
     n_samples = n_events if n_samples is None else n_samples
     if y is not None and (n_samples != n_events or sample_weight is not None):
-        p = None if sample_weight is None else np.asarray(sample_weight, dtype=float)
-        p = None if p is None else p / p.sum()
-        y = _safe_indexing(y, rng.choice(n_events, n_samples, p=p))
+        weight = np.ones(n_events) if sample_weight is None else np.asarray(sample_weight, float)
+        y = _safe_indexing(y, _resample(y, weight, n_samples, rng))
     estimator, pipelines = fitted_steps(estimator)
     if not hasattr(estimator, "sample"):
         raise ValueError(
