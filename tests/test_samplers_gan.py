@@ -137,13 +137,11 @@ def test_projection_is_linear_in_the_features():
     torch.testing.assert_close(difference, (critic.projection(condition) * x).sum(1))
 
 
-@pytest.mark.parametrize("shift", [0.5, 3.0])
-def test_a_wasserstein_critic_measures_the_shift(shift):
-    # The distance of two distributions that differ by a shift is its length W. A critic of slope s
-    # finds sW - λ(s - 1)², the most at s = 1 + W/2λ.
-    rng = np.random.default_rng(0)
+def wasserstein_distance_of_a_critic(shift, seed):
+    """What a critic of 500 steps finds between two normal distributions in the plane."""
+    rng = np.random.default_rng(seed)
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         critic = Critic(MLP(hidden_layer_sizes=(64, 64)).build((2,)), 64, 0)
     optimizer = torch.optim.Adam(critic.parameters(), lr=2e-3, betas=(0.0, 0.9))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 500)
@@ -165,10 +163,18 @@ def test_a_wasserstein_critic_measures_the_shift(shift):
         schedule.step()
     with torch.no_grad():
         true, made = draw(50_000)
-        distance = -critic_loss(critic(true, None), critic(made, None), kind="wasserstein").mean()
+        return -critic_loss(critic(true, None), critic(made, None), kind="wasserstein").mean()
+
+
+@pytest.mark.parametrize("shift", [0.5, 3.0])
+def test_a_wasserstein_critic_measures_the_shift(shift):
+    # The distance of two distributions that differ by a shift is its length W. A critic of slope s
+    # finds sW - λ(s - 1)², the most at s = 1 + W/2λ. One training in six ends beside it.
+    found = [wasserstein_distance_of_a_critic(shift, seed).item() for seed in range(3)]
+    distance = np.median(found)
     slope = 1 + shift / 20
     # The events that tell the distance have unit variance along the shift, on both sides.
-    assert abs(distance.item() - shift * slope) < 4 * slope * np.sqrt(2 / 50_000)
+    assert abs(distance - shift * slope) < 4 * slope * np.sqrt(2 / 50_000)
 
 
 # What the networks see.

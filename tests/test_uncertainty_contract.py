@@ -23,7 +23,11 @@ CLASSIFIERS = [E for E in ESTIMATORS if issubclass(E, EnsembleClassifierMixin)]
 # What makes a fit of some hundred events quick; the rest is as it comes.
 CHEAP = {"max_epochs": 20, "n_members": 4, "n_estimators": 30}
 N_DRAWS = 20_000
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+    # Adapters without domains are ordinary classifiers, and say so.
+    pytest.mark.filterwarnings("ignore::sknuc.exceptions.DomainWarning"),
+]
 
 each_regressor = pytest.mark.parametrize("E", REGRESSORS, ids=lambda E: E.__name__)
 each_classifier = pytest.mark.parametrize("E", CLASSIFIERS, ids=lambda E: E.__name__)
