@@ -184,14 +184,17 @@ shown = protons[np.argsort(length)[len(protons) // 2]]
 norm = LogNorm(40.0, 4095.0)
 axes = left.subplots(2, 1, sharex=True, sharey=True)
 for ax, events, title in zip(
-    axes, (simulated, same), ("a proton, simulated", "the same, in the detector"), strict=True
+    axes,
+    (simulated, same),
+    ("a proton, simulated", 'the same, in the "real" detector'),
+    strict=True,
 ):
     x, _, z, charge = events.data[shown].T
     points = ax.scatter(z, x, c=charge, s=5, norm=norm, cmap="viridis")
     ax.set(title=title, ylabel="x (mm)", xlim=(0, 1250), ylim=(-275, 275))
 axes[1].set_xlabel("z, along the beam (mm)")
 left.colorbar(points, ax=axes, label="charge (ADC counts)")
-DomainShiftDisplay({"Simulated and measured": report}).plot(figure=right)
+DomainShiftDisplay({'Simulated and "real"': report}).plot(figure=right)
 
 left, right = bottom.subfigures(1, 2, width_ratios=(1.15, 1))
 ax = left.subplots()
@@ -212,7 +215,7 @@ for k, (name, color, marker) in enumerate(zip(names, COLORS, "os^", strict=True)
         single = [values[seed, k] for values in f1.values()]
         ax.plot(at + 0.07, single, ".", ms=5, color=color, alpha=0.6)
 ax.set_xticks(places, list(f1))
-ax.set(ylabel="F1 score on measured events", ylim=(0, 1.08))
+ax.set(ylabel='F1 score on "real" events', ylim=(0, 1.08))
 ax.set_title("of each class; dots are single trainings")
 ax.grid(axis="y", alpha=0.3)
 ax.legend(ncols=3, loc="upper left")
