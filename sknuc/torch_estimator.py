@@ -35,7 +35,7 @@ from sknuc.encoders import MLP
 from sknuc.exceptions import TrainingDivergedError
 from sknuc.nn import FeatureNorm, Standardize, real_rows, stack
 
-__all__ = ["Player", "TorchEstimator"]
+__all__ = ["GameMixin", "Player", "TorchEstimator"]
 
 Player = _engine.Player
 
@@ -371,18 +371,6 @@ class TorchEstimator(SharedParameters, BaseEstimator):
         if self.optimizer in ("adam", "adamw"):
             options["fused"] = True
         return _OPTIMIZERS[self.optimizer](parameters, **options)
-
-    def _optimizer_at(self, learning_rate):
-        """The optimizer of a player of a game, of a method with a parameter `betas`."""
-        options = {"lr": learning_rate}
-        if self.optimizer in ("adam", "adamw"):
-            if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-                raise ValueError(
-                    "The 'betas' parameter must be two numbers in [0, 1), for the means of "
-                    f"gradients and of their squares. Got {self.betas!r} instead."
-                )
-            options["betas"] = tuple(self.betas)
-        return partial(self._optimizer, **options)
 
     def _fit_events(
         self,
@@ -751,6 +739,22 @@ class TorchEstimator(SharedParameters, BaseEstimator):
             state = {**state, "module_": copy.deepcopy(self.module_).cpu()}
             state["_optimizer_states"] = _to_cpu(state["_optimizer_states"])
         return state
+
+
+class GameMixin:
+    """Optimizers of the players of a game, for methods with a parameter `betas`."""
+
+    def _optimizer_at(self, learning_rate):
+        """The optimizer of a player that has a learning rate of its own."""
+        options = {"lr": learning_rate}
+        if self.optimizer in ("adam", "adamw"):
+            if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+                raise ValueError(
+                    "The 'betas' parameter must be two numbers in [0, 1), for the means of "
+                    f"gradients and of their squares. Got {self.betas!r} instead."
+                )
+            options["betas"] = tuple(self.betas)
+        return partial(self._optimizer, **options)
 
 
 def _moments(events, real):

@@ -44,7 +44,7 @@ from sknuc.exceptions import TrainingDivergedError
 from sknuc.losses import critic_terms, generator_loss, gradient_penalty
 from sknuc.metrics import sliced_wasserstein_distance
 from sknuc.nn import Critic, Standardize
-from sknuc.torch_estimator import Player, TorchEstimator
+from sknuc.torch_estimator import GameMixin, Player, TorchEstimator
 
 __all__ = ["CycleGANTranslator"]
 
@@ -58,7 +58,7 @@ _LEAST_SPREAD, _LARGEST_SPREAD = 0.5, 2.0
 
 
 class CycleGANTranslator(
-    DomainAdapterMixin, OneToOneFeatureMixin, TransformerMixin, TorchEstimator
+    GameMixin, DomainAdapterMixin, OneToOneFeatureMixin, TransformerMixin, TorchEstimator
 ):
     r"""Translate simulated events into what the detector would have measured, and back.
 

@@ -50,7 +50,7 @@ from sknuc.nn import AveragedModule, Critic, Gaussian, SpectralNorm, check_decod
 from sknuc.samplers._base import Sampler
 from sknuc.samplers._collapse import MOST_JUDGED, find_collapse
 from sknuc.samplers._probability_flow import principal_axes
-from sknuc.torch_estimator import Player
+from sknuc.torch_estimator import GameMixin, Player
 
 __all__ = ["GANSampler"]
 
@@ -68,7 +68,7 @@ _GATE_WIDTH = 0.25
 _LARGEST_SHARE = 1 / 40
 
 
-class GANSampler(Sampler):
+class GANSampler(GameMixin, Sampler):
     r"""Generative adversarial network: events fast, without a density.
 
     .. math:: \min_D\; \mathrm{E}_{x}\!\left[\ln(1+e^{-D(x)})\right] +
