@@ -219,8 +219,20 @@ def check_labels(y, name):
     name : str
         The parameter that an error names.
     """
-    if y.dtype.kind != "O":
-        return
+    missing = ()
+    if y.dtype.kind == "O":
+        missing = _missing_labels(y, name)
+    elif y.dtype.kind in "mM":
+        missing = y[np.isnat(y)]
+    if len(missing):
+        raise ValueError(
+            f"The '{name}' parameter must hold a label for each event. Got {missing[0]!r} among "
+            "them: leave such events out, or give them a label of their own."
+        )
+
+
+def _missing_labels(y, name):
+    """Labels of an array of objects that say nothing; an error where types are mixed."""
     try:
         labels = set(y.tolist())
         missing = [v for v in labels if v is None or is_pandas_na(v) or v != v]
@@ -232,11 +244,7 @@ def check_labels(y, name):
             f"The '{name}' parameter must hold labels of one type, such as all strings or all "
             f"integers. Got {', '.join(types)}."
         ) from None
-    if missing:
-        raise ValueError(
-            f"The '{name}' parameter must hold a label for each event. Got {missing[0]!r} among "
-            "them: leave such events out, or give them a label of their own."
-        )
+    return missing
 
 
 def validate_targets(y, estimator=None):

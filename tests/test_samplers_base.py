@@ -273,19 +273,44 @@ def test_unknown_values_of_discrete_columns_are_named():
         (np.array(["a", "b", None], object), r"label for each event. Got None"),
         (np.array(["a", "b", np.nan], object), r"label for each event. Got nan"),
         (np.array(["a", "b", pd.NA], object), r"label for each event. Got <NA>"),
+        (np.array(["2020", "2021", "NaT"], "M8[D]"), r"label for each event. Got .*NaT"),
+        (np.array([1, 2, "NaT"], "m8[s]"), r"label for each event. Got .*NaT"),
         (np.array(["a", "b", 3], object), r"labels of one type.* Got int, str"),
-        (np.eye(3, 2, dtype=int), r"one column .* \(3, 2\). .* condition='continuous'"),
+        (["a", "b", 3.0], r"labels of one type.* Got float, str"),
+        ([["a"], ["b"], ["c", "d"]], r"Got rows of different lengths"),
     ],
 )
 def test_labels_that_are_none(y, match):
-    with pytest.raises(ValueError, match=match):
-        Conditions("auto").fit(y)
-    if y.ndim == 1:
-        known = Conditions("auto").fit(np.array(["a", "b"]))
-        with pytest.raises(ValueError, match=match if "of one type" not in match else "one type"):
-            known.for_samples(y, 3)
-    else:
-        assert Conditions("continuous").fit(y).width == 2
+    known = Conditions("auto").fit(np.array(["a", "b"]))
+    for read in (Conditions("auto").fit, lambda y: known.for_samples(y, 3)):
+        with pytest.raises(ValueError, match=match):
+            read(y)
+
+
+def test_several_labels_are_no_condition():
+    match = r"one column .* \(3, 2\). .* condition='continuous'"
+    y = np.eye(3, 2, dtype=int)
+    for several in (y, y.astype(str), [["a", 1.0]] * 3):
+        with pytest.raises(ValueError, match=match):
+            Conditions("auto").fit(several)
+    assert Conditions("continuous").fit(y).width == 2
+    with pytest.raises(ValueError, match="rows of different lengths"):
+        Conditions("continuous").fit([[1.0, 2.0], [3.0]])
+
+
+@pytest.mark.parametrize("kind", [list, lambda y: np.array(y, object), pd.Series])
+def test_objects_are_what_their_values_are(kind):
+    numbers = Conditions("auto").fit(kind([1.0, 2.0, 3.5]))
+    assert numbers.classes is None
+    np.testing.assert_array_equal(numbers.known, Conditions("auto").fit([1.0, 2.0, 3.5]).known)
+    np.testing.assert_array_equal(numbers.for_samples(kind([1.0, 2.0, 3.5]), 3), numbers.known)
+    # Whole numbers beside a float are numbers, too; alone they are labels.
+    assert Conditions("auto").fit(kind([1, 2, 3.5])).classes is None
+    assert Conditions("auto").fit(kind([1, 2, 3])).classes.tolist() == [1, 2, 3]
+    assert Conditions("classes").fit(kind([1.0, 2.0])).classes.tolist() == [1, 2]
+    labels = Conditions("auto").fit(kind(["b", "a"]))
+    assert labels.classes.tolist() == ["a", "b"]
+    np.testing.assert_array_equal(labels.encode(kind(["b", "a"])), [[0, 1], [1, 0]])
 
 
 def test_conditions():

@@ -26,7 +26,8 @@ class Conditions:
     Parameters
     ----------
     kind : {"auto", "classes", "continuous"}
-        "auto": numbers of a floating-point type are continuous, everything else is classes.
+        "auto": numbers of a floating-point type are continuous, everything else is classes. Lists
+        and arrays of objects are what their values are.
 
     Attributes
     ----------
@@ -52,7 +53,7 @@ class Conditions:
         -------
         self : Conditions
         """
-        array = np.asarray(y)
+        y = array = _of_one_type(y)
         continuous = self.kind == "continuous" or (self.kind == "auto" and array.dtype.kind == "f")
         weight = np.ones(len(array)) if sample_weight is None else sample_weight
         self.classes = None
@@ -84,7 +85,7 @@ class Conditions:
         """Conditions (n, width) of the fit for the network."""
         if self.classes is None:
             return self.known
-        return np.eye(self.width)[np.searchsorted(self.classes, np.asarray(y).ravel())]
+        return np.eye(self.width)[np.searchsorted(self.classes, _of_one_type(y).ravel())]
 
     def draw(self, n_samples, rng):
         """Conditions (n_samples, width), drawn from those of the training."""
@@ -122,8 +123,8 @@ class Conditions:
     def for_samples(self, y, n_samples):
         """Conditions (n_samples, width) of one value for all, or of one for each."""
         if self.classes is not None:
-            return self._labels(np.asarray(y), n_samples)
-        given = _as_numbers(y)
+            return self._labels(_of_one_type(y), n_samples)
+        given = _as_numbers(_of_one_type(y))
         each = given.reshape(-1, 1) if given.ndim == 1 and self.width == 1 else given
         try:
             each = np.broadcast_to(each, (n_samples, self.width))
@@ -173,6 +174,26 @@ class Conditions:
 
     def _scaled(self, y):
         return (y - self.mean) / self.scale
+
+
+def _of_one_type(y):
+    """Conditions as an array, of numbers where all are numbers."""
+    array = np.array(y, dtype=object) if isinstance(y, list | tuple) else np.asarray(y)
+    if array.dtype.kind != "O":
+        return array
+    try:
+        values = np.array(array.tolist())
+    except ValueError:
+        raise ValueError(
+            "y must hold conditions of the shape (n_events,) or (n_events, n_conditions). Got rows "
+            "of different lengths."
+        ) from None
+    if values.dtype.kind in "biuf":
+        return values
+    if values.ndim == 1:
+        # Before numpy makes strings of what stands beside them.
+        check_labels(array, "y")
+    return values if isinstance(y, list | tuple) else array
 
 
 def _as_numbers(y):
