@@ -82,8 +82,8 @@ def _columns(y, name):
 
 def _of_one_type(column, name):
     column = np.asarray(column)
+    check_labels(column, name)
     if column.dtype.kind == "O":
-        check_labels(column, name)
         column = np.array(column.tolist())
     if column.dtype.kind == "f":
         assert_all_finite(column, input_name=name)
@@ -96,8 +96,7 @@ def _encode(true, generated):
     if "floats" in kinds and "labels" not in kinds:
         floats = (c.dtype for c in (true, generated) if c.dtype.kind == "f")
         coarsest = min(floats, key=lambda dtype: dtype.itemsize)
-        with np.errstate(over="ignore"):
-            both = [c.astype(coarsest).astype(np.float64)[:, None] for c in (true, generated)]
+        both = [_rounded(c, coarsest)[:, None] for c in (true, generated)]
         for column, name in zip(both, _NAMES, strict=True):
             assert_all_finite(column, input_name=name)
         return *both, True
@@ -120,6 +119,13 @@ def _encode(true, generated):
             "energies, as floats."
         )
     return *((c[:, None] == classes).astype(np.float64) for c in (true, generated)), False
+
+
+def _rounded(numbers, dtype):
+    """Numbers in the precision of `dtype`, float64; those too large for it stay as they are."""
+    with np.errstate(over="ignore"):
+        rounded, exact = numbers.astype(dtype).astype(np.float64), numbers.astype(np.float64)
+    return np.where(np.isfinite(rounded), rounded, exact)
 
 
 def _some(values):

@@ -1,5 +1,6 @@
 """Scores of samplers by the events that they generate, for searches and cross-validation."""
 
+import re
 from inspect import signature
 from numbers import Integral
 
@@ -9,6 +10,7 @@ from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import _num_samples
 
+from sknuc.base import validate_weights
 from sknuc.metrics._final_step import fitted_steps
 from sknuc.metrics._sample_conditions import encode_conditions
 
@@ -66,11 +68,12 @@ def make_sample_scorer(
     -------
     scorer : callable
         ``scorer(sampler, X, y=None, sample_weight=None) -> float``, higher for better ones. The
-        weights are those of the held-out events, and the metric's `weight_true`; in searches they
-        are routed as those of scikit-learn's scorers, by
+        weights are those of the held-out events, and the metric's `weight_true`; events of weight
+        zero are left out. In searches they are routed as those of scikit-learn's scorers, by
         ``scorer.set_score_request(sample_weight=True)``. It raises a ValueError if the estimator
-        has no method ``sample``, if conditions hold more than 100 classes, or if the metric takes
-        no weights where there are some.
+        has no method ``sample``, if conditions hold more than 100 classes, if a weight is negative,
+        or if the metric takes no weights where there are some; and a TypeError if the metric passes
+        conditions on to what takes none.
 
     Raises
     ------
@@ -129,6 +132,18 @@ def _compare(
     metric_params,
     sample_weight=None,
 ):
+    if sample_weight is not None:
+        if not _takes(metric, "weight_true"):
+            raise ValueError(
+                "The 'metric' parameter of make_sample_scorer must take 'weight_true' where events "
+                f"have weights. {_name(metric)} does not."
+            )
+        sample_weight = validate_weights(sample_weight, X)
+        there = np.flatnonzero(sample_weight)
+        X, y, sample_weight = (
+            None if values is None else _safe_indexing(values, there)
+            for values in (X, y, sample_weight)
+        )
     rng = check_random_state(random_state)
     kind = getattr(fitted_steps(estimator)[0], "condition_", None)
     if y is not None and kind == "continuous":
@@ -138,7 +153,7 @@ def _compare(
         estimator, X, y, n_samples=n_samples, sample_weight=sample_weight, rng=rng
     )
     params = dict(metric_params)
-    if y is not None and kind == "classes":
+    if y is not None and kind == "classes" and np.array(np.asarray(y).tolist()).dtype.kind == "f":
         # Classes that are called by numbers are no numbers.
         _, codes = np.unique(np.concatenate([y, given]), return_inverse=True)
         y, given = codes[: len(y)], codes[len(y) :]
@@ -149,13 +164,18 @@ def _compare(
             *columns, _ = encode_conditions(y, given)
             X, generated = map(_append, (X, generated), columns)
     if sample_weight is not None:
-        if not _takes(metric, "weight_true"):
-            raise ValueError(
-                "The 'metric' parameter of make_sample_scorer must take 'weight_true' where events "
-                f"have weights. {_name(metric)} does not."
-            )
         params["weight_true"] = sample_weight
-    value = metric(X, generated, **params)
+    try:
+        value = metric(X, generated, **params)
+    except TypeError as error:
+        refused = re.search(r"unexpected keyword argument '(y_true|y_generated)'", str(error))
+        if not refused:
+            raise
+        raise TypeError(
+            f"The 'metric' parameter of make_sample_scorer, {_name(metric)}, passes {refused[1]} "
+            "on to what takes no conditions: give append_conditions=False, or name the parameters "
+            "that it takes instead of **kwargs."
+        ) from error
     return float(np.mean(value[0] if isinstance(value, tuple) else value))
 
 
