@@ -28,7 +28,7 @@ from sklearn.model_selection import (
     cross_validate,
 )
 from sklearn.neighbors import KernelDensity, KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sknuc.metrics import (
@@ -44,6 +44,7 @@ from sknuc.metrics import (
     wasserstein_distance,
 )
 from sknuc.metrics._sample_scorer import generate_like
+from sknuc.metrics._two_sample import _deal, _stretch
 from sknuc.samplers import FlowSampler
 
 METRICS = {
@@ -240,6 +241,8 @@ def test_classifiers_in_pipelines_take_weights():
     pipe = make_pipeline(StandardScaler(), LogisticRegression())
     result = two_sample_auc(true, generated, classifier=pipe, weight_generated=weight)
     assert abs(result.auc - norm.cdf(1 / np.sqrt(2))) < 4 * result.error
+    nested = Pipeline([("outer", Pipeline([("middle", pipe)]))])
+    assert two_sample_auc(true, generated, classifier=nested, weight_generated=weight) == result
     with pytest.raises(ValueError, match="KNeighborsClassifier does not"):
         two_sample_auc(true, generated, classifier=KNeighborsClassifier(), weight_true=weight)
     with pytest.raises(ValueError, match=r"'cv' parameter .* Got 300"):
@@ -816,9 +819,81 @@ def test_conditions_that_several_events_have(n_conditions, of_true, of_generated
         areas.append(result.auc)
         z.append(-norm.ppf(result.p_value))
     assert inside >= binom.ppf(1e-4, n_repetitions, level)
-    # A fifth of a standard deviation of one result is left to the unevenness of folds.
-    assert abs(np.mean(areas) - 0.5) < (4 / np.sqrt(n_repetitions) + 0.2) * np.std(areas, ddof=1)
+    assert abs(np.mean(areas) - 0.5) < 4 * np.std(areas, ddof=1) / np.sqrt(n_repetitions)
     assert np.std(z) < 1 + 4 / np.sqrt(2 * n_repetitions)
+
+
+@pytest.mark.parametrize("k", [1, 2, 7])
+def test_events_that_are_alike_scatter_as_one(k):
+    away = np.random.default_rng(k).normal(size=40)
+    # The sum of k equal deviations is k times one, that of independent ones √k times.
+    group = np.random.default_rng(0).permutation(np.repeat(np.arange(40), k))
+    assert_allclose(_stretch(away[group], group), np.sqrt(k))
+    assert _stretch(away[group], np.arange(40 * k)) == pytest.approx(1)
+    assert _stretch(np.zeros(40), np.arange(40)) == 1
+
+
+@pytest.mark.parametrize("how", ["drawn", "independent", "all but one"])
+def test_classes_in_almost_the_same_proportions_do_not_mislead(how):
+    n_repetitions, n_classes, z = 16, 60, []
+    for seed in range(n_repetitions):
+        rng = np.random.default_rng(seed)
+        true = rng.integers(n_classes, size=1200)
+        true[:n_classes] = np.arange(n_classes)
+        generated = {
+            "drawn": rng.choice(true, 1200),
+            "independent": rng.choice(n_classes, 1200),
+            "all but one": true[1:],
+        }[how]
+        result = two_sample_auc(
+            rng.normal(size=(1200, 1)),
+            rng.normal(size=(len(generated), 1)),
+            y_true=true,
+            y_generated=generated,
+            classifier=LogisticRegression(),
+            random_state=seed,
+        )
+        z.append(-norm.ppf(result.p_value))
+    # Folds that are dealt by chance are 2.7 off where classes are drawn, √(59 / 2) / 2.
+    assert abs(np.mean(z)) < 4 / np.sqrt(n_repetitions)
+
+
+@pytest.mark.parametrize("times", [(1, 1), (1, 2), (3, 1)])
+@pytest.mark.parametrize("n_classes", [1, 12])
+def test_every_fold_has_the_classes_in_the_proportions_of_all(times, n_classes):
+    rng = np.random.default_rng(0)
+    # A number of events that no number of folds divides.
+    one = rng.integers(n_classes, size=211)
+    condition = np.concatenate([np.tile(one, t) for t in times])
+    y = np.repeat([0, 1], [211 * t for t in times])
+    fold, _ = _deal(
+        rng.normal(size=(len(y), 1)),
+        y,
+        1 / np.bincount(y)[y],
+        5,
+        np.random.RandomState(0),
+        condition[:, None].astype(float),
+        False,
+    )
+    counts = np.zeros((2, 5, n_classes), dtype=int)
+    np.add.at(counts, (y, fold, condition), 1)
+    if n_classes > 1:
+        np.testing.assert_array_equal(counts[0] * times[1], counts[1] * times[0])
+    sizes = counts.sum(axis=2)
+    assert np.all(np.ptp(sizes, axis=1) <= np.maximum(1, times))
+
+
+def test_every_fold_has_both_samples_where_few_events_have_many_classes():
+    # Of each of ten classes ten true events, so that places start anew, and one generated one.
+    condition = np.append(np.repeat(np.arange(10), 10), np.arange(10))
+    y = np.repeat([0, 1], [100, 10])
+    X, weight = np.arange(110.0)[:, None], 1 / np.bincount(y)[y]
+    for seed in range(5):
+        random = np.random.RandomState(seed)
+        fold, _ = _deal(X, y, weight, 5, random, condition[:, None].astype(float), False)
+        # Either sample evenly.
+        np.testing.assert_array_equal(np.bincount(fold[y == 1]), 2)
+        assert len(np.unique(fold[y == 0])) == 5
 
 
 def test_a_classifier_sees_what_is_wrong_with_one_class_or_energy():
@@ -864,6 +939,14 @@ def test_kinds_of_conditions():
     single = number.astype(np.float32)
     assert auc(number[0], single[1]) == auc(single[0], number[1]) == auc(*single)
     assert auc(number[0], single[0]) == auc(single[0], single[0])
+    half = number[1].astype(np.float16)
+    assert auc(number[0], half) == auc(number[0].astype(np.float16), half)
+    # A number too large for the other precision is what it is, and not infinite.
+    first = np.arange(300) < 100
+    rounded = number[0].astype(np.float16).astype(float)
+    assert auc(np.where(first, 1e5, number[0]), half) == auc(
+        np.where(first, 1e5, rounded), half.astype(float)
+    )
     # Integers are numbers where the other sample has floats, however many.
     energy = rng.permutation(np.arange(300))
     assert auc(energy, energy.astype(float)) == auc(energy.astype(float), energy)
@@ -903,6 +986,7 @@ ENERGIES = np.linspace(1, 2, 100)
         (ENERGIES, np.full(100, np.nan), "y_generated contains NaN"),
         (NAMES.astype(object), np.array(["a", None] * 50), "'y_generated' .* label for each event"),
         (np.array(["a", 1] * 50, object), NAMES, "'y_true' .* of one type.* Got int, str"),
+        (np.array(["2020", "NaT"] * 50, "M8[D]"), NAMES, "'y_true' .* label for each event.*NaT"),
         (ENERGIES[:, None, None], ENERGIES, r"'y_true' .* must have the shape"),
     ],
 )
@@ -984,10 +1068,59 @@ def test_sign_number_and_weights_of_a_scorer():
 
     def only_positive(X_true, X_generated, weight_true):
         assert np.all(X_generated[:, 2] == 2.0)
-        assert weight_true is weight
+        # Who weighs nothing is not there.
+        np.testing.assert_array_equal(X_true[:, :2], X[y > 0])
+        np.testing.assert_array_equal(weight_true, 1)
+        assert len(X_generated) == np.sum(y > 0)
         return 0.0
 
     make_sample_scorer(only_positive)(sampler, X, y, sample_weight=weight)
+
+
+def test_weights_of_a_scorer_that_are_none():
+    X = np.random.default_rng(0).normal(size=(50, 2))
+    scorer = make_sample_scorer(sliced_wasserstein_distance)
+    with pytest.raises(ValueError, match="sample_weight has 50 negative"):
+        scorer(Gaussian().fit(X), X, sample_weight=-np.ones(50))
+
+
+def test_a_metric_that_passes_conditions_on_must_know_what_to():
+    X, y = conditional_events(np.random.default_rng(0), 60)
+
+    def metric(*samples, **others):
+        return sliced_wasserstein_distance(*samples, **others)
+
+    sampler = Gaussian().fit(X, y)
+    with pytest.raises(TypeError, match=r"metric, passes y_true on .* append_conditions=False"):
+        make_sample_scorer(metric)(sampler, X, y)
+    assert np.isfinite(make_sample_scorer(metric, append_conditions=False)(sampler, X, y))
+
+    # Errors of other kinds are the metric's own.
+    def broken(*samples, **others):
+        raise TypeError("no number")
+
+    with pytest.raises(TypeError, match=r"^no number$"):
+        make_sample_scorer(broken)(sampler, X, y)
+
+
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+def test_a_metric_sees_the_labels_that_were_given(shape):
+    X, y = conditional_events(np.random.default_rng(0), 60)
+    label = np.where(y > 0, "up", "down").astype(object).reshape(shape)
+
+    class Labelled(Gaussian):
+        def sample(self, n_samples=1, y=None, random_state=None):
+            return super().sample(n_samples, np.where(np.ravel(y) == "up", 2, -2), random_state)
+
+    sampler = Labelled().fit(X, y)
+    sampler.condition_ = "classes"
+
+    def metric(X_true, X_generated, y_true, y_generated):
+        np.testing.assert_array_equal(y_true, label)
+        np.testing.assert_array_equal(y_generated, label)
+        return 0.0
+
+    make_sample_scorer(metric)(sampler, X, label)
 
 
 def test_classes_that_are_called_by_numbers_are_classes():
@@ -1069,8 +1202,9 @@ def test_a_scorer_takes_conditions_for_what_the_sampler_did():
 def test_weights_are_refused_by_metrics_without_any():
     X = np.random.default_rng(0).normal(size=(50, 2))
     scorer = make_sample_scorer(lambda true, generated: 0.0)
+    # Before anything is generated: a sampler that is not fitted cannot.
     with pytest.raises(ValueError, match=r"must take 'weight_true'.* <lambda> does not"):
-        scorer(Gaussian().fit(X), X, sample_weight=np.ones(50))
+        scorer(Gaussian(), X, sample_weight=np.ones(50))
 
 
 def test_weights_of_a_scorer_are_routed():

@@ -139,15 +139,25 @@ def two_sample_auc(
     That takes true events which the generator has not seen: of an event that comes once there, and
     is generated often, all others are generated ones, and the area falls far below 0.5.
 
-    Events of one condition go to the same fold, too, if it is a number that few have: no more than
-    :math:`2\sqrt n` of all n, as the energy of a true event is for which one or a hundred were
-    generated. Else a classifier learns from some of them whether this energy is that of more true
-    or of more generated events, and finds the opposite in those that are left: the area falls below
-    0.5. Classes, and a few beam energies, are in all folds, as what is wrong with one of them is
+    Events of one condition go to the same fold, too, if few have it: no more of all n events than
+    there are folds, or, if it is a number, than the smaller of :math:`2\sqrt n` and the mean size
+    of a fold, as the energy of a true event is for which one or a hundred were generated. Else a
+    classifier learns from some of them whether this energy is that of more true or of more
+    generated events, and finds the opposite in those that are left: the area falls below 0.5.
+
+    Classes, and a few beam energies, are in all folds, as what is wrong with one of them is
     not seen in others. Where both samples have them in the same proportions, so has every fold.
-    Where classes of generated events are drawn at random from true ones, chance in the proportions
-    misleads as above, by about one standard deviation of the null interval if 10 classes are told
-    by a linear classifier: generate as many events for each true one.
+    Where these differ as they do between independent samples, or by more, which is a fault, the
+    folds are dealt by chance. In between, as where the classes of generated events are drawn one by
+    one from the true ones, it would mislead as above: a linear classifier that k classes tell
+    apart would fall below 0.5 by :math:`\sqrt{(k - 1) / 2}\;m / (n + m)` standard deviations of
+    the null interval, for n true and m generated events. Instead every class is dealt in
+    proportion with the probability that chi-square of the proportions lacks, per degree of freedom,
+    of 1. Of independent samples, whose chi-square is below that as often as above, only what is
+    above is left then: areas below 0.5 are rarer than the interval says, and the mean is above by
+    0.4 standard deviations at the most. Proportions that weights make are the same in every fold
+    only up to single weights: the area is too low where a class has few events of very different
+    ones.
 
     Events of one fold that know each other are alike: the error and the null interval are wider by
     what their sums scatter more than those of as many independent events.
@@ -202,7 +212,7 @@ def two_sample_auc(
                 "The 'cv' parameter of two_sample_auc must be from 2 to the number of events of "
                 f"the smaller sample, {smallest}. Got {cv} instead."
             )
-        fold, group = _deal(X, y, cv, rng, conditions, between)
+        fold, group = _deal(X, y, weight, cv, rng, conditions, between)
         cv = PredefinedSplit(fold)
     fit_params = _fit_weights(classifier, weight) if weighted else {}
     splits = list(check_cv(cv, y, classifier=True).split(X, y))
@@ -244,10 +254,11 @@ def _of_weight(conditions, weight):
     return _safe_indexing(conditions, np.flatnonzero(weight))
 
 
-def _deal(X, y, n_folds, rng, conditions, between):
+def _deal(X, y, weight, n_folds, rng, conditions, between):
     """Fold of every event, of both samples in proportion, with those that know each other in one.
 
-    These are copies of an event, and events of a condition that few have.
+    These are copies of an event, and events of a condition that few have. Those of a condition that
+    many have are dealt evenly as far as both samples have it more alike than chance makes it.
 
     Returns
     -------
@@ -265,22 +276,71 @@ def _deal(X, y, n_folds, rng, conditions, between):
             most = max(most, min(_MOST_WHOLE * len(X) ** 0.5, len(X) / n_folds))
         whole = np.bincount(given)[given] <= most
         group = np.where(whole, len(X) + given, group)
-        of_true, of_generated = (np.bincount(given[y == k], minlength=len(X)) for k in (0, 1))
-        # Where both samples have the same conditions, all folds have: how many of them a fold has
-        # would tell what the others lack. Elsewhere that is what chance does, or a fault.
-        if np.array_equal(of_true * of_generated.sum(), of_generated * of_true.sum()):
-            stratum = np.where(whole, 0, 1 + given)
+        stratum = np.where(whole, 0, 1 + given)
+        # How many events of a condition a fold has tells what the others lack of it. That is right
+        # only where the total is not known beforehand, but what chance makes of it.
+        share = _share_of_chance(stratum, y, weight)
+        stratum = np.where(rng.uniform(size=len(X) + 1)[stratum] < share, 0, stratum)
     _, first, group = np.unique(group, return_index=True, return_inverse=True)
     if min(len(np.unique(group[y == label])) for label in (0, 1)) < n_folds:
         first = group = np.arange(len(X))
     n_groups = len(first)
     in_true, in_generated = (np.bincount(group[y == k], minlength=n_groups) > 0 for k in (0, 1))
     # What both samples have comes between what one of them has: either is a run, dealt evenly.
-    runs = in_generated.astype(int) - in_true
-    order = np.lexsort((rng.permutation(n_groups), stratum[first], runs))
-    fold = np.empty(n_groups, dtype=np.intp)
-    fold[order] = np.arange(n_groups) % n_folds
+    runs = 1 + in_generated - in_true.astype(int)
+    stratum = stratum[first]
+    # Neighbours are of about the same weight where folds are to have the same.
+    heavy = np.where(stratum == 0, 0, weight[first])
+    order = np.lexsort((rng.permutation(n_groups), heavy, stratum, runs))
+    line = np.empty(n_groups, dtype=np.intp)
+    line[order] = np.arange(n_groups)
+    fold = _deal_alike(line, runs, stratum) % n_folds
+    if min(len(np.unique(fold[group[y == label]])) for label in (0, 1)) < n_folds:
+        fold = line % n_folds
     return fold[group], group
+
+
+def _deal_alike(line, runs, stratum):
+    """Places in turn, at which both samples have events of a stratum in proportion.
+
+    Of the sample with fewer events of a stratum each takes the next place, and those of the other
+    one share these places. In stratum 0, and with what both samples have, runs follow one another.
+
+    Parameters
+    ----------
+    line : ndarray of int of shape (n_groups,)
+        Places in the order of runs, and of strata in each.
+    runs : ndarray of int of shape (n_groups,)
+        0 for true events, 2 for generated ones, 1 for what both samples have.
+    stratum : ndarray of int of shape (n_groups,)
+
+    Returns
+    -------
+    place : ndarray of int of shape (n_groups,)
+    """
+    n = np.bincount(3 * stratum + runs, minlength=3 * (stratum.max() + 1)).reshape(-1, 3)
+    before = np.cumsum(n, axis=0) - n + (np.cumsum(n.sum(axis=0)) - n.sum(axis=0))
+    rank = line - before[stratum, runs]
+    places = n.copy()
+    fewer = n[1:, ::2].min(axis=1)
+    places[1:, ::2] = np.where(fewer > 0, fewer, n[1:, ::2].max(axis=1))[:, None]
+    start = np.zeros_like(n)
+    start[0] = np.cumsum(n[0]) - n[0]
+    start[1:] = (n[0, 0] + np.cumsum(places[1:, 0]) - places[1:, 0])[:, None]
+    return start[stratum, runs] + rank * places[stratum, runs] // n[stratum, runs]
+
+
+def _share_of_chance(stratum, y, weight):
+    """The variance between the proportions of two samples, in units of that by chance; 1 at most.
+
+    It is chi-square per degree of freedom: 0 for the same proportions, 1 for independent samples.
+    """
+    _, stratum = np.unique(stratum, return_inverse=True)
+    n_free = stratum.max()
+    # Both samples have the same sum of weights.
+    share = np.where(y == 1, weight, -weight)
+    chi2 = np.sum(np.bincount(stratum, share) ** 2 / np.bincount(stratum, share**2))
+    return min(1.0, chi2 / n_free) if n_free else 1.0
 
 
 def _check_splits(splits, y):
@@ -298,15 +358,16 @@ def _check_splits(splits, y):
 
 def _fit_weights(classifier, weight):
     """The weights as the classifier's ``fit`` takes them."""
-    name, step = "sample_weight", classifier
+    names, step = [], classifier
     while isinstance(step, Pipeline):
-        name, step = f"{step.steps[-1][0]}__{name}", step.steps[-1][1]
+        name, step = step.steps[-1]
+        names.append(name)
     if not has_fit_parameter(step, "sample_weight"):
         raise ValueError(
             "The 'classifier' parameter of two_sample_auc must accept sample_weight in fit when "
             f"events have weights. {type(step).__name__} does not."
         )
-    return {name: weight}
+    return {"__".join([*names, "sample_weight"]): weight}
 
 
 def _scores(classifier, X):
