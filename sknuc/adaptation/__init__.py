@@ -2,6 +2,7 @@
 
 from sknuc.adaptation._adversarial import CDANClassifier, DANNClassifier, DANNRegressor
 from sknuc.adaptation._cyclegan import CycleGANTranslator
+from sknuc.adaptation._domain_scorer import make_domain_scorer
 from sknuc.adaptation._label_shift import LabelShiftClassifier
 from sknuc.adaptation._moments import DeepCORALClassifier, DeepCORALRegressor, MMDClassifier
 from sknuc.adaptation._plot_shift import DomainShiftDisplay
@@ -21,4 +22,5 @@ __all__ = [
     "LabelShiftClassifier",
     "MMDClassifier",
     "domain_shift",
+    "make_domain_scorer",
 ]

@@ -10,6 +10,7 @@ and the shares :math:`\pi^t` of the classes follow from the events without label
 (:mod:`sknuc.adaptation._priors`), often the very number that is wanted.
 """
 
+import copy
 import warnings
 from numbers import Integral
 
@@ -288,6 +289,12 @@ class LabelShiftClassifier(
     def _member_probabilities(self, X):
         proba = np.exp(self._scaling.log_proba(self._of_models(X))) * self.class_ratio_
         return proba / proba.sum(axis=2, keepdims=True)
+
+    def _as_source(self):
+        """A copy that reads events as those of the source, with its class priors."""
+        twin = copy.copy(self)
+        twin.class_ratio_ = np.ones_like(self.class_ratio_)
+        return twin
 
     def _numbers_per_event(self):
         return 4 * len(self.estimators_) * len(self.classes_)
