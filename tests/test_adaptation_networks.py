@@ -163,13 +163,6 @@ def test_random_sums_have_the_scalar_products_of_all_products():
 # The game.
 
 
-class Recorded(DANNClassifier):
-    """Keeps the terms of its loss."""
-
-    def __init__(self, *, critic=None, gradient_penalty=0.0, **shared):
-        super().__init__(critic=critic, gradient_penalty=gradient_penalty, **shared)
-
-
 def gradients(model, batch, domains, progress):
     """Gradients of the loss of a batch, and of its parts, by parameter."""
     module = copy.deepcopy(model.module_[1]).train()
@@ -182,10 +175,12 @@ def gradients(model, batch, domains, progress):
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.1, 1.0])
-def test_the_critic_learns_what_the_encoder_unlearns(progress):
+@pytest.mark.parametrize("game", ["minimax", "non_saturating"])
+def test_the_critic_learns_what_the_encoder_unlearns(game, progress):
     X, y, domain = shifted(40, 40)
     settings = {"target_priors": "source", "max_epochs": 1, "encoder": MLP(activation="tanh")}
-    model = Recorded(random_state=0, **settings).fit(X, hidden(y, domain), sample_domain=domain)
+    model = DANNClassifier(game=game, gradient_penalty=0.0, random_state=0, **settings)
+    model.fit(X, hidden(y, domain), sample_domain=domain)
     events = torch.from_numpy(X)
     batch = SimpleNamespace(
         X=events[:40],
@@ -198,13 +193,16 @@ def test_the_critic_learns_what_the_encoder_unlearns(progress):
     told = module.critic(features, None)
     sides = nn.functional.softplus(-told[:40]), nn.functional.softplus(told[40:])
     of_domain = sum(side.mean() for side in sides) / 2
+    misled = sum(nn.functional.softplus(side).mean() for side in (told[:40], -told[40:])) / 2
+    # Reversed gradients, as published, or the loss of exchanged domains.
+    of_encoder = -of_domain if game == "minimax" else misled
     of_class = model._loss()(module.head(features[:40]), batch.y).mean()
     strength = 2 / (1 + np.exp(-10 * progress)) - 1
     for name, parameter in module.named_parameters():
         if name.startswith("critic."):
             expected = torch.autograd.grad(of_domain, parameter, retain_graph=True)[0]
         else:
-            total = of_class - strength * of_domain
+            total = of_class + strength * of_encoder
             expected = torch.autograd.grad(total, parameter, retain_graph=True)[0]
         torch.testing.assert_close(found[name], expected, rtol=1e-9, atol=1e-12)
 
@@ -259,9 +257,8 @@ def test_without_a_map_no_network_undoes_it(E):
 
 
 @pytest.mark.parametrize("share", [0.2, 0.8])
-def test_class_priors_that_differ_are_found(share):
-    # Not those of games, which may settle elsewhere: see benchmarks/README.md.
-    E = DeepCORALClassifier
+@pytest.mark.parametrize("E", [DANNClassifier, CDANClassifier, DeepCORALClassifier])
+def test_class_priors_that_differ_are_found(E, share):
     X, y, domain = shifted(1000, 1000, share=share)
     X_test, y_test, _ = shifted(0, 10_000, share=share, seed=1)
     model = E(random_state=0).fit(X, hidden(y, domain), sample_domain=domain)
@@ -365,8 +362,8 @@ def test_priors_are_believed_as_far_as_the_domains_are_alike():
     assert apart.target_priors_[1] < 0.7
     X, y, domain = shifted(500, 500, share=0.8, pedestal=0.0)
     alike = DANNClassifier(**settings).fit(X, hidden(y, domain), sample_domain=domain)
-    # The judge sees the priors: their divergence is 0.05 nats of ln 2.
-    assert 0.8 < alike.module_[1].likeness < 1.0
+    # The judge knows of the priors, and sees what the statistics of batches leave.
+    assert 0.97 < alike.module_[1].likeness <= 1.0
     # The pull, what is not believed, and three errors of the shares of 500 events.
     assert alike.target_priors_[1] == pytest.approx(0.8, abs=0.1)
 
@@ -457,7 +454,8 @@ def test_every_event_is_predicted_as_what_it_is():
     for name in ("predict", "predict_proba", "decision_function"):
         method = getattr(model, name)
         both = method(X, sample_domain=domain)
-        np.testing.assert_array_equal(both[target], method(X)[target])
+        # In batches of other sizes, the last bit may differ.
+        np.testing.assert_allclose(both[target], method(X)[target], rtol=1e-12)
         of_source = method(X[~target], sample_domain=np.zeros(60, int))
         np.testing.assert_array_equal(both[~target], of_source)
         assert len(method(X)) == 120

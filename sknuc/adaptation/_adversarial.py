@@ -1,39 +1,49 @@
 r"""Adversarial adaptation: features in which a critic cannot tell the domains apart.
 
-A critic D reads features and learns which domain an event is of; a layer between the two turns its
-gradient around, so that what helps the critic is what the encoder gives up,
+A critic D reads features and learns which domain an event is of; the encoder learns to mislead it,
 
-.. math:: \min_{\phi, f} \max_D\; \mathrm{E}_S[\ell(f(\phi(x)), y)] - \lambda\, L_D, \qquad
-          L_D = \tfrac12 \mathrm{E}_S[\ln(1+e^{-D})] + \tfrac12 \mathrm{E}_T[\ln(1+e^{D})] .
+.. math:: \min_D\; L_D = \tfrac12 \mathrm{E}_S[\ln(1+e^{-D})] + \tfrac12 \mathrm{E}_T[\ln(1+e^{D})],
+          \qquad
+          \min_{\phi, f}\; \mathrm{E}_S[\ell(f(\phi(x)), y)] + \lambda\, L_\phi .
 
-At its best the critic loses :math:`L_D = \ln 2 - \mathrm{JS}(S, T)`, so that the encoder lowers the
-divergence of Jensen and Shannon of the features of the two domains.
+As published, a layer turns the gradient of the critic around: :math:`L_\phi = -L_D`. At its best
+the critic loses :math:`L_D = \ln 2 - \mathrm{JS}(S, T)`, so that the encoder lowers the divergence
+of Jensen and Shannon of the features of the two domains. But the gradient of :math:`-L_D` vanishes
+where the critic is sure, and that is where adaptation is needed: domains that lie far apart stay
+there. With the labels exchanged, :math:`L_\phi = \tfrac12 \mathrm{E}_S[\ln(1+e^D)] + \tfrac12
+\mathrm{E}_T[\ln(1+e^{-D})]`, the gradient is the same where the domains agree, and largest where
+they do not.
 
-It is a game, and it turns in circles unless the critic is flat where the domains agree: it pays for
-its slope, :math:`\frac\gamma2|\nabla D|^2`, at the features of both (Mescheder et al.).
+It is a game, and it turns in circles, on which classes get lost, unless it is damped: the critic
+pays for its slope, :math:`\frac\gamma2|\nabla D|^2`, at the features of both (Mescheder et al.),
+and the optimizer has little momentum.
 """
 
 import math
 from numbers import Real
 
 import torch
-from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from sknuc.adaptation._aligned import AlignedClassifier, AlignedRegressor
 from sknuc.encoders import MLP
-from sknuc.losses import gradient_penalty
-from sknuc.nn import Critic, GradientReversal, MultilinearMap, class_probabilities
+from sknuc.losses import generator_loss, gradient_penalty
+from sknuc.nn import Critic, MultilinearMap, class_probabilities
+from sknuc.torch_estimator import GameMixin
 
 __all__ = ["CDANClassifier", "DANNClassifier", "DANNRegressor"]
 
 _CRITIC = {
     "critic": [HasMethods("build"), None],
+    "game": [StrOptions({"non_saturating", "minimax"})],
     "gradient_penalty": [Interval(Real, 0, None, closed="left")],
+    "betas": ["array-like"],
 }
 
 
-class _Adversarial:
+class _Adversarial(GameMixin):
     """What the encoder plays against."""
 
     def _make_critic(self, n_features):
@@ -49,17 +59,25 @@ class _Adversarial:
 
     def _align(self, module, source, target, strength):
         inputs, share = self._critic_inputs(module, source, target)
-        told = module.critic(GradientReversal(strength)(inputs), None)
-        of_source = torch.ones_like(told)
-        of_source[len(source.share) :] = -1
-        lost = share @ F.softplus(-of_source * told)
+        critic = module.critic
+        told = critic(inputs.detach(), None)
+        is_source = torch.ones_like(told)
+        is_source[len(source.share) :] = -1
+        lost = share @ F.softplus(-is_source * told)
         if not module.training:
             return strength * (math.log(2) - lost)
+        # What misleads the critic changes the encoder, and not the critic.
+        held = {name: weight.detach() for name, weight in critic.named_parameters()}
+        misled = functional_call(critic, held, (inputs, None))
+        lost = lost + strength * (share @ generator_loss(-is_source * misled, kind=self.game))
         if self.gradient_penalty:
             seen = inputs.detach().requires_grad_()
-            slope = gradient_penalty(module.critic(seen, None), seen)
+            slope = gradient_penalty(critic(seen, None), seen)
             lost = lost + self.gradient_penalty / 2 * (share @ slope)
         return lost
+
+    def _domain_optimizer(self):
+        return self._optimizer_at(self.learning_rate)
 
 
 class DANNClassifier(_Adversarial, AlignedClassifier):
@@ -68,15 +86,20 @@ class DANNClassifier(_Adversarial, AlignedClassifier):
     .. math:: \min_{\phi, f} \max_D\; \mathrm{E}_S[\ell(f(\phi(x)), y)]
               - \tfrac\lambda2 \left(\mathrm{E}_S[\ln(1+e^{-D})] + \mathrm{E}_T[\ln(1+e^{D})]\right)
 
-    with a critic D of the features φ that a layer of reversed gradients separates from the encoder.
+    with a critic D of the features φ, which the encoder misleads.
 
     Parameters
     ----------
     critic : encoder or None, default=None
         The network that tells the domains apart, from features: an object of :mod:`sknuc.encoders`
         or your own with a method ``build(input_shape)``. None is ``MLP(hidden_layer_sizes=(64,))``.
+    game : {"non_saturating", "minimax"}, default="non_saturating"
+        What the encoder does to the critic's loss: lowers that of exchanged domains, or raises it,
+        as published, by a gradient that is turned around and vanishes where the critic is sure.
     gradient_penalty : float, default=1.0
         γ of :math:`\frac\gamma2|\nabla D|^2`, which damps the game; 0 is as published.
+    betas : tuple of float, default=(0.5, 0.99)
+        Memory of the means of gradients and of their squares, for "adam" and "adamw".
     {adapter_parameters}
     schedule : {"constant", "cosine", "power"}, default="cosine"
         How the learning rate goes on: as it is, falling to zero within the fit, or as
@@ -137,10 +160,21 @@ class DANNClassifier(_Adversarial, AlignedClassifier):
 
     _parameter_constraints = {**AlignedClassifier._parameter_constraints, **_CRITIC}
 
-    def __init__(self, *, critic=None, gradient_penalty=1.0, schedule="cosine", **shared):
+    def __init__(
+        self,
+        *,
+        critic=None,
+        game="non_saturating",
+        gradient_penalty=1.0,
+        betas=(0.5, 0.99),
+        schedule="cosine",
+        **shared,
+    ):
         super().__init__(schedule=schedule, **shared)
         self.critic = critic
+        self.game = game
         self.gradient_penalty = gradient_penalty
+        self.betas = betas
 
 
 class CDANClassifier(_Adversarial, AlignedClassifier):
@@ -155,8 +189,13 @@ class CDANClassifier(_Adversarial, AlignedClassifier):
     critic : encoder or None, default=None
         The network that tells the domains apart, from products: an object of :mod:`sknuc.encoders`
         or your own with a method ``build(input_shape)``. None is ``MLP(hidden_layer_sizes=(64,))``.
+    game : {"non_saturating", "minimax"}, default="non_saturating"
+        What the encoder does to the critic's loss: lowers that of exchanged domains, or raises it,
+        as published, by a gradient that is turned around and vanishes where the critic is sure.
     gradient_penalty : float, default=1.0
         γ of :math:`\frac\gamma2|\nabla D|^2`, which damps the game; 0 is as published.
+    betas : tuple of float, default=(0.5, 0.99)
+        Memory of the means of gradients and of their squares, for "adam" and "adamw".
     entropy_weights : bool, default=True
         Whether events count by :math:`1 + e^{-H}` of the entropy H of their probabilities.
     {adapter_parameters}
@@ -221,14 +260,18 @@ class CDANClassifier(_Adversarial, AlignedClassifier):
         self,
         *,
         critic=None,
+        game="non_saturating",
         gradient_penalty=1.0,
+        betas=(0.5, 0.99),
         entropy_weights=True,
         schedule="cosine",
         **shared,
     ):
         super().__init__(schedule=schedule, **shared)
         self.critic = critic
+        self.game = game
         self.gradient_penalty = gradient_penalty
+        self.betas = betas
         self.entropy_weights = entropy_weights
 
     def _make_critic(self, n_features):
@@ -260,8 +303,13 @@ class DANNRegressor(_Adversarial, AlignedRegressor):
     critic : encoder or None, default=None
         The network that tells the domains apart, from features: an object of :mod:`sknuc.encoders`
         or your own with a method ``build(input_shape)``. None is ``MLP(hidden_layer_sizes=(64,))``.
+    game : {"non_saturating", "minimax"}, default="non_saturating"
+        What the encoder does to the critic's loss: lowers that of exchanged domains, or raises it,
+        as published, by a gradient that is turned around and vanishes where the critic is sure.
     gradient_penalty : float, default=1.0
         γ of :math:`\frac\gamma2|\nabla D|^2`, which damps the game; 0 is as published.
+    betas : tuple of float, default=(0.5, 0.99)
+        Memory of the means of gradients and of their squares, for "adam" and "adamw".
     {adapter_parameters}
     schedule : {"constant", "cosine", "power"}, default="cosine"
         How the learning rate goes on: as it is, falling to zero within the fit, or as
@@ -317,7 +365,18 @@ class DANNRegressor(_Adversarial, AlignedRegressor):
 
     _parameter_constraints = {**AlignedRegressor._parameter_constraints, **_CRITIC}
 
-    def __init__(self, *, critic=None, gradient_penalty=1.0, schedule="cosine", **shared):
+    def __init__(
+        self,
+        *,
+        critic=None,
+        game="non_saturating",
+        gradient_penalty=1.0,
+        betas=(0.5, 0.99),
+        schedule="cosine",
+        **shared,
+    ):
         super().__init__(schedule=schedule, **shared)
         self.critic = critic
+        self.game = game
         self.gradient_penalty = gradient_penalty
+        self.betas = betas

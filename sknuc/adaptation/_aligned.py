@@ -18,13 +18,14 @@ differ by more than a blur:
   (times :math:`p_S(k)`), its answers to the target average to q, and :math:`C r = q` where the
   features of a class are alike in both domains. Least squares with :math:`r \ge 0`,
   :math:`\sum_k p_S(k) r_k = 1`, and a weak pull to r = 1, which counts where the head is ignorant.
-  This holds as far as the features are alike, so that r departs from 1 as far only: by the factor
-  :math:`L/\ln 2` of the cross entropy L of a linear judge of the two domains, who reads features.
+  This holds as far as the features of the target are those of a source with these priors. A
+  linear judge of the two reads features and says how far: r departs from 1 by the factor
+  :math:`1 - 5\,(1 - L/\ln 2)` of his cross entropy L, and not below zero.
   The head itself learns the source's priors, so that no class is forgotten on the way; to events of
   the target it answers by Bayes' rule, with the odds of class k times :math:`r_k`.
 
-λ and the influence of r rise together, as :math:`2/(1+e^{-\gamma p}) - 1` with the share p of the
-training that is done.
+λ rises as :math:`2/(1+e^{-\gamma p}) - 1` with the share p of the training that is done. r does not
+wait for it: where features have been made alike for equal priors, other priors no longer show.
 """
 
 import copy
@@ -58,6 +59,8 @@ from sknuc.torch_estimator import Player
 
 __all__ = ["AlignedClassifier", "AlignedRegressor"]
 
+# How soon priors are not believed where a judge tells the domains apart.
+_DISTRUST = 5.0
 # Of the pull to equal priors, in units of the matrix of answers.
 _PULL = 0.1
 # Steps after which the ratio of the priors is found anew.
@@ -208,7 +211,12 @@ class Aligned(DomainAdapterMixin):
         loss = self._loss()
         if self._of_target is None:
             return [Player(lambda m, batch: loss(m(batch.X), batch.y), optimizer=self._optimizer)]
-        return [Player(lambda m, batch: self._both(m, batch, loss), optimizer=self._optimizer)]
+        optimizer = self._domain_optimizer()
+        return [Player(lambda m, batch: self._both(m, batch, loss), optimizer=optimizer)]
+
+    def _domain_optimizer(self):
+        """The optimizer of fits with two domains."""
+        return self._optimizer
 
     def _both(self, module, batch, loss):
         """Loss of a batch of both domains."""
@@ -222,8 +230,7 @@ class Aligned(DomainAdapterMixin):
         rise = 2 / (1 + math.exp(-self.ramp * progress)) - 1
         ratio, own = self._ratio(module, features, output, batch.y, share, other)
         if ratio is not None:
-            # At first the head's answers tell of the shift more than of the priors.
-            share = share * (1 + rise * (ratio[batch.y] - 1))
+            share = share * ratio[batch.y]
         # What a batch of heavy events has more than others is its own; of a distance it is not.
         source = Side(features[:n], output[:n], share / share.sum().clamp(min=_TINY))
         target = Side(features[n:], output[n:], other / other.sum().clamp(min=_TINY))
@@ -314,8 +321,7 @@ class AlignedClassifier(Aligned, NeuralClassification):
         λ, the weight of the distance of the domains against the loss of the classes.
     ramp : float, default=10.0
         How fast λ rises with the share p of the training that is done,
-        :math:`\lambda\,(2/(1+e^{-\gamma p}) - 1)` with this γ; so does the influence of
-        `target_priors`.
+        :math:`\lambda\,(2/(1+e^{-\gamma p}) - 1)` with this γ.
     domain_map : {"channel"} or None, default="channel"
         A scale and a shift of each channel (of each feature of a table) of the target's events,
         learnt with the rest: gains and pedestals that differ. They start where they bring mean and
@@ -436,17 +442,21 @@ class AlignedClassifier(Aligned, NeuralClassification):
         lost = 0.0
         if module.training and self._priors_are("estimated"):
             n = len(y)
-            # What the judge learns is not for the encoder.
-            told = module.judge(features.detach()).squeeze(1)
-            lost = (share @ F.softplus(-told[:n]) + other @ F.softplus(told[n:])) / 2
             with torch.no_grad():
                 of_source, of_target = class_probabilities(output).tensor_split([n])
+                # Whom the judge compares with the target: a source of the priors that were found.
+                expected = share * module.found_ratio[y].to(share.dtype)
+                expected = expected / expected.sum().clamp(min=_TINY)
+            # What the judge learns is not for the encoder.
+            told = module.judge(features.detach()).squeeze(1)
+            lost = (expected @ F.softplus(-told[:n]) + other @ F.softplus(told[n:])) / 2
             module.remember(of_source, y, share, of_target, other, lost.detach())
             if module.n_seen.item() % _RATIO_EVERY == 0:
                 ratio = _solve_ratio(*(t.cpu().numpy() for t in (module.confusion, module.answers)))
+                module.found_ratio.copy_(torch.from_numpy(ratio))
                 # Where the domains have other features, the head's answers are no class priors.
-                ratio = 1 + module.likeness.item() * (ratio - 1)
-                priors = ratio * module.source_priors.cpu().numpy()
+                trust = max(0.0, 1 - _DISTRUST * (1 - module.likeness.item()))
+                priors = (1 + trust * (ratio - 1)) * module.source_priors.cpu().numpy()
                 module.target_priors.copy_(torch.from_numpy(priors / priors.sum()))
         return module.class_ratio().to(output.dtype), lost
 

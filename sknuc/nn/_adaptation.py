@@ -145,6 +145,8 @@ class AdaptedNetwork(nn.Module):
             # What the head says on average: of events of each class, and of the target's events.
             self.register_buffer("confusion", torch.diag(source_priors))
             self.register_buffer("answers", source_priors.clone())
+            # What these say of the priors' ratio, and how far the domains are alike for it.
+            self.register_buffer("found_ratio", torch.ones_like(source_priors))
             self.register_buffer("likeness", torch.zeros_like(source_priors[0]))
             self.register_buffer("n_seen", torch.zeros((), dtype=torch.int64))
 
@@ -181,7 +183,8 @@ class AdaptedNetwork(nn.Module):
         answers : Tensor of shape (m, n_classes)
             Of events of the target, of shares `target_weight`.
         lost : Tensor of shape ()
-            Cross entropy of the judge: ln 2 if it cannot tell the domains, less if it can.
+            Cross entropy of the judge of the target and the source with `found_ratio`: ln 2 if it
+            cannot tell them apart, less if it can.
         """
         self.n_seen += 1
         share = max(_SHARE, 1 / (1 + self.n_seen.item()))
