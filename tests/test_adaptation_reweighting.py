@@ -454,3 +454,26 @@ def test_it_is_the_density_ratio_of_conformal_prediction():
     # 750 calibration events, of which weights leave about 750 / e, and 3000 new ones.
     error = np.sqrt(0.68 * 0.32 * (np.e / 750 + 1 / 3000))
     assert abs(inside - 0.68) < 4 * error
+
+
+@pytest.mark.parametrize("dtypes", [("f4", "f8"), ("f8", "f4")])
+def test_events_of_the_fit_are_known_in_either_precision(dtypes):
+    # A tree that has seen an event is sure of its domain: odds of 1600 instead of 1.
+    rng = np.random.default_rng(0)
+    X, domain = rng.normal(size=(2000, 2)).astype(dtypes[0]), np.repeat([1, -1], 1000)
+    tree = DecisionTreeClassifier(random_state=0)
+    model = DomainReweighter(tree, calibration=None, random_state=0).fit(X, domain)
+    weight, other = (model.predict_weight(x) for x in (X, X.astype(dtypes[1])))
+    # What a tree says may change where rounding crosses a cut, at next to no event.
+    assert np.mean(other == weight) > 0.99
+    # A file of single precision, read as doubles.
+    there_and_back = model.predict_weight(X.astype("f4").astype("f8"))
+    assert np.mean(there_and_back == weight) > 0.99
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_events_beyond_single_precision_are_told_apart(scale):
+    X, domain = two_gaussians(50, 50, seed=0)
+    model = DomainReweighter(random_state=0).fit(scale * X, domain)
+    # Each is judged by one model alone.
+    np.testing.assert_array_equal(np.sort(model._shares_of(scale * X), axis=0)[:-1], 0)

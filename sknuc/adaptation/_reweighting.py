@@ -120,9 +120,10 @@ class DomainReweighter(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     Notes
     -----
-    An event that was in ``fit`` is recognised by its numbers and judged by the model that has not
-    seen it; a new one has the mean log-ratio of all models. Where a value is shared by many events,
-    as of counts and flags (:mod:`sknuc.multiplicity`), it is in all folds.
+    An event that was in ``fit`` is recognised by its numbers, rounded to single precision or not,
+    and judged by the model that has not seen it; a new one has the mean log-ratio of all models.
+    Where a value is shared by many events, as of counts and flags (:mod:`sknuc.multiplicity`), it
+    is in all folds.
 
     Where there is no source event, no weight helps: `effective_sample_size_` falls, and a
     :class:`~sknuc.exceptions.DomainWarning` says so below one per cent of the source. No odds are
@@ -286,11 +287,29 @@ class DomainReweighter(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _remember(self, X, size, shares):
         """Keep which model judges which event of the fit."""
-        self._keys, place = np.unique(row_hash(X), return_inverse=True)
-        totals = np.bincount(place, weights=size)
-        self._shares = np.stack(
-            [np.bincount(place, weights=size * share) / totals for share in shares]
-        ).astype(np.float32)
+        # In single precision, too: events are rounded on their way to and from files.
+        self._known = []
+        for dtype in {X.dtype, np.dtype(np.float32)}:
+            keys, place = np.unique(_keys(X, dtype), return_inverse=True)
+            totals = np.bincount(place, weights=size)
+            known = [np.bincount(place, weights=size * share) / totals for share in shares]
+            self._known.append((dtype, keys, np.stack(known).astype(np.float32)))
+        self._known.sort(key=lambda known: -known[0].itemsize)
+
+    def _shares_of(self, X):
+        """Which share of every event the model of each fold judges, (n_folds, n)."""
+        n_folds = len(self._odds.models)
+        shares = np.full((n_folds, len(X)), 1 / n_folds, dtype=np.float32)
+        rows = np.arange(len(X))
+        for dtype, keys, known in self._known:
+            wanted = _keys(X[rows], dtype)
+            place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+            seen = keys[place] == wanted
+            shares[:, rows[seen]] = known[:, place[seen]]
+            rows = rows[~seen]
+            if not len(rows):
+                break
+        return shares
 
     def _set_scale(self, source, weight):
         """Find the factor and the largest weight, and what they do to the source."""
@@ -345,13 +364,8 @@ class DomainReweighter(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _log_ratio(self, X):
         """Log of the ratio of densities, as found."""
-        n_folds = len(self._odds.models)
-        keys = row_hash(X)
-        place = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        seen = self._keys[place] == keys
         result = np.zeros(len(X))
-        for k in range(n_folds):
-            share = np.where(seen, self._shares[k, place], 1 / n_folds)
+        for k, share in enumerate(self._shares_of(X)):
             rows = np.flatnonzero(share)
             if len(rows):
                 result[rows] += share[rows] * self._log_ratio_of_fold(k, X[rows])
@@ -423,6 +437,13 @@ class DomainReweighter(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_class = False
         return tags
+
+
+def _keys(X, dtype):
+    """Hashes of the rows of a table as they are in a type of floats."""
+    # What is too large for it is infinite, and like all others that are.
+    with np.errstate(over="ignore"):
+        return row_hash(X.astype(dtype, copy=False))
 
 
 def _index(label, classes):
