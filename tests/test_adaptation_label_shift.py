@@ -183,6 +183,26 @@ def test_what_cannot_be_told_stays_as_in_the_source(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("worse_than_chance", [False, True])
+def test_what_says_the_same_of_all_events_tells_nothing(method, worse_than_chance):
+    # Exactly the same: the confusion matrix has no errors either. What is worse than chance ends
+    # there, too, as its calibration believes nothing of it.
+    rng = np.random.default_rng(0)
+    for n in (50, 173, 400):
+        y = np.r_[0, 1, rng.integers(2, size=n - 2)]
+        p = np.tile([0.44, 0.56], (n, 1))
+        if worse_than_chance:
+            p[y == 1] = [0.6, 0.4]
+        # The likelihood takes probabilities at their word, and is calibrated.
+        options = {"method": method, "calibrate": worse_than_chance or method == "em"}
+        found = estimate_priors(p, y, p[: n // 2], **options)
+        assert not found.identified
+        # The share that was in the source, and an error as large as that of any share.
+        np.testing.assert_allclose(found.target, found.source, atol=1e-3)
+        assert found.error.max() > 12**-0.5
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_events_of_several_models_are_no_more_events(method):
     rng = np.random.default_rng(0)
     (x, y), (z, _) = draw(800, SOURCE, rng), draw(600, TARGET, rng)
@@ -276,6 +296,23 @@ def test_without_domains_it_is_a_classifier_and_says_so():
     np.testing.assert_allclose(model.target_priors_error_, np.sqrt(p * (1 - p) / 2000))
     plain = LogisticRegression(C=np.inf).fit(X[:2000], y[:2000])
     assert np.mean(model.predict(X[:2000]) == plain.predict(X[:2000])) > 0.97
+
+
+def test_a_class_of_one_event_is_refused_with_words():
+    X, y, domain = mixed(60, 60, seed=0)
+    y = np.r_[1, np.zeros(119, int)]
+    with pytest.raises(ValueError, match=r"all of a class, of \[59, 1\] different events"):
+        LabelShiftClassifier(random_state=0).fit(X, y, sample_domain=domain)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_events_that_are_all_alike_are_warned_about(method):
+    y = np.random.default_rng(0).integers(2, size=200)
+    domain = np.repeat([1, -1], 100)
+    model = LabelShiftClassifier(method=method, random_state=0)
+    with pytest.warns(DomainWarning, match="hardly tells some classes apart"):
+        model.fit(np.zeros((200, 1)), y, sample_domain=domain)
+    np.testing.assert_allclose(model.target_priors_, model.source_priors_, atol=1e-3)
 
 
 def test_classes_that_look_alike_are_warned_about():

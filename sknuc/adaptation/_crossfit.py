@@ -166,11 +166,13 @@ def fit_folds(estimator, X, y, weight, shares, rng, *, balanced=False, n_jobs=No
 
 def _fit(estimator, X, y, weight, balanced):
     used = weight > 0
+    n_rows = np.bincount(y)
     X, y, weight = X[used], y[used], weight[used]
     if y.size == 0 or y.min() == y.max():
         raise ValueError(
             "The 'cv' parameter must leave events of two classes at least to learn from without "
-            "each fold. Got a fold that has all of a class; let folds be stratified."
+            f"each fold. Got a fold that has all of a class, of {n_rows.tolist()} different events "
+            "of the classes: give more of the rarest, two at least, and let folds be stratified."
         )
     if not takes_weights(estimator):
         copies = np.rint(weight).astype(np.intp)

@@ -56,8 +56,9 @@ __all__ = ["PriorEstimate", "estimate_priors", "mixture_proportions"]
 
 # Of the sum of squares, what a sum other than one adds.
 _HEAVY = 1e4
-# Singular values of the confusion matrix below this many of its errors tell nothing.
-_TELLING = 3.0
+# Singular values of the confusion matrix below this many of its errors tell nothing, nor do those
+# of rounding, where all events have the same answer and it has no errors.
+_TELLING, _ROUNDING = 3.0, 1e-8
 _LEAST_RIDGE = 1e-3
 # The width of a share of which nothing is known but that it is in [0, 1].
 _KNOWN = 12**-0.5
@@ -241,6 +242,10 @@ def _by_likelihood(source, target, priors, scaling):
     inverse = (vector[:, told] / value[told]) @ vector[:, told].T
     solved = basis @ inverse @ basis.T
     untold = basis @ vector[:, ~told]
+    if not told.all():
+        # There rounding alone would have decided.
+        shares = np.maximum(shares - untold @ (untold.T @ (shares - priors)), 0)
+        shares /= shares.sum()
     covariance = solved @ noise @ solved + untold @ untold.T
     identified = bool(np.diag(covariance).max() < _KNOWN**2)
     return shares, covariance, identified
@@ -281,7 +286,7 @@ def _by_confusion(phi_source, onehot, w_source, phi_target, w_target, priors):
 
     variance = np.trace(noise_of(priors)) / max(1, n_classes - 1)
     least = np.linalg.svd(inner, compute_uv=False)[-1]
-    identified = bool(least > _TELLING * np.sqrt(variance))
+    identified = bool(least > max(_TELLING * np.sqrt(variance), _ROUNDING))
     ridge = 0.0 if identified else max(np.sqrt(variance), _LEAST_RIDGE)
     system = np.vstack([matrix, ridge * np.eye(n_classes), np.full((1, n_classes), _HEAVY)])
     shares = nnls(system, np.concatenate([mean, ridge * priors, [_HEAVY]]))[0]
