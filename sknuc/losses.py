@@ -293,6 +293,11 @@ def coral(source, target, source_weight, target_weight):
 
     Notes
     -----
+    A share of 2/n is one event, which scatters as one, and not the event twice: what chance adds
+    to the moments is that of Kish's number :math:`1/\sum w^2`. Only so the unit of weights has no
+    meaning, as with those of generators, of which many are small, and weighted samples have the
+    mean 0, too. The moments themselves are those of the event twice.
+
     The first term is the one published, whose estimate was biased; it alone does not see a shift.
 
     References
@@ -342,7 +347,8 @@ def maximum_mean_discrepancy(source, target, source_weight, target_weight, *, n_
     ----------
     source, target : Tensor of shape (n, d) and (m, d)
     source_weight, target_weight : Tensor of shape (n,) and (m,)
-        Each event's share of its sample; they sum to 1.
+        Each event's share of its sample; they sum to 1. As in :func:`coral`, one of 2/n is one
+        event, which makes no pair with itself, and not the event twice.
     n_kernels : int, default=7
         K; even numbers have one more wide kernel than narrow ones.
 

@@ -62,6 +62,10 @@ class DeepCORALClassifier(_Correlation, AlignedClassifier):
 
     Notes
     -----
+    What chance adds to the distance of two batches is subtracted, as of Kish's number of events: an
+    event of weight 2 scatters as one event, so that it is the event twice up to that term only.
+    The unit of weights has no meaning, and an event of weight 0 is absent.
+
     The published distance has no means, and so does not see a shift of features.
 
     References
@@ -120,6 +124,10 @@ class DeepCORALRegressor(_Correlation, AlignedRegressor):
 
     Notes
     -----
+    What chance adds to the distance of two batches is subtracted, as of Kish's number of events: an
+    event of weight 2 scatters as one event, so that it is the event twice up to that term only.
+    The unit of weights has no meaning, and an event of weight 0 is absent.
+
     If y is distributed otherwise in the data than in the simulation, features that are alike tell
     another y: give the simulation the weights that make y agree.
 
@@ -185,6 +193,10 @@ class MMDClassifier(AlignedClassifier):
 
     Notes
     -----
+    What chance adds to the distance of two batches is subtracted, as of Kish's number of events: an
+    event of weight 2 scatters as one event, so that it is the event twice up to that term only.
+    The unit of weights has no meaning, and an event of weight 0 is absent.
+
     A step takes as many kernels as there are pairs of events in a batch of both domains.
 
     References
