@@ -249,16 +249,28 @@ class TorchEstimator(SharedParameters, BaseEstimator):
     def _encoder(self):
         """The module of the encoder for `input_shape_`, and its number of features."""
         encoder = self._default_encoder() if self.encoder is None else self.encoder
+        return self._build_encoder("encoder", encoder, self._network_shape())
+
+    def _build_encoder(self, name, encoder, shape):
+        """The module that an encoder builds, and its number of features.
+
+        Parameters
+        ----------
+        name : str
+            The parameter that holds the encoder, for errors.
+        encoder : encoder
+        shape : tuple of int
+            Of one event.
+        """
         if isinstance(encoder, type):
             raise ValueError(
-                f"The 'encoder' parameter must be an object, such as {encoder.__name__}(). Got the "
+                f"The '{name}' parameter must be an object, such as {encoder.__name__}(). Got the "
                 "class itself instead."
             )
-        shape = self._network_shape()
         module = encoder.build(shape)
         if not isinstance(module, nn.Module):
             raise TypeError(
-                f"The method build of the 'encoder' parameter must return a torch.nn.Module. "
+                f"The method build of the '{name}' parameter must return a torch.nn.Module. "
                 f"{type(encoder).__name__} returned {module!r} instead."
             )
         parameter = next(module.parameters(), torch.empty(0))
@@ -267,15 +279,19 @@ class TorchEstimator(SharedParameters, BaseEstimator):
         module.train()
         if features.ndim != 2 or len(features) != 2:
             raise ValueError(
-                f"The network of the 'encoder' parameter must turn events of shape (n, "
+                f"The network of the '{name}' parameter must turn events of shape (n, "
                 f"{', '.join(map(str, shape))}) into features (n, n_features). Got "
                 f"the shape {tuple(features.shape)} for n=2 instead."
             )
         return module, features.shape[1]
 
     def _measure_work(self, module, probe):
-        """Apply a network to a few events, and note how much of a product one of them is."""
-        output, _, self._largest_product = _engine.multiply_adds(module, probe)
+        """Apply a network to a few events, and note how large a product one of them is.
+
+        Of all networks of a fit, the largest counts.
+        """
+        output, _, largest = _engine.multiply_adds(module, probe)
+        self._largest_product = max(getattr(self, "_largest_product", 0), largest)
         return output
 
     def _encode_labels(self, X, y, sample_weight, *, reset=True, classes=None, every_class=True):
@@ -426,11 +442,10 @@ class TorchEstimator(SharedParameters, BaseEstimator):
         build_seed, train_seed, split_seed = self._random_state.randint(2**31 - 1, size=3)
         valid_rows = None
         if self.early_stopping and max_epochs is None:
-            if other is not None:
-                # Either sample keeps its share; what the labels of the second say is unknown.
-                kept = np.zeros(n, int) if stratify is None else stratify
-                stratify = np.where(other, -1, kept)
-            rows, valid_rows = self._hold_out(rows, stratify, split_seed)
+            if other is None:
+                rows, valid_rows = self._hold_out(rows, stratify, split_seed)
+            else:
+                rows, valid_rows = self._hold_out_of_both(rows, other, stratify, split_seed)
 
         dtype = _engine.torch_dtype(X.dtype)
         device = _engine.resolve_device(self.device, dtype)
@@ -543,7 +558,7 @@ class TorchEstimator(SharedParameters, BaseEstimator):
 
     def _start_anew(self):
         """Forget the last fit, so that a fit that fails leaves no half of each."""
-        for name in ("module_", "history_", "n_iter_"):
+        for name in ("module_", "history_", "n_iter_", "_largest_product"):
             self.__dict__.pop(name, None)
 
     def _scheduled_players(self, max_epochs):
@@ -582,8 +597,9 @@ class TorchEstimator(SharedParameters, BaseEstimator):
         self.n_iter_ = len(result.history)
         self._optimizer_states = result.optimizer_states
 
-    def _hold_out(self, rows, stratify, seed):
+    def _hold_out(self, rows, stratify, seed, of=""):
         classes = None if stratify is None else stratify[rows]
+        n_events = len(rows)
         try:
             rows, held_out = train_test_split(
                 rows, test_size=self.validation_fraction, stratify=classes, random_state=seed
@@ -591,10 +607,24 @@ class TorchEstimator(SharedParameters, BaseEstimator):
         except ValueError as error:
             raise ValueError(
                 f"early_stopping=True cannot hold out a share validation_fraction="
-                f"{self.validation_fraction} of {len(rows)} events: {error} Give more events, a "
+                f"{self.validation_fraction} of {n_events} events{of}: {error} Give more events, a "
                 "larger share, or early_stopping=False."
             ) from error
         return np.sort(rows), np.sort(held_out)
+
+    def _hold_out_of_both(self, rows, other, stratify, seed):
+        """Hold out the share of either sample, and so at least one event."""
+        parts = rows[~other[rows]], rows[other[rows]]
+        n_source, n_target = map(len, parts)
+        kept = [
+            # What the labels of the second sample say is unknown.
+            self._hold_out(part, labels, seed, f" of the {name} domain{beside}")
+            for part, labels, name, beside in (
+                (parts[0], stratify, "source", f" (beside {n_target} of the target)"),
+                (parts[1], None, "target", f" (beside {n_source} of the source)"),
+            )
+        ]
+        return tuple(np.sort(np.concatenate(halves)) for halves in zip(*kept, strict=True))
 
     def _standardize(self, source, rows, sample_weight):
         """Mean and standard deviation per channel, in float64, of at most 256 MiB of rows."""

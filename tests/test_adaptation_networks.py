@@ -485,6 +485,10 @@ def test_every_event_is_predicted_as_what_it_is():
         np.testing.assert_array_equal(both[~target], of_source)
         assert len(method(X)) == 120
     assert np.any(method(X)[~target] != of_source)
+    # No events are an error, as without domains.
+    for name in ("predict", "predict_proba", "decision_function"):
+        with pytest.raises(ValueError, match=r"0 sample\(s\)"):
+            getattr(model, name)(X[:0], sample_domain=domain[:0])
     copied = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(copied.predict_proba(X), model.predict_proba(X))
 
@@ -567,6 +571,56 @@ def test_early_stopping_needs_no_labels_of_the_target():
     np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
 
 
+@pytest.mark.parametrize("E", [DeepCORALClassifier, DANNRegressor])
+@pytest.mark.parametrize("sizes", [(100, 2), (100, 5), (12, 100)])
+def test_early_stopping_holds_out_events_of_either_domain(E, sizes):
+    X, y, domain = shifted(*sizes)
+    settings = {"max_epochs": 2, "early_stopping": True, "validation_fraction": 0.2}
+    model = E(random_state=0, **settings).fit(X, hidden(y, domain), sample_domain=domain)
+    assert np.isfinite(model.history_[:, "valid_loss"]).all()
+
+
+def test_domains_too_small_to_hold_out_of_are_named():
+    X, y, domain = shifted(3, 40)
+    y[:3] = 0, 1, 1
+    model = DeepCORALClassifier(max_epochs=1, early_stopping=True)
+    words = (
+        r"early_stopping=True cannot.*validation_fraction=0.1 of 3 events of the source domain "
+        r"\(beside 40 of the target\)"
+    )
+    with pytest.raises(ValueError, match=words):
+        model.fit(X, y, sample_domain=domain)
+    X, y, domain = shifted(40, 2)
+    words = r"validation_fraction=0.9 of 2 events of the target domain \(beside 40 of the source\)"
+    with pytest.raises(ValueError, match=words):
+        model.set_params(validation_fraction=0.9).fit(X, y, sample_domain=domain)
+
+
+def test_the_largest_network_of_a_fit_decides_on_threads():
+    X, y, domain = shifted(20, 20)
+    wide = DANNClassifier(encoder=MLP(hidden_layer_sizes=(300, 300)), max_epochs=1)
+    wide.fit(X, y, sample_domain=domain)
+    assert wide._largest_product == 300 * 300
+    # Of this fit alone: the critic's 64 features of 300, then of 8.
+    wide.set_params(encoder=MLP(hidden_layer_sizes=(8,))).fit(X, y, sample_domain=domain)
+    assert wide._largest_product == 8 * 64
+
+
+def test_fits_with_and_without_domains_are_not_mixed():
+    X, y, domain = shifted(20, 20)
+    model = DeepCORALClassifier(max_epochs=1, random_state=0).fit(X, y, sample_domain=domain)
+    model.set_params(warm_start=True)
+    with pytest.raises(ValueError, match=r"had a sample_domain\. Got none now.*warm_start=False"):
+        model.fit(X, y)
+    model.set_params(warm_start=False)
+    with pytest.warns(DomainWarning):
+        model.fit(X, y)
+    # What the fit before has found of the target.
+    assert not hasattr(model, "target_priors_")
+    with pytest.raises(ValueError, match=r"had no sample_domain\. Got one now"):
+        model.set_params(warm_start=True).fit(X, y, sample_domain=domain)
+
+
 def test_training_goes_on():
     X, y, domain = shifted(60, 60)
     model = DANNClassifier(max_epochs=2, warm_start=True, random_state=0)
@@ -596,9 +650,14 @@ def test_bad_input_is_refused_with_words():
             model.fit(X, y, sample_domain=codes)
     with pytest.raises(ValueError, match="only one class"):
         model.fit(X, np.zeros(40, int), sample_domain=domain)
-    for priors in ([0.5], [0.5, 0.2, 0.3], [-1, 2], [0, 0]):
+    for priors in ([0.5], [0.5, 0.2, 0.3], [-1, 2], [0, 0], [np.inf, 1], ["a", "b"]):
         with pytest.raises(ValueError, match="'target_priors' parameter"):
             DANNClassifier(target_priors=priors).fit(X, y, sample_domain=domain)
+    with pytest.raises(ValueError, match=r"'critic' parameter must be an object, such as MLP\(\)"):
+        DANNClassifier(critic=MLP).fit(X, y, sample_domain=domain)
+    bad = SimpleNamespace(build=lambda shape: 3)
+    with pytest.raises(TypeError, match=r"'critic' parameter must return a .*Module.*returned 3"):
+        CDANClassifier(critic=bad).fit(X, y, sample_domain=domain)
     with pytest.raises(ValueError, match="'domain_map' parameter"):
         DANNClassifier(domain_map="affine").fit(X, y, sample_domain=domain)
     model.fit(X, y, sample_domain=domain)

@@ -48,9 +48,7 @@ class _Adversarial(GameMixin):
 
     def _make_critic(self, n_features):
         encoder = MLP(hidden_layer_sizes=(64,)) if self.critic is None else self.critic
-        network = encoder.build((n_features,))
-        output = self._measure_work(network.eval(), torch.zeros(2, n_features))
-        return Critic(network.train(), output.shape[1], 0)
+        return Critic(*self._build_encoder("critic", encoder, (n_features,)), 0)
 
     def _critic_inputs(self, module, source, target):
         """What the critic reads (n + m, k), and shares of all events, each domain's half."""

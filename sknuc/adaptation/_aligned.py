@@ -126,6 +126,12 @@ class Aligned(DomainAdapterMixin):
 
     def _fit_domains(self, X, y, sample_weight, sample_domain):
         reset = not (self.warm_start and self.__sklearn_is_fitted__())
+        if not reset and self._with_domains != (sample_domain is not None):
+            had, has = ("a", "none") if self._with_domains else ("no", "one")
+            raise ValueError(
+                "warm_start=True goes on with the network of the last fit, which had "
+                f"{had} sample_domain. Got {has} now; start anew with warm_start=False."
+            )
         if sample_domain is None:
             warn_without_domains(self)
             self._of_target = None
@@ -139,6 +145,12 @@ class Aligned(DomainAdapterMixin):
         finally:
             # What is known of each event is not kept with the model.
             self._of_target = self._parts = None
+
+    def _start_anew(self):
+        super()._start_anew()
+        self._with_domains = self._of_target is not None
+        # A fit of one domain has none.
+        self.__dict__.pop("target_priors_", None)
 
     def _build(self):
         encoder, n_features = self._encoder()
@@ -253,6 +265,9 @@ class Aligned(DomainAdapterMixin):
         """Apply a method to events of both domains, each as what it is."""
         check_is_fitted(self)
         target = split_domains(sample_domain, X, least_source=0, least_target=0)
+        if not len(target):
+            # No events: an error, the same as without domains.
+            return getattr(self, name)(X)
         of_target = getattr(self, name)(_safe_indexing(X, target)) if target.any() else None
         if target.all():
             return of_target
@@ -330,8 +345,9 @@ class AlignedClassifier(Aligned, NeuralClassification):
     target_priors : {"estimated", "source"} or array-like of shape (n_classes,), default="estimated"
         Shares of the classes in the target, in the order of ``classes_``: found in the training,
         those of the source, or known ones. If they are not the source's, the distance weighs the
-        source's events by the ratio, and probabilities of the target's events are for its priors.
-        A warning tells of classes that the estimate lost.
+        source's events by the ratio, and probabilities of the target's events are for its priors,
+        where a share counts as a thousandth of the source's at least: even a class whose share is
+        given as zero keeps some probability. A warning tells of classes that the estimate lost.
     batch_size : int, default=64
         The most events of either domain per step; the batches of an epoch are made alike. An epoch
         is a pass over the larger domain, while the smaller one is served again and again.
@@ -419,8 +435,12 @@ class AlignedClassifier(Aligned, NeuralClassification):
         source = self._source_priors
         target = source
         if not isinstance(self.target_priors, str):
-            target = np.asarray(self.target_priors, dtype=float)
-            if target.shape != source.shape or not np.all(target >= 0) or target.sum() <= 0:
+            try:
+                target = np.asarray(self.target_priors, dtype=float)
+            except (TypeError, ValueError):
+                target = np.full_like(source, np.nan)
+            good = target.shape == source.shape and np.all(np.isfinite(target) & (target >= 0))
+            if not good or target.sum() <= 0:
                 raise ValueError(
                     "The 'target_priors' parameter must be 'estimated', 'source', or the share of "
                     f"each of the {len(source)} classes. Got {self.target_priors!r} instead."

@@ -409,9 +409,7 @@ class CycleGANTranslator(
 
     def _build(self):
         critics = nn.ModuleList(self._build_critic() for _ in range(2))
-        of_critics = self._largest_product
         generators = nn.ModuleList(self._build_generator() for _ in range(2))
-        self._largest_product = max(of_critics, self._largest_product)
         one = torch.ones([1] * len(self.input_shape_), dtype=torch.float64)
         units = [(0 * one, one)]
         if self.standardize:

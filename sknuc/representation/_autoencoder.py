@@ -185,7 +185,6 @@ class Autoencoder(Representation):
 
     def _build(self):
         encoder, n_features = self._encoder()
-        largest = self._largest_product
         shape = self._network_shape()
         if self.decoder is None:
             decoder = mirror(self._given_encoder(), self.n_latent, shape)
@@ -194,7 +193,6 @@ class Autoencoder(Representation):
             check_decoder(decoder, self.n_latent, shape)
         parameter = next(decoder.parameters(), torch.empty(0))
         self._measure_work(decoder, torch.zeros(2, self.n_latent, dtype=parameter.dtype))
-        self._largest_product = max(largest, self._largest_product)
         self._n_out = self.n_latent
         return _Bottleneck(encoder, n_features, self.n_latent, decoder)
 
