@@ -10,7 +10,8 @@ import sklearn
 import torch
 from scipy.stats import norm
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.model_selection import GridSearchCV, KFold, check_cv, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
@@ -22,6 +23,7 @@ from sknuc.adaptation import (
     DANNRegressor,
     DeepCORALClassifier,
     DeepCORALRegressor,
+    LabelShiftClassifier,
     MMDClassifier,
 )
 from sknuc.adaptation._aligned import _solve_ratio
@@ -465,6 +467,38 @@ def test_pipelines_and_searches_route_domains(E):
     again = make_pipeline(StandardScaler(), E(max_epochs=2, random_state=0))
     again.fit(X, y, **{f"{E.__name__.lower()}__sample_domain": domain})
     np.testing.assert_array_equal(again.predict(X), pipe.predict(X))
+
+
+@pytest.mark.parametrize("E", [*CLASSIFIERS, *REGRESSORS, LabelShiftClassifier])
+def test_scores_of_searches_look_at_no_label_of_the_target(E):
+    X, y, domain = shifted(60, 60)
+    options = {} if E is LabelShiftClassifier else {"max_epochs": 1}
+    scores = []
+    for seed in (0, 1):
+        scrambled = np.where(domain < 0, np.random.default_rng(seed).permutation(y), y)
+        with sklearn.config_context(enable_metadata_routing=True):
+            scores.append(
+                cross_val_score(
+                    E(random_state=0, **options),
+                    X,
+                    scrambled,
+                    cv=KFold(3, shuffle=True, random_state=0),
+                    params={"sample_domain": domain},
+                )
+            )
+    np.testing.assert_array_equal(*scores)
+
+
+def test_class_shares_of_the_target_are_not_those_that_score_the_source():
+    X, y, domain = shifted(400, 400, share=0.95, pedestal=0.0)
+    model = LabelShiftClassifier(random_state=0).fit(X, hidden(y, domain), sample_domain=domain)
+    plain = LabelShiftClassifier(random_state=0)
+    with pytest.warns(DomainWarning):
+        plain.fit(X[:400], y[:400])
+    known = plain.score(X[:400], y[:400])
+    assert model.score(X, hidden(y, domain), sample_domain=domain) == known
+    # With the odds of the target's shares, three sigmas of the cut lie in the other class.
+    assert model.score(X[:400], y[:400]) < known - 0.05
 
 
 def test_every_event_is_predicted_as_what_it_is():

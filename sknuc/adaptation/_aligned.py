@@ -45,7 +45,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sknuc.adaptation._domains import (
-    DomainAdapterMixin,
+    DomainScoreMixin,
     source_labels,
     source_targets,
     split_domains,
@@ -89,11 +89,10 @@ class Side(NamedTuple):
     share: torch.Tensor
 
 
-class Aligned(DomainAdapterMixin):
+class Aligned(DomainScoreMixin):
     """Training of an encoder and a head on two domains; methods define ``_align``."""
 
     __metadata_request__predict = {"sample_domain": True}
-    __metadata_request__score = {"sample_domain": True}
 
     # For the methods to define.
 
@@ -297,34 +296,6 @@ class Aligned(DomainAdapterMixin):
         if sample_domain is not None:
             return self._by_domain("predict", X, sample_domain)
         return super().predict(X)
-
-    def score(self, X, y, sample_weight=None, sample_domain=None):
-        """Score predictions: accuracy of a classifier, R² of a regressor.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_events, n_features) or (n_events, *input_shape_)
-            The events, of the target unless `sample_domain` says otherwise.
-        y : array-like of shape (n_events,) or (n_events, n_targets)
-            The truth.
-        sample_weight : array-like of shape (n_events,) or None, default=None
-            Weights.
-        sample_domain : array-like of shape (n_events,) or None, default=None
-            If given, as in a search that routes it, the truth of events below zero is unknown: the
-            others are scored, as events of the source. That tells nothing of the adaptation.
-
-        Returns
-        -------
-        score : float
-        """
-        if sample_domain is None:
-            return super().score(X, y, sample_weight)
-        check_is_fitted(self)
-        target = split_domains(sample_domain, X, least_target=0)
-        weight = None if sample_weight is None else np.asarray(sample_weight)[~target]
-        return self._as_source().score(
-            _safe_indexing(X, ~target), self._of_source(y, target), weight
-        )
 
 
 class AlignedClassifier(Aligned, NeuralClassification):

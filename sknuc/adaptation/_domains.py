@@ -9,13 +9,15 @@ through pipelines, searches and cross-validation like any other. Events of the t
 import warnings
 
 import numpy as np
-from sklearn.utils import check_consistent_length
+from sklearn.utils import _safe_indexing, check_consistent_length
+from sklearn.utils.validation import check_is_fitted
 
 from sknuc.base import levels_to_user, validate_labels, validate_targets
 from sknuc.exceptions import DomainWarning
 
 __all__ = [
     "DomainAdapterMixin",
+    "DomainScoreMixin",
     "source_labels",
     "source_targets",
     "split_domains",
@@ -32,6 +34,46 @@ class DomainAdapterMixin:
     """Lets ``fit`` request `sample_domain` from pipelines and searches that route metadata."""
 
     __metadata_request__fit = {"sample_domain": True}
+
+
+class DomainScoreMixin(DomainAdapterMixin):
+    """A ``score`` that looks at no label of the target where it is told which they are.
+
+    A subclass defines ``_as_source()``, a copy that predicts events as those of the source, and
+    ``_of_source(y, target)``, what y says of the source, validated.
+    """
+
+    __metadata_request__score = {"sample_domain": True}
+
+    def score(self, X, y, sample_weight=None, sample_domain=None):
+        """Score predictions: accuracy of a classifier, R² of a regressor.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_events, n_features) or (n_events, *input_shape_)
+            The events, of the target unless `sample_domain` says otherwise.
+        y : array-like of shape (n_events,) or (n_events, n_targets)
+            The truth.
+        sample_weight : array-like of shape (n_events,) or None, default=None
+            Weights.
+        sample_domain : array-like of shape (n_events,) or None, default=None
+            If given, as in a search that routes it, the truth of events below zero is unknown: the
+            others are scored, as events of the source. That tells nothing of the adaptation.
+            Scorers with a name, such as ``scoring="accuracy"``, do not know of it, and look at the
+            labels of all events; those of :func:`sknuc.adaptation.make_domain_scorer` do not.
+
+        Returns
+        -------
+        score : float
+        """
+        if sample_domain is None:
+            return super().score(X, y, sample_weight)
+        check_is_fitted(self)
+        target = split_domains(sample_domain, X, least_target=0)
+        weight = None if sample_weight is None else np.asarray(sample_weight)[~target]
+        return self._as_source().score(
+            _safe_indexing(X, ~target), self._of_source(y, target), weight
+        )
 
 
 def split_domains(sample_domain, X, *, least_source=1, least_target=2, sample_weight=None):

@@ -31,7 +31,7 @@ from sknuc.adaptation._crossfit import (
     split_shares,
 )
 from sknuc.adaptation._domains import (
-    DomainAdapterMixin,
+    DomainScoreMixin,
     source_labels,
     split_domains,
     warn_without_domains,
@@ -51,7 +51,7 @@ __all__ = ["LabelShiftClassifier"]
 
 
 class LabelShiftClassifier(
-    DomainAdapterMixin, EnsembleClassifierMixin, MetaEstimatorMixin, BaseEstimator
+    DomainScoreMixin, EnsembleClassifierMixin, MetaEstimatorMixin, BaseEstimator
 ):
     r"""Classifier for a target in which classes are differently frequent.
 
@@ -275,6 +275,9 @@ class LabelShiftClassifier(
         self.target_priors_covariance_ = estimate.covariance
         self.target_priors_error_ = estimate.error
         self.class_ratio_ = estimate.ratio
+
+    def _of_source(self, y, target):
+        return source_labels(self, y, target)
 
     def _validate_events(self, X, *, reset):
         return validate_events(self, X, reset=reset)
