@@ -394,7 +394,8 @@ def info_nce(scores, *, within=None, weight=None):
 
     There are n partners, of which i is the right one. With scores that know nothing it is
     ln n, with such that know all it is zero; so ln n less its mean, which is a lower bound of the
-    mutual information of the two sides, is at most ln n.
+    mutual information of the two sides, is at most ln n. With weights it is the mean of
+    :math:`\ln W_i` less the loss, of the number :math:`W_i = 1 + \sum_{j\ne i} w_j` of partners.
 
     Parameters
     ----------
@@ -569,7 +570,8 @@ def donsker_varadhan(scores, *, weight=None):
 
     For all pairs there are, less its expectation is at most the mutual information, in nats, and
     equal to it for :math:`T = \ln p(x, y)/p(x)p(y)` plus any constant. The logarithm of a mean over
-    a batch is too small on average, and so is the loss.
+    a batch is too small on average, and so is the loss. An event without others has the first term
+    alone.
 
     Parameters
     ----------
@@ -588,6 +590,8 @@ def donsker_varadhan(scores, *, weight=None):
     for large time, IV", Commun. Pure Appl. Math. 36 (1983) 183. M. I. Belghazi et al., "MINE:
     Mutual Information Neural Estimation", ICML 2018, arXiv:1801.04062.
     """
+    if len(scores) == 1:
+        return -scores.diagonal()
     shares = _others(scores, weight)
     if weight is not None:
         shares = shares * weight.to(scores)[:, None]

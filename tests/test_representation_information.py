@@ -59,21 +59,21 @@ def test_the_best_critic_reaches_the_closed_form(bound):
     x, y, truth = gaussian(1000, 0.5)
     model = MutualInformation(bound=bound, batch_size=1000)
     scores = best_critic(x, y, 0.5) + (1 if bound == "nwj" else 0)
-    value, error = estimate(model, scores)
+    value, error, _ = estimate(model, scores)
     assert value == pytest.approx(truth, abs=SIGMAS * error)
     # The error is that of the scatter of samples.
     values = []
     for seed in range(60):
         x, y, _ = gaussian(300, 0.5, seed=seed + 1)
         scores = best_critic(x, y, 0.5) + (1 if bound == "nwj" else 0)
-        values.append(estimate(model, scores))
+        values.append(estimate(model, scores)[:2])
     values, errors = np.array(values).T
     # The spread of 60 has a relative error of 1/√120.
     assert np.std(values, ddof=1) / errors.mean() == pytest.approx(1, abs=SIGMAS / np.sqrt(120))
 
 
-def estimate(model, scores):
-    """Value and error of a bound for given scores."""
+def estimate(model, scores, weight=None):
+    """Value, error and ceiling of a bound for given scores."""
 
     class Fixed(MutualInformation):
         def _of_events(self, X):
@@ -87,7 +87,58 @@ def estimate(model, scores):
         patch.setattr(module, lambda left, right: left)
         n = len(scores)
         fixed = Fixed(bound=model.bound, batch_size=n)
-        return fixed._estimate(np.zeros((n, 1)), np.zeros((n, 1)), None)[:2]
+        return fixed._estimate(np.zeros((n, 1)), np.zeros((n, 1)), weight)
+
+
+@pytest.mark.parametrize("law", ["lognormal", "few heavy ones"])
+def test_a_critic_that_knows_nothing_finds_nothing_whatever_the_weights(law):
+    rng = np.random.default_rng(0)
+    weight = rng.lognormal(sigma=1.5, size=300)
+    if law == "few heavy ones":
+        weight = np.where(rng.random(300) < 0.05, 100.0, 1.0)
+    scores = torch.full((300, 300), 0.7, dtype=torch.float64)
+    value, error, ceiling = estimate(MutualInformation(), scores, weight)
+    assert value == pytest.approx(0, abs=1e-12)
+    assert error == pytest.approx(0, abs=1e-12)
+    # Of the lightest event, the others are the most.
+    assert ceiling == pytest.approx(np.log(301 - weight.min() / weight.mean()))
+    # And one that knows all reaches no more than that.
+    sure = estimate(MutualInformation(), 1e4 * torch.eye(300, dtype=torch.float64), weight)
+    assert 0.5 * ceiling < sure[0] <= ceiling
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_error_of_infonce_is_that_of_its_events(weighted):
+    # What an event adds is the derivative of the bound with its weight, over the others' as well.
+    rng = np.random.default_rng(0)
+    n = 40
+    scores = torch.tensor(rng.normal(size=(n, n)))
+    w = torch.tensor(rng.lognormal(size=n) if weighted else np.ones(n))
+    w = (w / w.mean()).requires_grad_()
+
+    def bound(w):
+        others = scores.exp() * (1 - torch.eye(n))
+        partners = 1 + w.sum() - w
+        mean = (scores.diagonal().exp() + others @ w) / partners
+        return (w * (scores.diagonal() - mean.log())).sum() / w.sum()
+
+    value = bound(w)
+    (slope,) = torch.autograd.grad(value, w)
+    exact = (w * slope).square().sum().sqrt()
+    found = estimate(MutualInformation(), scores, w.detach().numpy())
+    assert found[0] == pytest.approx(value.item(), rel=1e-10)
+    # The event itself is one of its partners: the share of its own, of the order of 1/n.
+    assert found[1] == pytest.approx(exact.item(), rel=3 / n)
+
+
+def test_a_batch_of_one_pair_has_no_others():
+    one = torch.full((1, 1), 0.3, dtype=torch.float64)
+    assert losses.donsker_varadhan(one).item() == losses.donsker_varadhan(one, weight=one).item()
+    assert losses.donsker_varadhan(one).item() == pytest.approx(-0.3)
+    x, y, _ = gaussian(8, 0.5)
+    model = MutualInformation(bound="dv", batch_size=1, max_epochs=2, random_state=0).fit(x, y)
+    assert np.isfinite(model.history_[:, "train_loss"]).all()
+    assert np.isfinite(model.transform(x)).all()
 
 
 @pytest.mark.parametrize("bound", BOUNDS)

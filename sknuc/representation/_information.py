@@ -8,7 +8,8 @@ A critic T(x, y) learns which pairs belong together. With N pairs, every one of 
 on average, and reaches it for the right critic (for InfoNCE, as N grows):
 
 - "infonce", :math:`\mathrm{E}[T(x_i, y_i) - \ln \frac1N\sum_j e^{T(x_i, y_j)}] \le \ln N`: it
-  scatters little, and can never say more than ln N;
+  scatters little, and can never say more than ln N. With weights, of the mean 1, those of the
+  others are in the sum, and N is :math:`1 + \sum_{j\ne i} w_j`: who knows nothing says 0;
 - "nwj", :math:`\mathrm{E}_p[T] - \mathrm{E}_{p \times p}[e^{T-1}]`, and "dv",
   :math:`\mathrm{E}_p[T] - \ln \mathrm{E}_{p \times p}[e^T]`: they have no such limit, but scatter
   as :math:`\sqrt{e^I/n}`, since the few pairs of large T decide;
@@ -113,8 +114,9 @@ class MutualInformation(Representation):
         images.
     learning_rate : float, default=0.002
         Step size of the optimizer.
-    schedule : {"cosine", "constant"}, default="cosine"
-        How the learning rate goes: to zero within `max_epochs` along half a cosine, or not.
+    schedule : {"constant", "cosine", "power"}, default="cosine"
+        How the learning rate goes on: as it is, to zero within `max_epochs` along half a cosine, or
+        as :math:`(1+10p)^{-3/4}` of the share p of the steps.
     {shared_parameters}
 
     Attributes
@@ -125,8 +127,8 @@ class MutualInformation(Representation):
         Its standard error by the number of these events, for the critic as it is: not what a better
         critic would find.
     ceiling_ : float
-        What the estimate cannot exceed: the logarithm of the events in a batch for "infonce",
-        infinite otherwise.
+        What the estimate cannot exceed: the logarithm of the events in a batch for "infonce", each
+        with its weight but the own one with 1; infinite otherwise.
     classes_ : ndarray of shape (n_classes,)
         The classes, if `y` holds classes.
     module_ : torch.nn.Module
@@ -357,7 +359,11 @@ class MutualInformation(Representation):
             value, influence = own @ weight / total - mean.log(), own - partners / mean
         influence = influence - influence @ weight / total
         error = (weight * influence).square().sum().sqrt() / total
-        ceiling = math.log(max(map(len, parts))) if self.bound == "infonce" else math.inf
+        ceiling = math.inf
+        if self.bound == "infonce":
+            # Of every pair, the number of partners.
+            partners = [1 + weight[rows].sum() - weight[rows].min() for rows in parts]
+            ceiling = math.log(max(partners))
         return float(value), float(error), ceiling
 
     def _influences(self, scores, weight):
@@ -365,12 +371,12 @@ class MutualInformation(Representation):
         n = len(scores)
         own = scores.diagonal()
         if self.bound == "infonce":
-            loss = losses.info_nce(scores, weight=weight)
-            others = scores + weight.log()
-            others.diagonal().copy_(own)
-            share = torch.softmax(others, 1)
+            # Against a critic that knows nothing, of which the shares are the weights.
+            ignorant = weight.log().repeat(n, 1).fill_diagonal_(0.0)
+            told, ignored = (torch.log_softmax(s + ignorant, 1) for s in (scores, 0.0))
             # A pair that takes a share of more than its own from the others lowers the bound.
-            return math.log(n) - loss, weight @ share / weight - 1
+            partners = weight @ (told.exp() - ignored.exp()) / weight
+            return (told - ignored).diagonal(), partners
         logs = {"nwj": scores - 1, "dv": scores, "smile": scores.clamp(-_CUT, _CUT)}[self.bound]
         ratios = logs.exp() * (1 - torch.eye(n, dtype=scores.dtype))
         rest = (weight.sum() - weight).clamp(min=torch.finfo(weight.dtype).tiny)
