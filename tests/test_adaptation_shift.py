@@ -186,6 +186,10 @@ def test_bad_input_is_refused_with_words():
         domain_shift(X, domain, sample_weight=np.r_[-1.0, np.ones(39)])
     with pytest.raises(ValueError, match="NaN"):
         domain_shift(np.where(X > 2, np.nan, X), domain)
+    with pytest.raises(ValueError, match=r"^X must have the shape .*Got \(40,\) instead; X\.resh"):
+        domain_shift(X[:, 0], domain)
+    with pytest.raises(ValueError, match=r"^X must have .* a feature or more. Got \(40, 0\)"):
+        domain_shift(X[:, :0], domain)
 
 
 def reports():

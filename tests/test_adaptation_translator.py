@@ -338,6 +338,7 @@ def test_a_game_that_failed_is_told():
         ({"region_weight": [1.0, 2.0]}, "region_weight.*broadcastable.*Got the shape"),
         ({"region_weight": [-1.0] * 12}, "region_weight.*non-negative.*Got -1"),
         ({"region_weight": [0.0] * 12}, "region_weight.*one of them positive"),
+        ({"region_weight": ["a"]}, r"region_weight.*non-negative.*Got \['a'\]"),
         ({"betas": (0.5,)}, "betas"),
         ({"generator": ModuleEncoder(lambda shape: nn.Linear(12, 3))}, "generator.*shape"),
         ({"standardize": "both"}, "standardize"),

@@ -184,6 +184,8 @@ def test_own_decoders_and_bad_parameters():
         model.inverse_transform(np.ones((2, 3)))
     with pytest.raises(ValueError, match="'denoising'"):
         Autoencoder(denoising=-1.0).fit(X)
+    with pytest.raises(ValueError, match=r"'denoising' parameter must be a positive.*Got True"):
+        Autoencoder(denoising=True).fit(X)
 
 
 def test_pipelines_searches_and_pickles():

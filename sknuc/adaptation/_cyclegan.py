@@ -323,7 +323,10 @@ class CycleGANTranslator(
             "The 'region_weight' parameter must hold non-negative numbers, one of them positive, "
             f"and be broadcastable to the shape of an event, {self.input_shape_}."
         )
-        region = np.asarray(self.region_weight, dtype=np.float64)
+        try:
+            region = np.asarray(self.region_weight, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise ValueError(f"{words} Got {self.region_weight!r:.200} instead.") from None
         try:
             region = np.broadcast_to(region, self.input_shape_)
         except ValueError:

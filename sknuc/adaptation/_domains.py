@@ -7,6 +7,7 @@ through pipelines, searches and cross-validation like any other. Events of the t
 """
 
 import warnings
+from numbers import Real
 
 import numpy as np
 from sklearn.utils import _safe_indexing, check_consistent_length
@@ -28,6 +29,7 @@ _CODES = (
     "sample_domain must have an integer per event: zero or more for the source (simulation, with "
     "labels), less than zero for the target (data)."
 )
+_KINDS = {"b": "booleans", "U": "strings", "c": "complex numbers", "M": "dates"}
 
 
 class DomainAdapterMixin:
@@ -103,17 +105,23 @@ def split_domains(sample_domain, X, *, least_source=1, least_target=2, sample_we
     """
     if sample_domain is None:
         return None
-    codes = np.asarray(sample_domain)
+    try:
+        codes = np.asarray(sample_domain)
+        if codes.dtype.kind == "O":
+            # Of the type that its values have: numbers, as far as they are.
+            codes = np.asarray(codes.tolist())
+    except ValueError:
+        raise ValueError(f"{_CODES} Got lists of different lengths instead.") from None
     if codes.ndim == 2 and codes.shape[1] == 1:
         codes = codes[:, 0]
     if codes.ndim != 1:
         raise ValueError(f"{_CODES} Got an array of shape {codes.shape} instead.")
     check_consistent_length(X, codes)
-    if codes.dtype.kind == "O":
-        codes = np.asarray(codes.tolist())
     if codes.dtype.kind not in "iuf":
-        kind = {"b": "booleans", "U": "strings"}.get(codes.dtype.kind, "something else")
-        raise ValueError(f"{_CODES} Got {kind} instead, such as {codes[:1].tolist()[0]!r}.")
+        kind = _KINDS.get(codes.dtype.kind, "something else")
+        values = codes.tolist()
+        others = (code for code in values if isinstance(code, bool) or not isinstance(code, Real))
+        raise ValueError(f"{_CODES} Got {kind} instead, such as {next(others, values)!r}.")
     wrong = ~np.isfinite(codes) | (codes != np.trunc(codes))
     if wrong.any():
         raise ValueError(

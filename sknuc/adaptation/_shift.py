@@ -221,6 +221,13 @@ def domain_shift(
     >>> bool(abs(report.wasserstein[1] - 0.5) < 0.1)
     True
     """
+    shape = np.shape(X)
+    if len(shape) < 2 or 0 in shape[1:]:
+        raise ValueError(
+            "X must have the shape (n_events, n_features) or (n_events, *event_shape), with a "
+            f"feature or more. Got {shape} instead"
+            + ("; X.reshape(-1, 1) is a table of one feature." if len(shape) == 1 else ".")
+        )
     (source, w_source), (target, w_target) = split_samples(X, sample_domain, sample_weight)
     if feature_names is None:
         feature_names = column_names(source)

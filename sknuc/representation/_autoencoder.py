@@ -94,8 +94,9 @@ class Autoencoder(Representation):
         positions: encoders that average over them cannot say where an edge is.
     learning_rate : float, default=0.002
         Step size of the optimizer.
-    schedule : {"cosine", "constant"}, default="cosine"
-        How the learning rate goes: to zero within `max_epochs` along half a cosine, or not.
+    schedule : {"constant", "cosine", "power"}, default="cosine"
+        How the learning rate goes on: as it is, to zero within `max_epochs` along half a cosine, or
+        as :math:`(1+10p)^{-3/4}` of the share p of the steps.
     {shared_parameters}
 
     Attributes
@@ -179,6 +180,11 @@ class Autoencoder(Representation):
 
     def _check_parameters(self):
         given = self.denoising
+        if isinstance(given, bool):
+            raise ValueError(
+                "The 'denoising' parameter must be a positive number, augmentations, or None. Got "
+                f"{given} instead, which says nothing of how large the noise is."
+            )
         if isinstance(given, Real):
             given = Noise(std=float(given))
         self._views = None if given is None else check_augmentations("denoising", given)

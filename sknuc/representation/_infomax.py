@@ -68,8 +68,9 @@ class DeepInfoMax(Representation):
         pieces of the events along the last axis where it is longer than 16.
     learning_rate : float, default=0.002
         Step size of the optimizer.
-    schedule : {"cosine", "constant"}, default="cosine"
-        How the learning rate goes: to zero within `max_epochs` along half a cosine, or not.
+    schedule : {"constant", "cosine", "power"}, default="cosine"
+        How the learning rate goes on: as it is, to zero within `max_epochs` along half a cosine, or
+        as :math:`(1+10p)^{-3/4}` of the share p of the steps.
     {shared_parameters}
 
     Attributes

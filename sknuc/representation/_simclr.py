@@ -107,8 +107,9 @@ class SimCLR(Representation):
         harder.
     learning_rate : float, default=0.002
         Step size of the optimizer.
-    schedule : {"cosine", "constant"}, default="cosine"
-        How the learning rate goes: to zero within `max_epochs` along half a cosine, or not.
+    schedule : {"constant", "cosine", "power"}, default="cosine"
+        How the learning rate goes on: as it is, to zero within `max_epochs` along half a cosine, or
+        as :math:`(1+10p)^{-3/4}` of the share p of the steps.
     {shared_parameters}
 
     Attributes
