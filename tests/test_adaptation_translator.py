@@ -332,6 +332,36 @@ def test_a_game_that_failed_is_told():
         fitted(X, domain, learning_rate=0.3, schedule="constant", ema_decay=0.0, max_epochs=10)
 
 
+def judged(model, made, X, domain, **options):
+    """Judge a fit that would have made these events of the source."""
+    model._forward = lambda events: made
+    model._random_state = np.random.RandomState(0)
+    model._look_for_failure(X, domain < 0, options.get("sample_weight"))
+
+
+def test_a_spread_is_judged_in_the_units_of_each_column():
+    # Of a variance that is nearly all of one column, five times the spread of the other is little.
+    rng = np.random.default_rng(0)
+    source, target = rng.normal(size=(2, 100, 2)) * [1000.0, 1.0]
+    X, domain = both(source, target)
+    model = fitted(X, domain, max_epochs=1)
+    with pytest.warns(ConvergenceWarning, match=r"they vary by 3\.\d times as much"):
+        judged(model, source * [1.0, 5.0], X, domain)
+
+
+def test_what_chance_does_is_judged_with_the_weights():
+    # Half of the target are outliers of no weight: the others tell that events were moved away.
+    rng = np.random.default_rng(0)
+    source, target = rng.normal(size=(2, 200, 2))
+    target[::2] += 100
+    X, domain = both(source, target)
+    weight = np.r_[np.ones(200), np.tile([1e-9, 1.0], 100)]
+    model = fitted(X, domain, sample_weight=weight, max_epochs=1)
+    judged(model, source, X, domain, sample_weight=weight)
+    with pytest.warns(ConvergenceWarning, match="their distance to events of the target"):
+        judged(model, source + 1.0, X, domain, sample_weight=weight)
+
+
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
@@ -409,13 +439,16 @@ def waveforms():
 def test_linear_response_is_recovered_event_by_event(waveforms):
     model, x, _ = waveforms
     made, true = model.transform(x), respond(x)
-    # A half at least of what the response does to each waveform; most of it is the gain.
-    assert rms(made - true) < 0.5 * rms(x - true)
-    assert np.median(((made - true) ** 2).sum(1) / ((x - true) ** 2).sum(1)) < 0.25
-    # To the end of the pulse, the gain: from 1 to 1.1.
-    gain = (made[:, -8:].mean(1) - made[:, :8].mean(1)).mean()
-    was = (x[:, -8:].mean(1) - x[:, :8].mean(1)).mean()
-    assert abs(gain / was - GAIN) < 0.5 * (GAIN - 1)
+    # Two thirds of what the response does to each waveform: fits of five samples and seeds leave
+    # 27 to 29 %, and 8 to 9 % of the squares. Half of the gain alone would leave 42 %, and 18 %.
+    assert rms(made - true) < 0.35 * rms(x - true)
+    assert np.median(((made - true) ** 2).sum(1) / ((x - true) ** 2).sum(1)) < 0.12
+    # Before the pulse the offset, which they miss by .0016 to .0030 of .02, and to its end the
+    # gain, from 1 to 1.1, by .003 to .004.
+    before, was_before = (pulse[:, :8].mean() for pulse in (made, x))
+    assert abs(before - was_before - OFFSET) < 0.25 * OFFSET
+    gain = (made[:, -8:].mean() - before) / (x[:, -8:].mean() - was_before)
+    assert abs(gain - GAIN) < 0.1 * (GAIN - 1)
 
 
 def test_labels_of_waveforms_are_kept(waveforms):

@@ -557,11 +557,16 @@ class CycleGANTranslator(
         weights = [None if sample_weight is None else sample_weight[part] for part in rows]
         source, data = (_table(X, part) for part in rows)
         made = self._forward(source).reshape(source.shape)
-        spread = np.sqrt(_variance(made, weights[0]) / max(_variance(data, weights[1]), 1e-300))
+        # In the units of the networks: in those of X, one column may be all of the sum.
+        there, goal = (
+            _variance(self._in_units_of(table, "target"), weight)
+            for table, weight in ((made, weights[0]), (data, weights[1]))
+        )
+        spread = np.sqrt(there / max(goal, 1e-300))
         seen = None
         if not np.isfinite(made).all():
             seen = "some are not finite"
-        elif not _LEAST_SPREAD < spread < _LARGEST_SPREAD and _variance(data, weights[1]) > 0:
+        elif not _LEAST_SPREAD < spread < _LARGEST_SPREAD and goal > 0:
             seen = f"they vary by {spread:.2g} times as much as events of the target"
         else:
             before, after = (
@@ -569,9 +574,12 @@ class CycleGANTranslator(
                 for events in (source, made)
             )
             # Two halves of the target have a distance, too, twice as large as the whole has to it.
-            half = rng.permutation(len(data))
-            halves = np.array_split(half, 2)
-            chance = self._away(*(data[part] for part in halves))
+            halves = np.array_split(rng.permutation(len(data)), 2)
+            shares = {}
+            if sample_weight is not None:
+                names = "weight_true", "weight_generated"
+                shares = {name: weights[1][h] for name, h in zip(names, halves, strict=True)}
+            chance = self._away(*(data[half] for half in halves), **shares)
             if after > before + chance:
                 seen = (
                     f"their distance to events of the target is {after:.2g} (sliced Wasserstein), "
@@ -721,6 +729,5 @@ def _table(X, rows):
 
 def _variance(table, weight):
     """The sum of the variances of all columns."""
-    table = table.astype(np.float64)
     mean = np.average(table, axis=0, weights=weight)
     return np.average((table - mean) ** 2, axis=0, weights=weight).sum()
