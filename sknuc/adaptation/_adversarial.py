@@ -58,21 +58,19 @@ class _Adversarial(GameMixin):
     def _align(self, module, source, target, strength):
         inputs, share = self._critic_inputs(module, source, target)
         critic = module.critic
-        told = critic(inputs.detach(), None)
+        seen = inputs.detach().requires_grad_(module.training and self.gradient_penalty > 0)
+        told = critic(seen, None)
         is_source = torch.ones_like(told)
         is_source[len(source.share) :] = -1
         lost = share @ F.softplus(-is_source * told)
         if not module.training:
             return strength * (math.log(2) - lost)
+        if self.gradient_penalty:
+            lost = lost + self.gradient_penalty / 2 * (share @ gradient_penalty(told, seen))
         # What misleads the critic changes the encoder, and not the critic.
         held = {name: weight.detach() for name, weight in critic.named_parameters()}
         misled = functional_call(critic, held, (inputs, None))
-        lost = lost + strength * (share @ generator_loss(-is_source * misled, kind=self.game))
-        if self.gradient_penalty:
-            seen = inputs.detach().requires_grad_()
-            slope = gradient_penalty(critic(seen, None), seen)
-            lost = lost + self.gradient_penalty / 2 * (share @ slope)
-        return lost
+        return lost + strength * (share @ generator_loss(-is_source * misled, kind=self.game))
 
     def _domain_optimizer(self):
         return self._optimizer_at(self.learning_rate)

@@ -306,10 +306,8 @@ class GANSampler(GameMixin, Sampler):
         else:
             decoder = self.decoder.build(n_inputs, noise.output_shape)
             check_decoder(decoder, n_inputs, noise.output_shape)
-        of_critic = self._largest_product
         parameter = next(decoder.parameters(), torch.empty(0))
         self._measure_work(decoder, torch.zeros(2, n_inputs, dtype=parameter.dtype))
-        self._largest_product = max(of_critic, self._largest_product)
         meaning = _Meaning(self._columns)
         white = _White(self._moments, self._slope, keep_places=self._by_channel())
         return _GAN(critic, _Generator(decoder, noise, start), meaning, white)
