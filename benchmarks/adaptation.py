@@ -23,11 +23,11 @@ other in the target.
   and with the source's class priors, which are both of sknuc, and games have a minimax loss without
   a penalty.
 - skada's DANN and DeepCoral, where the package is installed: the same network, optimizer, epochs
-  and batches.
+  and batches, and a constant learning rate, as there.
 
-(e) The fit of a DANN against a bare loop of the same game: one permutation per epoch and domain,
-fused AdamW, the same networks, losses and rates; no weights, no history. Both sides in turn, one
-thread.
+(e) The fit of a DANN with the source's class priors against a bare loop of the same game: one
+permutation per epoch and domain, fused AdamW, the same networks, losses and rates; no weights, no
+history, no estimate of priors. Both sides in turn, one thread.
 
 "Gap closed" is the accuracy's way from source only to the oracle. Accuracies are means over seeds
 of data and network, with the standard error of the mean.
@@ -334,7 +334,7 @@ def speed(n, epochs, repeat):
 
     bare = Bare(fit())
     sides = {"sknuc": fit, "bare loop": lambda: bare.fit(X, y, X_target, epochs)}
-    title = f"fit, {n:,} + {n:,} events of 2 numbers, MLP, {epochs} epochs"
+    title = f"fit, {n:,} + {n:,} events of 2 numbers, source's priors, {epochs} epochs"
     print("\n### (e) The engine against a bare loop\n")
     print_table([(title, alternate(sides, repeat), "bare loop", "≤ 1.05")])
 

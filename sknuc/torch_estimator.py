@@ -776,13 +776,14 @@ class GameMixin:
 
     def _optimizer_at(self, learning_rate):
         """The optimizer of a player that has a learning rate of its own."""
+        numbers = all(isinstance(beta, Real) and 0 <= beta < 1 for beta in self.betas)
+        if len(self.betas) != 2 or not numbers:
+            raise ValueError(
+                "The 'betas' parameter must be two numbers in [0, 1), for the means of gradients "
+                f"and of their squares. Got {self.betas!r} instead."
+            )
         options = {"lr": learning_rate}
         if self.optimizer in ("adam", "adamw"):
-            if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-                raise ValueError(
-                    "The 'betas' parameter must be two numbers in [0, 1), for the means of "
-                    f"gradients and of their squares. Got {self.betas!r} instead."
-                )
             options["betas"] = tuple(self.betas)
         return partial(self._optimizer, **options)
 

@@ -135,6 +135,19 @@ def test_weights_are_numbers_of_events(matched):
     assert weighted != scorer(model, X, y, domain)
 
 
+@pytest.mark.parametrize("scoring", ["accuracy", "roc_auc", "neg_log_loss"])
+def test_events_of_weight_zero_are_absent_with_their_labels(scoring):
+    X, y, domain = shifted(100, seed=2)
+    model, weight = LogisticRegression().fit(X, y), np.ones(len(X))
+    y = hidden(y, domain)
+    scorer = make_domain_scorer(scoring, reweighter=LINEAR)
+    out = np.flatnonzero(domain >= 0)[3]
+    y[out], weight[out] = 7, 0.0
+    rest = weight > 0
+    expected = scorer(model, X[rest], y[rest], domain[rest], sample_weight=weight[rest])
+    assert scorer(model, X, y, domain, sample_weight=weight) == expected
+
+
 def in_the_middle(n, seed):
     """Class 1 is where |x| < 1; the source is around -1/2, the target around 1/2."""
     X, _, domain = shifted(n, seed)
@@ -319,6 +332,10 @@ def test_what_is_refused():
         scorer(model, X, y, domain[:-1])
     with pytest.raises(ValueError, match="negative"):
         scorer(model, X, y, domain, sample_weight=np.r_[-1, np.ones(39)])
+    with pytest.raises(ValueError, match="takes none"):
+        make_domain_scorer(max)
+    with pytest.raises(ValueError, match=r"must be an object, such as DomainReweighter\(\)"):
+        make_domain_scorer(reweighter=DomainReweighter)
     with pytest.raises(ValueError, match="'matched' parameter of make_domain_scorer"):
         make_domain_scorer(matched="x")
     with pytest.raises(

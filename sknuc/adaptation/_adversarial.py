@@ -82,7 +82,10 @@ class DANNClassifier(_Adversarial, AlignedClassifier):
     .. math:: \min_{\phi, f} \max_D\; \mathrm{E}_S[\ell(f(\phi(x)), y)]
               - \tfrac\lambda2 \left(\mathrm{E}_S[\ln(1+e^{-D})] + \mathrm{E}_T[\ln(1+e^{D})]\right)
 
-    with a critic D of the features φ, which the encoder misleads.
+    with a critic D of the features φ. That is the game as published, ``game="minimax"``; by default
+    the encoder lowers the critic's loss of exchanged domains, :math:`\frac\lambda2
+    \left(\mathrm{E}_S[\ln(1+e^D)] + \mathrm{E}_T[\ln(1+e^{-D})]\right)`, instead of raising that of
+    the true ones: it does not stop where the critic is sure.
 
     Parameters
     ----------

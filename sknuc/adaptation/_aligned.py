@@ -25,7 +25,8 @@ differ by more than a blur:
   the target it answers by Bayes' rule, with the odds of class k times :math:`r_k`.
 
 λ rises as :math:`2/(1+e^{-\gamma p}) - 1` with the share p of the training that is done. r does not
-wait for it: where features have been made alike for equal priors, other priors no longer show.
+wait for that, but for the judge, who is not asked in the first 80 steps and in full after some 200:
+where features have been made alike for equal priors, other priors no longer show.
 """
 
 import copy
@@ -219,10 +220,9 @@ class Aligned(DomainScoreMixin):
         target_map.set(*(torch.from_numpy(part) for part in (center, scale, start)))
 
     def _players(self):
-        loss = self._loss()
+        loss, optimizer = self._loss(), self._domain_optimizer()
         if self._of_target is None:
             return [Player(lambda m, batch: loss(m(batch.X), batch.y), optimizer=self._optimizer)]
-        optimizer = self._domain_optimizer()
         return [Player(lambda m, batch: self._both(m, batch, loss), optimizer=optimizer)]
 
     def _domain_optimizer(self):
@@ -319,6 +319,8 @@ class AlignedClassifier(Aligned, NeuralClassification):
         source's events by the ratio, and probabilities of the target's events are for its priors,
         where a share counts as a thousandth of the source's at least: even a class whose share is
         given as zero keeps some probability. A warning tells of classes that the estimate lost.
+        The estimate needs some 200 steps, and stays with the source's shares where a linear judge
+        tells the domains apart by their features to the end.
     batch_size : int, default=64
         The most events of either domain per step; the batches of an epoch are made alike. An epoch
         is a pass over the larger domain, while the smaller one is served again and again.

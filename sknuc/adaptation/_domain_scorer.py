@@ -29,6 +29,7 @@ from sklearn.metrics import get_scorer
 from sklearn.metrics._scorer import _BaseScorer
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import HasMethods, StrOptions, validate_params
+from sklearn.utils.validation import check_consistent_length
 
 from sknuc.adaptation._domains import source_labels, source_targets, split_domains
 from sknuc.adaptation._reweighting import DomainReweighter
@@ -68,7 +69,8 @@ def make_domain_scorer(scoring=None, *, matched="auto", reweighter=None):
         differ, which an adapter makes up for; what it predicts alike is as often right. "auto" is
         what an estimator assumes itself: "predictions" of sknuc's adapters and
         `LabelShiftClassifier`, also at the end of a Pipeline, and "events" of others. Say which if
-        a search compares both kinds.
+        a search compares both kinds. "events" needs events of one shape, of which a table can be
+        made.
     reweighter : DomainReweighter or None, default=None
         Finds the ratio; None is ``DomainReweighter(random_state=0)``. Give it a seed, so that
         candidates are compared with the same folds.
@@ -154,6 +156,11 @@ def make_domain_scorer(scoring=None, *, matched="auto", reweighter=None):
     >>> bool(0.5 < search.best_score_ <= 1)
     True
     """
+    if isinstance(reweighter, type):
+        raise ValueError(
+            "The 'reweighter' parameter of make_domain_scorer must be an object, such as "
+            f"{reweighter.__name__}(). Got the class itself instead."
+        )
     scorer = scoring if scoring is None else get_scorer(scoring)
     if scorer is not None and not _takes_weights(scorer):
         raise ValueError(
@@ -201,8 +208,15 @@ class _DomainScorer(_BaseScorer):
                 "Searches pass it on after sklearn.set_config(enable_metadata_routing=True), from "
                 "fit(X, y, sample_domain=...)."
             )
+        check_consistent_length(X, y_true, sample_domain)
         weight = validate_weights(sample_weight, X)
-        target = split_domains(sample_domain, X, least_source=2, sample_weight=weight)
+        if weight is not None:
+            # Events of weight zero are absent, with their labels.
+            there = np.flatnonzero(weight)
+            X, y_true, sample_domain, weight = (
+                _safe_indexing(part, there) for part in (X, y_true, sample_domain, weight)
+            )
+        target = split_domains(sample_domain, X, least_source=2)
         known = source_labels if is_classifier(estimator) else source_targets
         y = known(estimator, y_true, target)
         judge, source = estimator, _safe_indexing(X, ~target)
@@ -233,15 +247,13 @@ class _DomainScorer(_BaseScorer):
 
     def _ratio_of(self, source, of_target, target, weight):
         """The same at predictions, which may all be one."""
-        present = np.ones(len(target), bool) if weight is None else weight != 0
-        parts = source[present[~target]], of_target[present[target]]
-        if min(len(np.unique(part, axis=0)) for part in parts) > 1:
+        if min(len(np.unique(part, axis=0)) for part in (source, of_target)) > 1:
             both = np.empty((len(target), source.shape[1]))
             both[~target], both[target] = source, of_target
             return self._ratio(both, target, weight)
         # Events of the source that are predicted as all of the target are, if that is all one.
-        same = (source == parts[1][0]).all(1) if len(np.unique(parts[1], axis=0)) == 1 else None
-        if same is None or not same[present[~target]].any():
+        same = (source == of_target[0]).all(1) & (of_target == of_target[0]).all()
+        if not same.any():
             raise ValueError(
                 "make_domain_scorer(matched='predictions') compares predictions of the domains, "
                 "and those of a domain are all one value, which the other has not, or others "
@@ -253,7 +265,11 @@ class _DomainScorer(_BaseScorer):
 def _takes_weights(scorer):
     if isinstance(scorer, _BaseScorer):
         return scorer._accept_sample_weight()
-    parameters = signature(scorer).parameters.values()
+    try:
+        parameters = signature(scorer).parameters.values()
+    except ValueError:
+        # Some functions written in C do not tell.
+        return False
     return any(p.name == "sample_weight" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 

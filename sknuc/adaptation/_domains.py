@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.utils import _safe_indexing, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
-from sknuc.base import levels_to_user, validate_labels, validate_targets
+from sknuc.base import levels_to_user, validate_labels, validate_targets, validate_weights
 from sknuc.exceptions import DomainWarning
 
 __all__ = [
@@ -72,7 +72,8 @@ class DomainScoreMixin(DomainAdapterMixin):
             return super().score(X, y, sample_weight)
         check_is_fitted(self)
         target = split_domains(sample_domain, X, least_target=0)
-        weight = None if sample_weight is None else np.asarray(sample_weight)[~target]
+        weight = validate_weights(sample_weight, X)
+        weight = None if weight is None else weight[~target]
         return self._as_source().score(
             _safe_indexing(X, ~target), self._of_source(y, target), weight
         )
@@ -119,9 +120,9 @@ def split_domains(sample_domain, X, *, least_source=1, least_target=2, sample_we
     check_consistent_length(X, codes)
     if codes.dtype.kind not in "iuf":
         kind = _KINDS.get(codes.dtype.kind, "something else")
-        values = codes.tolist()
+        values = np.asarray(sample_domain, dtype=object).ravel().tolist()
         others = (code for code in values if isinstance(code, bool) or not isinstance(code, Real))
-        raise ValueError(f"{_CODES} Got {kind} instead, such as {next(others, values)!r}.")
+        raise ValueError(f"{_CODES} Got {kind} instead, such as {next(others, values[0])!r}.")
     wrong = ~np.isfinite(codes) | (codes != np.trunc(codes))
     if wrong.any():
         raise ValueError(

@@ -154,7 +154,8 @@ class GradientReversal(nn.Module):
     r"""The identity forward; the gradient times :math:`-\lambda` backward.
 
     A head behind it learns to tell two samples apart, and everything before it learns to make them
-    alike: one loss trains both.
+    alike: one loss trains both. It is for networks of one's own: :mod:`sknuc.adaptation` has the
+    same gradients from a critic that is held still, and others that do not vanish.
 
     Parameters
     ----------

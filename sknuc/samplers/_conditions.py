@@ -178,10 +178,10 @@ class Conditions:
 
 def _of_one_type(y):
     """Conditions as an array, of numbers where all are numbers."""
-    array = np.array(y, dtype=object) if isinstance(y, list | tuple) else np.asarray(y)
-    if array.dtype.kind != "O":
-        return array
     try:
+        array = np.array(y, dtype=object) if isinstance(y, list | tuple) else np.asarray(y)
+        if array.dtype.kind != "O":
+            return array
         values = np.array(array.tolist())
     except ValueError:
         raise ValueError(
