@@ -125,7 +125,7 @@ class MutualInformation(Representation):
         The estimate of held-out events, in nats.
     mutual_information_error_ : float
         Its standard error by the number of these events, for the critic as it is: not what a better
-        critic would find.
+        critic would find. Near the ceiling of "infonce" it may be wrong by a sixth.
     ceiling_ : float
         What the estimate cannot exceed: the logarithm of the events in a batch for "infonce", each
         with its weight but the own one with 1; infinite otherwise.
